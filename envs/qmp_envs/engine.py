@@ -1,0 +1,155 @@
+"""The seam between task sets and MuJoCo: everything that steps physics goes through :class:`Engine`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mujoco
+import mujoco.rollout
+import numpy as np
+import numpy.typing as npt
+
+# MuJoCo answers a diverging simulation by resetting it to time 0 with nothing but a printed warning. Episodes
+# start at this time instead, so that even a divergence in the first step shows as a clock that ran backwards.
+CLOCK_START = 1.0
+
+_STATE = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
+CONTROL = mujoco.mjtState.mjSTATE_CTRL.value
+
+
+class Engine:
+    """Steps N simulations in one native call.
+
+    The arrays below are allocated once; callers read and write them in place.
+
+    Args:
+        models: one compiled model shared by all, or N models with equal sizes.
+        num_envs: N.
+        frame_skip: physics steps per control step.
+        control_spec: MuJoCo state bits that make up a control vector (e.g. CTRL | MOCAP_POS). What it leaves
+            out is taken from the model's defaults at every call.
+        nthread: native threads; 0 steps on the calling thread, which is faster below about 0.3 ms of physics
+            per thread and call.
+
+    Attributes:
+        state: (N, nstate) float64, MuJoCo's FULLPHYSICS state: time, qpos, qvel, ...
+        qpos, qvel: (N, nq) and (N, nv) views of ``state``.
+        control: (N, frame_skip, ncontrol) float64, applied by the next :meth:`step`.
+        sensordata: (N, nsensor) float64. As after a plain ``mj_step`` it describes the state *before* the
+            last physics step; after :meth:`sense` the current one.
+    """
+
+    def __init__(
+        self,
+        models: mujoco.MjModel | Sequence[mujoco.MjModel],
+        num_envs: int,
+        *,
+        frame_skip: int = 1,
+        control_spec: int = CONTROL,
+        nthread: int = 0,
+    ) -> None:
+        self.models = [models] * num_envs if isinstance(models, mujoco.MjModel) else list(models)
+        if len(self.models) != num_envs:
+            raise ValueError(f"expected one model or one per sub-env ({num_envs}), got {len(self.models)}")
+        if nthread < 0:
+            raise ValueError(f"nthread must be 0 (the calling thread) or positive, got {nthread}")
+        first = self.models[0]
+        expected = _sizes(first)
+        for i, model in enumerate(self.models):
+            # MuJoCo checks a few of these sizes only, and writes out of bounds where others differ.
+            if model is not first and (sizes := _sizes(model)) != expected:
+                differing = {k: (expected[k], sizes[k]) for k in expected if sizes[k] != expected[k]}
+                raise ValueError(
+                    f"models must have equal sizes, but those of sub-envs 0 and {i} differ in {differing}; "
+                    "compile them from one spec"
+                )
+        nstate = mujoco.mj_stateSize(first, _STATE)
+        self.frame_skip = frame_skip
+        self.state = np.zeros((num_envs, nstate))
+        self.control = np.zeros((num_envs, frame_skip, mujoco.mj_stateSize(first, control_spec)))
+        self.sensordata = np.zeros((num_envs, first.nsensordata))
+        self._states = np.zeros((num_envs, frame_skip, nstate))
+        self._sensors = np.zeros((num_envs, frame_skip, first.nsensordata)) if first.nsensordata else None
+        self._min_advance = (frame_skip - 0.5) * min(model.opt.timestep for model in self.models)
+        self._control_spec = control_spec
+        self._nthread = nthread
+        self._attach()
+
+    def _attach(self) -> None:
+        """Make what cannot be pickled, and the views, which pickling would turn into copies."""
+        first = self.models[0]
+        self.qpos = self.state[:, 1 : 1 + first.nq]
+        self.qvel = self.state[:, 1 + first.nq : 1 + first.nq + first.nv]
+        self._data = [mujoco.MjData(first) for _ in range(max(1, self._nthread))]
+        self._chunk_size = -(-len(self.models) // max(1, self._nthread))
+        self._rollout = mujoco.rollout.Rollout(nthread=self._nthread)
+
+    def __getstate__(self) -> dict[str, Any]:
+        made = ("qpos", "qvel", "_data", "_rollout")
+        return {key: value for key, value in self.__dict__.items() if key not in made}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._attach()
+
+    def step(self) -> npt.NDArray[np.bool_] | None:
+        """Advance all simulations by one control step.
+
+        Returns:
+            None, or an (N,) mask of the simulations that diverged and that MuJoCo therefore reset.
+
+        Raises:
+            RuntimeError: after :meth:`close`.
+        """
+        self._rollout.rollout(
+            self.models,
+            self._data,
+            self.state,
+            self.control,
+            control_spec=self._control_spec,
+            skip_checks=True,
+            nstep=self.frame_skip,
+            state=self._states,
+            sensordata=self._sensors,
+            chunk_size=self._chunk_size,
+        )
+        last = self._states[:, -1]
+        advance = last[:, 0] - self.state[:, 0]
+        self.state[...] = last
+        if self._sensors is not None:
+            self.sensordata[...] = self._sensors[:, -1]
+        # The negation lets a NaN clock count as diverged.
+        return None if advance.min() > self._min_advance else ~(advance > self._min_advance)
+
+    def restart(self, rows: npt.NDArray[np.intp]) -> None:
+        """Set ``rows`` of ``state`` to their models' reference pose, at rest, at the time episodes start."""
+        for i in rows:
+            self.state[i] = 0.0
+            self.qpos[i] = self.models[i].qpos0
+        self.state[rows, 0] = CLOCK_START
+
+    def sense(self, rows: npt.NDArray[np.intp]) -> None:
+        """Evaluate the sensors of ``rows`` at their current state, without stepping."""
+        if self._sensors is None:
+            return
+        data = self._data[0]
+        for i in rows:
+            model = self.models[i]
+            mujoco.mj_resetData(model, data)
+            mujoco.mj_setState(model, data, self.state[i], _STATE)
+            mujoco.mj_setState(model, data, self.control[i, -1], self._control_spec)
+            mujoco.mj_forward(model, data)
+            self.sensordata[i] = data.sensordata
+
+    def close(self) -> None:
+        """Stop the native threads. Stepping afterwards raises."""
+        if self._rollout.rollout_ is not None:
+            self._rollout.close()
+
+
+def _sizes(model: mujoco.MjModel) -> dict[str, int]:
+    """Every size that the layout of simulation data may depend on."""
+    texts = ("nnames", "nnames_map", "npaths", "nbuffer")
+    sizes = {name: getattr(model, name) for name in dir(model) if name.startswith("n") and name not in texts}
+    return {name: size for name, size in sizes.items() if isinstance(size, int)}

@@ -1,0 +1,54 @@
+"""What a learner, a script or a report needs to know of a multi-task environment besides its spaces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSet:
+    """Immutable facts of one task set. Task ``t`` is position ``t`` of :attr:`task_names` everywhere.
+
+    Attributes:
+        env_id: Gymnasium id, version included.
+        task_names: T names, usable as parts of file names and logging tags.
+        horizon: control steps after which an episode is truncated.
+        success_rule: in words, when ``infos["success"]`` is true.
+        min_reward: lower bound of the reward, the label that UDS gives to other tasks' transitions.
+        reward_version: names the reward function, so that logged returns can be compared.
+        source: where tasks, physics and reward come from.
+        domain_matrix: T rows of T probabilities of the hand-made mixture QMP-Domain (row: task that collects,
+            column: policy that acts), or None where no such mixture is defined.
+
+    Raises:
+        ValueError: names that repeat, a horizon below 1, or ``domain_matrix`` rows that are no distributions.
+    """
+
+    env_id: str
+    task_names: tuple[str, ...]
+    horizon: int
+    success_rule: str
+    min_reward: float
+    reward_version: str
+    source: str
+    domain_matrix: tuple[tuple[float, ...], ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.task_names or len(set(self.task_names)) != len(self.task_names):
+            raise ValueError(f"task_names must be non-empty and distinct, got {self.task_names}")
+        if self.horizon < 1:
+            raise ValueError(f"horizon must be at least 1 step, got {self.horizon}")
+        if self.domain_matrix is None:
+            return
+        if len(self.domain_matrix) != self.num_tasks:
+            raise ValueError(f"domain_matrix needs {self.num_tasks} rows, got {len(self.domain_matrix)}")
+        for task, row in enumerate(self.domain_matrix):
+            if len(row) != self.num_tasks or min(row) < 0 or abs(sum(row) - 1) > 1e-9:
+                raise ValueError(
+                    f"domain_matrix[{task}] must hold {self.num_tasks} probabilities that sum to 1, got {row}"
+                )
+
+    @property
+    def num_tasks(self) -> int:
+        """T, the number of tasks."""
+        return len(self.task_names)

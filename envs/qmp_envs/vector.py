@@ -1,0 +1,385 @@
+"""Natively batched vector environments: N sub-envs, one physics call and a few numpy expressions per step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar, TypeAlias
+
+import gymnasium as gym
+import mujoco
+import numpy as np
+import numpy.typing as npt
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+
+from qmp_envs.engine import CONTROL, Engine
+from qmp_envs.task_set import TaskSet
+
+Array: TypeAlias = npt.NDArray[Any]
+Rows: TypeAlias = npt.NDArray[np.intp]
+
+
+class PhysicsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
+    """Base of the task sets whose tasks share one MuJoCo model.
+
+    A step is: reset of the rows that asked for it, :meth:`_apply` (actions to controls), physics, episode
+    counters, :meth:`_judge`, :meth:`_observe`. A task set is a subclass that sets the class attributes, calls
+    ``__init__`` with its models and spaces, and implements the hooks.
+    Autoreset modes and the layout of ``infos`` are those of :class:`gymnasium.vector.SyncVectorEnv`.
+
+    Args:
+        task_set: the facts of the task set.
+        models: one compiled model, or one per sub-env.
+        observation_space, action_space: of a single sub-env.
+        num_envs: N.
+        task_ids: (N,) task of each sub-env; default ``i % T``.
+        autoreset_mode: who resets a finished sub-env, and when (Gymnasium's three modes).
+        max_episode_steps: truncation after this many steps instead of ``task_set.horizon``.
+        nthread: native physics threads, 0 for the calling thread.
+        render_mode: None or "rgb_array".
+
+    Raises:
+        ValueError: arguments out of range.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "autoreset_mode": AutoresetMode.NEXT_STEP}
+    frame_skip: ClassVar[int] = 1
+    control_spec: ClassVar[int] = CONTROL
+    #: what `_judge` reports besides reward and termination; a reset reports zeros
+    info_types: ClassVar[Mapping[str, type]] = MappingProxyType({"success": bool})
+
+    task_set: TaskSet
+    task_ids: npt.NDArray[np.int64]
+    autoreset_mode: AutoresetMode
+
+    def __init__(
+        self,
+        task_set: TaskSet,
+        models: mujoco.MjModel | Sequence[mujoco.MjModel],
+        observation_space: gym.spaces.Box,
+        action_space: gym.spaces.Box,
+        *,
+        num_envs: int,
+        task_ids: Sequence[int] | npt.NDArray[np.integer[Any]] | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        max_episode_steps: int | None = None,
+        nthread: int = 0,
+        render_mode: str | None = None,
+    ) -> None:
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
+        if max_episode_steps is not None and max_episode_steps < 1:
+            raise ValueError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
+        self.task_set = task_set
+        self.task_ids = assign_tasks(task_set, num_envs, task_ids)
+        self.num_envs = num_envs
+        self.max_episode_steps = max_episode_steps or task_set.horizon
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
+        self.render_mode = render_mode
+        self.single_observation_space = observation_space
+        self.single_action_space = action_space
+        self.observation_space = batch_space(observation_space, num_envs)
+        self.action_space = batch_space(action_space, num_envs)
+
+        self._engine = Engine(
+            models, num_envs, frame_skip=self.frame_skip, control_spec=self.control_spec, nthread=nthread
+        )
+        self._action_shape = (num_envs, *action_space.shape)
+        self._action_low = action_space.low.astype(np.float64)
+        self._action_high = action_space.high.astype(np.float64)
+        #: one generator per sub-env; empty before the first reset
+        self.rngs: list[np.random.Generator] = []
+        #: control steps of the running episodes
+        self._elapsed = np.zeros(num_envs, dtype=np.int64)
+        #: sub-envs whose episode is over and that were not reset yet
+        self._finished = np.zeros(num_envs, dtype=np.bool_)
+        self._any_finished = False
+        #: per-env arrays of a task set that belong to the state of an episode (stages, counters, ...)
+        self._episode: dict[str, Array] = {}
+
+    # ------------------------------------------------------------------ hooks of a task set
+
+    def _start(self, rows: Rows) -> None:
+        """Write the start state of ``rows`` into the engine (already in the reference pose, at rest)."""
+        raise NotImplementedError
+
+    def _apply(self, actions: Array) -> None:
+        """Turn ``actions`` (N, *A) float64, not to be written to, into ``engine.control``.
+
+        Also the place to look at or to edit ``engine.state`` before the step. As it stands: clip to the
+        action space and repeat for each physics step.
+        """
+        np.clip(actions[:, None], self._action_low, self._action_high, out=self._engine.control)
+
+    def _judge(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], dict[str, Array]]:
+        """Judge the step just made: rewards (N,), terminations (N,), an (N,) array per key of ``info_types``.
+
+        All arrays are fresh: the caller overwrites the rows that are reset in this step.
+        """
+        raise NotImplementedError
+
+    def _observe(self) -> Array:
+        """Fresh observations (N, *O) of the current state."""
+        raise NotImplementedError
+
+    def _draw(self, index: int) -> npt.NDArray[np.uint8]:
+        """Picture (H, W, 3) of one sub-env."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------ Gymnasium's interface
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Names of the T tasks."""
+        return self.task_set.task_names
+
+    @property
+    def num_tasks(self) -> int:
+        """T, the number of tasks, whether or not each has a sub-env here."""
+        return self.task_set.num_tasks
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Array, dict[str, Any]]:
+        """Start new episodes in all sub-envs, or in those of ``options["reset_mask"]``, an (N,) bool array.
+
+        Args:
+            seed: sub-env ``i`` is seeded with ``seed + i`` or ``seed[i]``; None continues its generator.
+            options: only ``reset_mask`` is known.
+
+        Returns:
+            Observations (N, *O) of all sub-envs, and infos for the ones that were reset.
+
+        Raises:
+            TypeError, ValueError: a malformed mask or seed list.
+            RuntimeError: a partial reset before the first full one.
+        """
+        mask = self._reset_mask(options)
+        seeds = self._seeds(seed)
+        if not self.rngs:
+            if not mask.all():
+                raise RuntimeError("the first reset must be a full one, without 'reset_mask'")
+            self.rngs = [seeding.np_random(s)[0] for s in seeds]
+        else:
+            for i in np.flatnonzero(mask):
+                if seeds[i] is not None:
+                    self.rngs[i] = seeding.np_random(seeds[i])[0]
+        self._begin(np.flatnonzero(mask))
+        self._any_finished = bool(self._finished.any())
+        infos: dict[str, Any] = {}
+        for key, kind in self.info_types.items():
+            infos[key] = np.zeros(self.num_envs, dtype=kind)
+            infos[f"_{key}"] = mask.copy()
+        return self._observe(), infos
+
+    def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
+        """Step all sub-envs at once.
+
+        Args:
+            actions: (N, *A), clipped to the action space. Rows that are reset in this step are ignored.
+
+        Returns:
+            Observations (N, *O), rewards (N,) float64, terminations and truncations (N,) bool, infos. An
+            episode that terminates in its last step counts as terminated, not as truncated.
+
+        Raises:
+            ValueError: actions of a wrong shape or with NaN.
+            RuntimeError: before the first reset, or (autoreset DISABLED) a finished sub-env.
+            FloatingPointError: the simulation of a sub-env diverged; it must be reset.
+        """
+        actions = np.asarray(actions, dtype=np.float64)
+        if actions.shape != self._action_shape:
+            raise ValueError(f"actions must have shape {self._action_shape}, got {actions.shape}")
+        self._require_reset("step")
+        restart: Rows | None = None
+        if self._any_finished:
+            restart = np.flatnonzero(self._finished)
+            if self.autoreset_mode is AutoresetMode.DISABLED:
+                raise RuntimeError(
+                    f"sub-envs {restart.tolist()} have finished: reset them first, with "
+                    "reset(options={'reset_mask': terminations | truncations})"
+                )
+            actions = actions.copy()
+            actions[restart] = 0.0
+        if math.isnan(actions.sum()):
+            self._refuse_nan(actions)
+        self._apply(actions)
+        diverged = self._engine.step()
+        if diverged is not None:
+            self._report_divergence(diverged & ~self._finished)
+        self._elapsed += 1
+        rewards, terminations, outcome = self._judge()
+        truncations = self._elapsed >= self.max_episode_steps
+        if restart is not None:
+            # These rows made a meaningless step. Resetting them only now keeps it out of their new episode.
+            self._begin(restart)
+            rewards[restart] = 0.0
+            terminations[restart] = truncations[restart] = False
+            for values in outcome.values():
+                values[restart] = 0
+        np.greater(truncations, terminations, out=truncations)  # truncated and not terminated
+        observations = self._observe()
+        np.logical_or(terminations, truncations, out=self._finished)
+        self._any_finished = bool(self._finished.any())
+        infos: dict[str, Any] = {}
+        if self._any_finished and self.autoreset_mode is AutoresetMode.SAME_STEP:
+            observations = self._finish(observations, outcome, infos)
+        for key, values in outcome.items():
+            infos[key] = values
+            infos[f"_{key}"] = np.ones(self.num_envs, dtype=np.bool_)
+        return observations, rewards, terminations, truncations, infos
+
+    def render(self) -> tuple[npt.NDArray[np.uint8], ...] | None:
+        """N pictures (H, W, 3) uint8, or None if the environment was made without a render mode."""
+        if self.render_mode is None:
+            gym.logger.warn("render() needs render_mode='rgb_array', given when the environment is made")
+            return None
+        self._require_reset("render")
+        return tuple(self._draw(i) for i in range(self.num_envs))
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Stop the physics threads."""
+        self._engine.close()
+
+    # ------------------------------------------------------------------ saving and restoring
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything that the future depends on, as a tree of arrays, numbers and strings.
+
+        Restoring it with :meth:`set_state`, here or in another process, continues bit-exactly.
+
+        Raises:
+            RuntimeError: before the first reset.
+        """
+        self._require_reset("get_state")
+        return {
+            "env_id": self.task_set.env_id,
+            "task_ids": self.task_ids.copy(),
+            "physics": self._engine.state.copy(),
+            "sensordata": self._engine.sensordata.copy(),
+            "elapsed": self._elapsed.copy(),
+            "finished": self._finished.copy(),
+            "episode": {key: values.copy() for key, values in self._episode.items()},
+            "rng": [rng.bit_generator.state for rng in self.rngs],
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`get_state` returned.
+
+        Raises:
+            ValueError: the state is of another task set, or of sub-envs with other tasks.
+        """
+        if state["env_id"] != self.task_set.env_id or not np.array_equal(state["task_ids"], self.task_ids):
+            saved = np.asarray(state["task_ids"]).tolist()
+            raise ValueError(
+                f"expected a state of {self.task_set.env_id} with tasks {self.task_ids.tolist()}, "
+                f"got one of {state['env_id']} with tasks {saved}"
+            )
+        self._engine.state[...] = state["physics"]
+        self._engine.sensordata[...] = state["sensordata"]
+        self._elapsed[...] = state["elapsed"]
+        self._finished[...] = state["finished"]
+        self._any_finished = bool(self._finished.any())
+        for key, values in self._episode.items():
+            values[...] = state["episode"][key]
+        if not self.rngs:
+            self.rngs = [seeding.np_random(0)[0] for _ in range(self.num_envs)]
+        for rng, rng_state in zip(self.rngs, state["rng"], strict=True):
+            rng.bit_generator.state = rng_state
+
+    # ------------------------------------------------------------------ internals
+
+    def _begin(self, rows: Rows) -> None:
+        self._engine.restart(rows)
+        for values in self._episode.values():
+            values[rows] = 0
+        self._start(rows)
+        self._engine.sense(rows)
+        self._elapsed[rows] = 0
+        self._finished[rows] = False
+
+    def _finish(self, observations: Array, outcome: dict[str, Array], infos: dict[str, Any]) -> Array:
+        """SAME_STEP: move the finished rows' last observation and outcome to ``infos``, start them anew."""
+        mask = self._finished.copy()
+        rows = np.flatnonzero(mask)
+        final_obs = np.full(self.num_envs, None, dtype=object)
+        for i in rows:
+            final_obs[i] = observations[i].copy()
+        final_info: dict[str, Any] = {}
+        for key, values in outcome.items():
+            final_info[key] = np.zeros_like(values)
+            final_info[key][rows] = values[rows]
+            final_info[f"_{key}"] = mask.copy()
+            values[rows] = 0
+        infos.update(final_obs=final_obs, _final_obs=mask, final_info=final_info, _final_info=mask.copy())
+        self._begin(rows)
+        self._any_finished = False
+        observations[rows] = self._observe()[rows]
+        return observations
+
+    def _reset_mask(self, options: dict[str, Any] | None) -> npt.NDArray[np.bool_]:
+        mask = (options or {}).get("reset_mask")
+        if mask is None:
+            return np.ones(self.num_envs, dtype=np.bool_)
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+            raise TypeError(f"options['reset_mask'] must be a bool numpy array, got {mask!r}")
+        if mask.shape != (self.num_envs,) or not mask.any():
+            raise ValueError(
+                f"options['reset_mask'] must have shape ({self.num_envs},) and one True at least, got {mask}"
+            )
+        return mask
+
+    def _seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
+        if seed is None:
+            return [None] * self.num_envs
+        if isinstance(seed, (int, np.integer)):
+            return [int(seed) + i for i in range(self.num_envs)]
+        if len(seed) != self.num_envs:
+            raise ValueError(f"expected a seed per sub-env ({self.num_envs}) or one integer, got {len(seed)}")
+        return list(seed)
+
+    def _require_reset(self, method: str) -> None:
+        if not self.rngs:
+            raise RuntimeError(f"{method}() before the first reset(): call reset() first")
+
+    def _where(self, index: int) -> str:
+        task, step = int(self.task_ids[index]), int(self._elapsed[index]) + 1
+        return f"sub-env {index} (task {task} {self.task_names[task]!r}, step {step} of its episode)"
+
+    def _refuse_nan(self, actions: Array) -> None:
+        # MuJoCo would silently zero the controls of such a sub-env.
+        bad = np.flatnonzero(np.isnan(actions.reshape(self.num_envs, -1)).any(axis=1))
+        raise ValueError(f"actions must not be NaN: got {actions[bad[0]]} for {self._where(bad[0])}")
+
+    def _report_divergence(self, diverged: npt.NDArray[np.bool_]) -> None:
+        bad = np.flatnonzero(diverged)
+        if bad.size:
+            raise FloatingPointError(
+                f"the physics of {self._where(bad[0])} diverged: MuJoCo found NaN, infinite or huge values"
+            )
+
+
+def assign_tasks(
+    task_set: TaskSet, num_envs: int, task_ids: Sequence[int] | npt.NDArray[np.integer[Any]] | None
+) -> npt.NDArray[np.int64]:
+    """Task of each sub-env, (N,) int64: ``task_ids`` checked, or ``i % T``.
+
+    Raises:
+        ValueError: N below 1, not one id per sub-env, or ids out of range.
+    """
+    if num_envs < 1:
+        raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+    if task_ids is None:
+        return np.arange(num_envs, dtype=np.int64) % task_set.num_tasks
+    ids = np.asarray(task_ids)
+    if ids.shape != (num_envs,) or ids.dtype.kind not in "iu":
+        raise ValueError(f"task_ids must be {num_envs} integers, one per sub-env, got {task_ids!r}")
+    for i in np.flatnonzero((ids < 0) | (ids >= task_set.num_tasks)):
+        raise ValueError(
+            f"task_ids[{i}] is {ids[i]}, but {task_set.env_id} has tasks 0 to {task_set.num_tasks - 1}"
+        )
+    return ids.astype(np.int64)

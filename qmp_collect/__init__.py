@@ -1,0 +1,58 @@
+"""QMPCollector: data collection that shares behaviour between the tasks of any multi-task off-policy learner.
+
+QMP (Q-switch Mixture of Policies, ICLR 2025) lets every task's policy propose an action and the acting task's own
+Q-function choose. `QMPCollector` is that loop for any learner and any Gymnasium vector environment.
+
+Needs NumPy and Gymnasium. What needs PyTorch (`TaskReplayBuffer`) is imported when it is first named.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qmp_collect.callables import Proposal
+from qmp_collect.check import check_callables
+from qmp_collect.checkpoint import StopSignal, load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from qmp_collect.collector import QMPCollector
+from qmp_collect.evaluation import evaluate
+from qmp_collect.logger import RunLogger
+from qmp_collect.stats import CollectStats
+from qmp_collect.switch import FixedSwitch, OwnPolicy, QSwitch, SoftmaxQSwitch, Switch, UniformSwitch
+from qmp_collect.transitions import Transitions, TransitionSink
+
+if TYPE_CHECKING:
+    from qmp_collect.replay import Batch, TaskReplayBuffer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Batch",
+    "CollectStats",
+    "FixedSwitch",
+    "OwnPolicy",
+    "Proposal",
+    "QMPCollector",
+    "QSwitch",
+    "RunLogger",
+    "SoftmaxQSwitch",
+    "StopSignal",
+    "Switch",
+    "TaskReplayBuffer",
+    "TransitionSink",
+    "Transitions",
+    "UniformSwitch",
+    "check_callables",
+    "evaluate",
+    "load_checkpoint",
+    "rng_state",
+    "save_checkpoint",
+    "set_rng_state",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Batch", "TaskReplayBuffer"):
+        from qmp_collect import replay
+
+        return getattr(replay, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,378 @@
+"""A learner's policies and Q-functions, whatever their form, as one thing the collector can ask.
+
+| form | policy | Q-function |
+|---|---|---|
+| one per task | ``policies[k](obs (M, *O)) -> actions (M, *A)`` | ``q_functions[t](obs (M, *O), actions (M, *A)) -> (M,)`` |
+| batched | ``policies(obs (N, *O)) -> (N, K, *A)`` | ``q_functions(obs (N, *O), actions (N, K, *A), task_ids (N,)) -> (N, K)`` |
+| one per task, ``Discrete`` | ``policies[k](obs (M, *O)) -> (M,)`` integers | ``q_functions[t](obs (M, *O)) -> (M, n)`` |
+| batched, ``Discrete`` | ``policies(obs (N, *O)) -> (N, K)`` integers | ``q_functions(obs (N, *O), task_ids (N,)) -> (N, n)`` |
+
+A ``list``, a ``tuple`` and an ``nn.ModuleList`` mean one per task; any other callable is batched. A policy may return
+a ``Proposal`` instead of actions. ``K >= T`` policies are allowed: policy ``t`` is task ``t``'s own, the others
+(frozen, scripted) only propose.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from qmp_collect.backends import Backend, T, call_first, make_backend, module_backend, no_grad, to_numpy
+from qmp_collect.switch import Floats, Ids, QScored
+
+Policies = Sequence[Callable[..., Any]] | Callable[..., Any]
+QFunctions = Sequence[Callable[..., Any]] | Callable[..., Any]
+OwnPolicyFunction = Callable[..., Any]
+
+
+class Proposal(NamedTuple):
+    """What a policy proposes: ``(M, ...)`` for one policy, ``(N, K, ...)`` for batched ones.
+
+    With ``means``, the switch scores the means and the chosen policy's *sampled* action is executed (QMP, section
+    4.2); without, it scores the samples themselves.
+
+    Attributes:
+        actions: sampled actions, ``(M, *A)`` or ``(N, K, *A)``.
+        means: deterministic actions, same shape, or ``None``.
+        entropies: of the action distributions, ``(M,)`` or ``(N, K)``, or ``None``.
+    """
+
+    actions: Any
+    means: Any = None
+    entropies: Any = None
+
+
+class Callables:
+    """Policies, Q-functions and own policy behind two questions: ``own_actions`` and ``candidates``.
+
+    Args:
+        task_ids: ``(N,)``, the task of each row of every batch that will be asked about.
+
+    Raises:
+        TypeError: If something is not callable, or is a bare ``nn.Sequential``.
+        ValueError: If there is not one Q-function per task, or not at least one policy per task.
+    """
+
+    def __init__(
+        self,
+        policies: Policies | None,
+        q_functions: QFunctions | None,
+        own_policy: OwnPolicyFunction | None,
+        *,
+        action_space: gym.Space[Any],
+        task_ids: Ids,
+        num_tasks: int,
+        backend: str | None = None,
+        device: Any = None,
+    ) -> None:
+        self.policies = _as_list("policies", policies)
+        self.q_functions = _as_list("q_functions", q_functions)
+        if own_policy is not None and (is_per_task(own_policy) or not callable(own_policy)):
+            raise TypeError(f"own_policy must be one callable (obs, task_ids) -> actions, got {own_policy!r}")
+        self.own_policy = own_policy
+        if isinstance(self.policies, list) and len(self.policies) < num_tasks:
+            raise ValueError(
+                f"expected at least one policy per task, got {len(self.policies)} policies for {num_tasks} tasks: "
+                "policy t is task t's own"
+            )
+        if isinstance(self.q_functions, list) and len(self.q_functions) != num_tasks:
+            raise ValueError(
+                f"expected one Q-function per task, got {len(self.q_functions)} for {num_tasks} tasks: "
+                "q_functions[t] scores for task t"
+            )
+
+        self.num_policies = len(self.policies) if isinstance(self.policies, list) else None
+        self._action_shape = tuple(action_space.shape or ())
+        self._discrete = action_space if isinstance(action_space, gym.spaces.Discrete) else None
+        self._task_ids = task_ids
+        self._num_tasks = num_tasks
+        self._rows_of = [(int(t), np.flatnonzero(task_ids == t)) for t in np.unique(task_ids)]
+
+        everything = [fn for group in (self.policies, self.q_functions, own_policy) for fn in _flat(group)]
+        explicit = make_backend(backend or "torch", device) if backend is not None or device is not None else None
+        found = module_backend(everything)
+
+        def resolve(group: Any) -> _Resolved:
+            return _Resolved(explicit or module_backend(_flat(group)), fallback=found)
+
+        self._for_policies = resolve(self.policies)
+        self._for_q = resolve(self.q_functions)
+        self._for_own = resolve(own_policy) if own_policy is not None else self._for_policies
+
+    def own_actions(self, obs: NDArray[Any]) -> NDArray[Any]:
+        """Every row's action by its own task's policy: ``(N, *A)``, a fresh array."""
+        with no_grad():
+            return self._for_own(lambda backend: self._own_actions(backend, obs))
+
+    def _own_actions(self, backend: Backend, obs: NDArray[Any]) -> NDArray[Any]:
+        n = len(obs)
+        inputs = backend.array(obs)
+        if self.own_policy is not None:
+            output = _actions_of(self.own_policy(inputs, backend.array(self._task_ids)))
+            _check_shape("own_policy", output, (n, *self._action_shape))
+            return np.array(backend.host(output)[0])
+        if isinstance(self.policies, list):
+            outputs = []
+            for t, rows in self._rows_of:
+                output = _actions_of(self.policies[t](inputs[backend.array(rows)]))
+                _check_shape(f"policies[{t}]", output, (len(rows), *self._action_shape))
+                outputs.append(output)
+            parts = backend.host(*outputs)
+            actions = np.empty((n, *self._action_shape), dtype=parts[0].dtype)
+            for (_, rows), part in zip(self._rows_of, parts, strict=True):
+                actions[rows] = part
+            return actions
+        return backend.host(self._propose(backend, inputs).actions)[0][np.arange(n), self._task_ids]
+
+    def candidates(self, obs: NDArray[Any], scoring: QScored | None) -> tuple[NDArray[Any], Floats | None]:
+        """All candidate actions ``(N, K, *A)`` and, if ``scoring`` is given, their scores ``(N, K)``.
+
+        A candidate that is not finite, or whose Q-value is not, scores ``nan``.
+        """
+        with no_grad():
+            inputs, proposal = self._for_policies(lambda b: _with(b.array(obs), lambda x: self._propose(b, x)))
+            policy_backend = self._for_policies.known
+            if scoring is None:
+                return policy_backend.host(proposal.actions)[0], None
+
+            scored = [proposal]
+            if scoring.samples > 1:
+                scored = [self._propose(policy_backend, inputs) for _ in range(scoring.samples)]
+            values = self._for_q(lambda b: self._score(b, obs, inputs, [_scored_actions(p, scoring) for p in scored]))
+            entropies = () if _is_zero(scoring.entropy_weight) else (_entropies_of(proposal),)
+            if policy_backend is self._for_q.known or policy_backend.name == self._for_q.known.name:
+                actions, *extra = policy_backend.host(proposal.actions, *entropies, *values)
+            else:
+                actions, *extra = policy_backend.host(proposal.actions, *entropies)
+                extra += self._for_q.known.host(*values)
+            scores = self._assemble(extra[len(entropies) :], scored, scoring)
+            scores[~_finite_rows(actions)] = np.nan
+            if entropies:
+                scores = scores + _per_row(scoring.entropy_weight, self._task_ids) * extra[0]
+            return actions, scores
+
+    def _propose(self, backend: Backend, inputs: Any) -> Proposal:
+        """Ask every policy: fields ``(N, K, ...)`` of ``backend``."""
+        n = len(inputs)
+        if not isinstance(self.policies, list):
+            if self.policies is None:
+                raise TypeError("policies is None: only the switch OwnPolicy() together with own_policy needs none")
+            proposal = _as_proposal(self.policies(inputs))
+            self._check_batched(proposal, n)
+            return proposal
+        proposals = [_as_proposal(policy(inputs)) for policy in self.policies]
+        for k, proposal in enumerate(proposals):
+            _check_shape(f"policies[{k}]", proposal.actions, (n, *self._action_shape))
+        return Proposal(*(_stack_field(backend, proposals, name) for name in Proposal._fields))
+
+    def _check_batched(self, proposal: Proposal, n: int) -> None:
+        shape = tuple(proposal.actions.shape)
+        if self.num_policies is None and len(shape) >= 2:
+            # The first answer tells K. A transposed answer (K, N, *A) tells it too, in the wrong place.
+            self.num_policies = shape[1] if shape[0] == n else shape[0]
+            if self.num_policies < self._num_tasks and shape[0] == n:
+                raise ValueError(
+                    f"policies returned {self.num_policies} candidates per row (shape {shape}), expected at least "
+                    f"{self._num_tasks}, one per task"
+                )
+        expected = (n, self.num_policies or self._num_tasks, *self._action_shape)
+        _check_shape("policies", proposal.actions, expected)
+        for name in ("means", "entropies"):
+            field = getattr(proposal, name)
+            if field is not None:
+                _check_shape(f"policies: Proposal.{name}", field, expected if name == "means" else expected[:2])
+
+    def _score(self, backend: Backend, obs: NDArray[Any], inputs: Any, candidates: list[Any]) -> list[Any]:
+        """Q-values in the backend, averaged over the list of candidates, in the layout that `_assemble` undoes."""
+        same = self._for_policies.known.name == backend.name
+        q_inputs = backend.array(inputs if same else obs)
+        if self.q_functions is None:
+            raise TypeError("q_functions is None, but the switch needs scores: only OwnPolicy() needs none")
+        if self._discrete is not None:
+            return self._tables(backend, q_inputs)
+        totals: list[Any] = []
+        for actions in candidates:
+            values = self._q_values(backend, q_inputs, backend.array(actions))
+            totals = [a + b for a, b in zip(totals, values, strict=True)] if totals else values
+        return [total / len(candidates) for total in totals] if len(candidates) > 1 else totals
+
+    def _q_values(self, backend: Backend, inputs: Any, actions: Any) -> list[Any]:
+        n, k = actions.shape[:2]
+        assert self.q_functions is not None
+        if not isinstance(self.q_functions, list):
+            values = self.q_functions(inputs, actions, backend.array(self._task_ids))
+            _check_shape("q_functions", values, (n, k))
+            return [values]
+        outputs = []
+        for t, rows in self._rows_of:
+            index = backend.array(rows)
+            m = len(rows)
+            values = self.q_functions[t](
+                backend.repeat(inputs[index], k), actions[index].reshape((m * k, *self._action_shape))
+            )
+            if tuple(values.shape) != (m * k, 1):
+                _check_shape(f"q_functions[{t}]", values, (m * k,))
+            outputs.append(values.reshape((m, k)))
+        return outputs
+
+    def _tables(self, backend: Backend, inputs: Any) -> list[Any]:
+        """Discrete actions: the Q-values of all ``n`` actions, once, whatever is proposed."""
+        assert self._discrete is not None and self.q_functions is not None
+        size = int(self._discrete.n)
+        if not isinstance(self.q_functions, list):
+            table = self.q_functions(inputs, backend.array(self._task_ids))
+            _check_shape("q_functions", table, (len(inputs), size))
+            return [table]
+        tables = []
+        for t, rows in self._rows_of:
+            table = self.q_functions[t](inputs[backend.array(rows)])
+            _check_shape(f"q_functions[{t}]", table, (len(rows), size))
+            tables.append(table)
+        return tables
+
+    def _assemble(self, parts: list[NDArray[Any]], scored: list[Proposal], scoring: QScored) -> Floats:
+        """The scores ``(N, K)`` from the parts that the Q-functions returned, one part or one per task present."""
+        values = np.array(parts[0])
+        if isinstance(self.q_functions, list):
+            values = np.empty((len(self._task_ids), parts[0].shape[1]), dtype=parts[0].dtype)
+            for (_, rows), part in zip(self._rows_of, parts, strict=True):
+                values[rows] = part
+        if self._discrete is not None:
+            start = int(self._discrete.start)
+            columns = [to_numpy(_scored_actions(p, scoring)).astype(np.int64) - start for p in scored]
+            values = np.mean([np.take_along_axis(values, c, axis=1) for c in columns], axis=0)
+        return values
+
+
+class _Resolved:
+    """Callables' backend: known from the start, or learned from the first call."""
+
+    def __init__(self, backend: Backend | None, fallback: Backend | None) -> None:
+        self._backend = backend
+        self._fallback = fallback
+
+    def __call__(self, use: Callable[[Backend], T]) -> T:
+        if self._backend is None:
+            self._backend, result = call_first(use, self._fallback)
+            return result
+        return use(self._backend)
+
+    @property
+    def known(self) -> Backend:
+        assert self._backend is not None, "asked for the backend before the first call"
+        return self._backend
+
+
+def is_per_task(callables: Any) -> bool:
+    """Whether ``callables`` is one per task (``list``, ``tuple``, ``nn.ModuleList``) and not one batched callable."""
+    torch = sys.modules.get("torch")
+    return isinstance(callables, list | tuple) or (torch is not None and isinstance(callables, torch.nn.ModuleList))
+
+
+def _as_list(name: str, callables: Any) -> list[Callable[..., Any]] | Callable[..., Any] | None:
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(callables, torch.nn.Sequential):
+        raise TypeError(
+            f"{name} is a bare nn.Sequential, which is ambiguous: wrap it in a list, [net], if it is one task's "
+            "network, use nn.ModuleList if its members are the tasks' networks, or wrap it in a function if it is batched"
+        )
+    if is_per_task(callables):
+        callables = list(callables)
+        for index, fn in enumerate(callables):
+            if not callable(fn):
+                raise TypeError(f"{name}[{index}] must be callable, got {fn!r} of type {type(fn).__name__}")
+    elif callables is not None and not callable(callables):
+        raise TypeError(
+            f"{name} must be a list with one callable per task or one batched callable, got {type(callables).__name__}"
+        )
+    return callables  # type: ignore[no-any-return]
+
+
+def _flat(group: Any) -> list[Any]:
+    if group is None:
+        return []
+    return group if isinstance(group, list) else [group]
+
+
+def _with(x: Any, fn: Callable[[Any], T]) -> tuple[Any, T]:
+    return x, fn(x)
+
+
+def _as_proposal(output: Any) -> Proposal:
+    return output if isinstance(output, Proposal) else Proposal(output)
+
+
+def _actions_of(output: Any) -> Any:
+    return _as_proposal(output).actions
+
+
+def _stack_field(backend: Backend, proposals: list[Proposal], name: str) -> Any:
+    values = [getattr(proposal, name) for proposal in proposals]
+    missing = [k for k, value in enumerate(values) if value is None]
+    if not missing:
+        return backend.stack(values, axis=1)
+    if name == "actions" or len(missing) < len(values):
+        raise ValueError(
+            f"policies[{missing[0]}] proposes no {name} while other policies do: either every Proposal has "
+            f"{name} or none has"
+        )
+    return None
+
+
+def _scored_actions(proposal: Proposal, scoring: QScored) -> Any:
+    if scoring.samples > 1 or scoring.score == "sample":
+        return proposal.actions
+    if proposal.means is not None:
+        return proposal.means
+    if scoring.score == "mean":
+        raise ValueError(
+            'score="mean" needs the policies\' mean actions, but they returned none: return '
+            'Proposal(actions, means=...), or use score="sample"'
+        )
+    return proposal.actions
+
+
+def _entropies_of(proposal: Proposal) -> Any:
+    if proposal.entropies is None:
+        raise ValueError(
+            "entropy_weight needs the policies' entropies, but they returned none: return "
+            "Proposal(actions, entropies=...), or use entropy_weight=0"
+        )
+    return proposal.entropies
+
+
+def _is_zero(weight: Any) -> bool:
+    return isinstance(weight, int | float) and weight == 0
+
+
+def _per_row(weight: Any, task_ids: Ids) -> Floats:
+    """An entropy weight, number, ``(T,)`` or function of none, as one ``(N, 1)`` or ``()`` factor."""
+    value = to_numpy(weight() if callable(weight) else weight)
+    return value[task_ids, None] if value.ndim else value
+
+
+def _finite_rows(actions: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which candidates ``(N, K)`` are finite in all their components."""
+    if actions.dtype.kind != "f":
+        return np.ones(actions.shape[:2], dtype=np.bool_)
+    return np.isfinite(actions).reshape(*actions.shape[:2], -1).all(axis=2)
+
+
+def _check_shape(name: str, array: Any, expected: tuple[int, ...]) -> None:
+    got = getattr(array, "shape", None)
+    if got is None:
+        raise TypeError(f"{name} must return an array of shape {expected}, got {type(array).__name__}")
+    got = tuple(got)
+    if got == expected:
+        return
+    hint = ""
+    if len(got) >= 2 and (got[1], got[0], *got[2:]) == expected:
+        hint = ": its first two axes are swapped, the batch axis comes first"
+    elif got == (*expected, 1):
+        hint = ": drop the last axis"
+    raise ValueError(f"{name} returned shape {got}, expected {expected}{hint}")

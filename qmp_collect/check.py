@@ -1,0 +1,126 @@
+"""check_callables: for policies and Q-functions what Gymnasium's ``check_env`` is for environments."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from qmp_collect.callables import Callables, OwnPolicyFunction, Policies, Proposal, QFunctions
+from qmp_collect.switch import Ids, QScored
+
+
+def check_callables(
+    policies: Policies,
+    q_functions: QFunctions,
+    obs_space: gym.Space[Any],
+    action_space: gym.Space[Any],
+    *,
+    num_tasks: int,
+    own_policy: OwnPolicyFunction | None = None,
+    backend: str | None = None,
+    device: Any = None,
+    seed: int = 0,
+) -> None:
+    """Call a learner's callables on random observations, as a collector would, and say what is wrong with them.
+
+    Checked: shapes, with two rows per task in mixed order; actions inside ``action_space``; finite actions and
+    Q-values; the same answer for a row wherever it stands in the batch; no gradient recorded during collection.
+
+    Args:
+        obs_space, action_space: Of a single environment.
+        num_tasks: ``T``.
+        own_policy, backend, device: As for `QMPCollector`.
+
+    Raises:
+        TypeError, ValueError: With the callable, what was expected and what came.
+        FloatingPointError: An action or a Q-value is not finite.
+    """
+    rng = np.random.default_rng(seed)
+    task_ids = rng.permutation(np.repeat(np.arange(num_tasks), 2))
+    spaces = batch_space(obs_space, len(task_ids))
+    spaces.seed(seed)
+    obs = np.asarray(spaces.sample())
+
+    def build(ids: Ids, policies: Policies = policies) -> Callables:
+        return Callables(
+            policies,
+            q_functions,
+            own_policy,
+            action_space=action_space,
+            task_ids=ids,
+            num_tasks=num_tasks,
+            backend=backend,
+            device=device,
+        )
+
+    callables = build(task_ids)
+    with _gradients_forbidden():
+        actions, scores = callables.candidates(obs, QScored())
+        own_actions = callables.own_actions(obs)
+    assert scores is not None
+
+    _check_actions("policy", actions, action_space)
+    _check_actions("own policy of row", own_actions[None], action_space)
+    if not np.isfinite(scores).all():
+        row, k = np.argwhere(~np.isfinite(scores))[0]
+        raise FloatingPointError(f"task {task_ids[row]}'s Q-function gives {scores[row, k]} for policy {k}'s action")
+
+    # Rows in another order must get the answers that they got before. Policies may sample, so only Q-functions are
+    # held to that with given actions, and policies where two calls agree.
+    order = rng.permutation(len(task_ids))
+    given, shuffled = (build(task_ids[o], lambda _, o=o: Proposal(actions[o])) for o in (np.arange(len(order)), order))
+    _check_same(
+        "q_functions", given.candidates(obs, QScored())[1], shuffled.candidates(obs[order], QScored())[1], order
+    )
+    again = callables.candidates(obs, None)[0]
+    if np.array_equal(actions, again):
+        _check_same("policies", actions, build(task_ids[order]).candidates(obs[order], None)[0], order)
+    if np.array_equal(own_actions, callables.own_actions(obs)):
+        _check_same("own policies", own_actions, build(task_ids[order]).own_actions(obs[order]), order)
+
+
+def _check_actions(name: str, actions: NDArray[Any], space: gym.Space[Any]) -> None:
+    for (_, k), action in ((index, actions[index]) for index in np.ndindex(*actions.shape[:2])):
+        if actions.dtype.kind == "f" and not np.isfinite(action).all():
+            raise FloatingPointError(f"{name} {k} gives the action {action.tolist()}")
+        if not space.contains(np.asarray(action, dtype=space.dtype)):
+            raise ValueError(f"{name} {k} gives the action {action.tolist()}, which is outside {space}")
+
+
+def _check_same(name: str, before: Any, after: Any, order: Ids) -> None:
+    if not np.allclose(before[order], after, rtol=1e-4, atol=1e-5):
+        row = int(
+            np.argmax(~np.isclose(before[order], after, rtol=1e-4, atol=1e-5).reshape(len(order), -1).all(axis=1))
+        )
+        raise ValueError(
+            f"{name}: the answer for a row depends on where it stands in the batch: {before[order][row].tolist()} became "
+            f"{np.asarray(after)[row].tolist()} when rows were shuffled. Is the batch axis mistaken for the task axis?"
+        )
+
+
+@contextmanager
+def _gradients_forbidden() -> Iterator[None]:
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    recorded: list[Any] = []
+
+    def pack(tensor: Any) -> Any:
+        recorded.append(tensor.shape)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield
+    if recorded:
+        raise ValueError(
+            "the callables record gradients although they are called under torch.no_grad: remove "
+            "torch.enable_grad or set_grad_enabled(True) from them"
+        )

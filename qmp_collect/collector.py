@@ -1,0 +1,610 @@
+"""QMPCollector: the collection loop between a multi-task vector environment and any off-policy learner."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any, cast
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.typing import ArrayLike, NDArray
+
+from qmp_collect.autoreset import find_autoreset_mode, step_success, true_successors
+from qmp_collect.callables import Callables, OwnPolicyFunction, Policies, QFunctions, is_per_task
+from qmp_collect.stats import CollectStats, Tally
+from qmp_collect.switch import Ids, OwnPolicy, QScored, QSwitch, Switch
+from qmp_collect.transitions import Transitions, TransitionSink
+
+Schedule = Callable[[int], float]
+State = dict[str, Any]
+
+
+class QMPCollector:
+    """Collects transitions with a mixture of all tasks' policies; the learner's update stays as it is.
+
+    At every step, for every sub-environment (task ``i``, state ``s``), each policy proposes an action, task ``i``'s
+    Q-function scores the proposals, and ``switch`` picks the policy that acts (QMP, section 4.2 and algorithm 1).
+    The callables read the learner's live parameters, so there is nothing to synchronise.
+
+    ``N`` sub-environments, ``T`` tasks, ``K >= T`` policies, observations of shape ``O``, actions of shape ``A``.
+
+    Args:
+        envs: A Gymnasium vector environment with Box-like observations and array actions.
+        policies: One callable per policy, or one batched callable; see `qmp_collect.callables` for the forms.
+        q_functions: One callable per task, or one batched callable. Which critic scores is the caller's choice.
+        task_ids: ``(N,)`` integers, the task of each sub-environment. Default: ``envs.unwrapped.task_ids``, else
+            ``0 .. N-1`` if there are as many tasks as sub-environments.
+        num_tasks: ``T``. Needed only if neither the callables nor ``envs`` nor ``task_ids`` tell.
+        buffer: Where transitions go: one sink with ``add(transitions)`` for all tasks, or a sequence of ``T``.
+        switch: Which policy acts; see `qmp_collect.switch`.
+        horizon: ``H``: a chosen policy acts for ``H`` steps, or until its episode ends, sampling afresh at each state
+            (appendix E.6).
+        own_probability: At each decision the own policy acts with this probability without the switch being asked
+            (0.7 on MT10, appendix H.5). A number, or a function of ``num_steps``.
+        warmup_steps: Stored transitions, summed over tasks, during which only own policies act.
+        own_policy: Optional batched ``own_policy(obs (N, *O), task_ids (N,)) -> (N, *A)``, a cheaper way to ask where
+            only own policies act.
+        backend: What the callables are given, ``"numpy"``, ``"torch"`` or ``"jax"``. Default: torch for ``nn.Module``
+            callables, else what the first call accepts.
+        device: Torch device of the callables' inputs. Default: that of the modules' parameters, else the CPU.
+        autoreset_mode: Default: what ``envs`` states.
+        success_key: Key of the success flag in ``infos``.
+        on_step: Called with the `Transitions` of every vector step, after they were stored.
+        seed: Of the switch's random numbers and of the first ``reset``.
+
+    Raises:
+        TypeError: ``envs`` is no vector environment, its spaces are no arrays, or a callable is none.
+        ValueError: Shapes, task ids or numbers of callables that do not fit together.
+
+    Example:
+        >>> import gymnasium as gym, numpy as np
+        >>> envs = gym.make_vec("Pendulum-v1", num_envs=2)
+        >>> policies = [lambda obs: np.zeros((len(obs), 1), np.float32), lambda obs: np.ones((len(obs), 1), np.float32)]
+        >>> q_functions = [lambda obs, actions: -(actions[:, 0] ** 2), lambda obs, actions: actions[:, 0]]
+        >>> collector = QMPCollector(envs, policies, q_functions, seed=0)
+        >>> collector.collect(n_step=10).mixture
+        array([[1., 0.],
+               [0., 1.]])
+    """
+
+    def __init__(
+        self,
+        envs: VectorEnv[Any, Any, Any],
+        policies: Policies | None,
+        q_functions: QFunctions | None,
+        *,
+        task_ids: ArrayLike | None = None,
+        num_tasks: int | None = None,
+        buffer: TransitionSink | Sequence[TransitionSink] | None = None,
+        switch: Switch = QSwitch(),  # noqa: B008 (frozen)
+        horizon: int = 1,
+        own_probability: float | Schedule = 0.0,
+        warmup_steps: int = 0,
+        own_policy: OwnPolicyFunction | None = None,
+        backend: str | None = None,
+        device: Any = None,
+        autoreset_mode: AutoresetMode | str | None = None,
+        success_key: str = "success",
+        on_step: Callable[[Transitions], None] | None = None,
+        seed: int | None = None,
+    ) -> None:
+        _check_envs(envs)
+        if horizon < 1:
+            raise ValueError(f"horizon must be at least 1 step, got {horizon}")
+        if not callable(own_probability) and not 0.0 <= own_probability <= 1.0:
+            raise ValueError(f"own_probability must lie in [0, 1], got {own_probability}")
+        if warmup_steps < 0:
+            raise ValueError(f"warmup_steps must not be negative, got {warmup_steps}")
+
+        self.envs = envs
+        self.switch = switch
+        self.task_ids, self.num_tasks = _resolve_tasks(envs, policies, q_functions, task_ids, num_tasks)
+        self._callables = Callables(
+            policies,
+            q_functions,
+            own_policy,
+            action_space=envs.single_action_space,
+            task_ids=self.task_ids,
+            num_tasks=self.num_tasks,
+            backend=backend,
+            device=device,
+        )
+        self._only_own = isinstance(switch, OwnPolicy)
+        if policies is None and not (self._only_own and own_policy is not None):
+            raise TypeError("policies is None: only the switch OwnPolicy() together with own_policy needs none")
+        if q_functions is None and getattr(switch, "needs_scores", True):
+            raise TypeError(f"q_functions is None, but {switch!r} scores candidates with them")
+        self._sinks = _resolve_sinks(buffer, self.num_tasks)
+        self._horizon = horizon
+        self._own_probability = own_probability
+        self._warmup_steps = warmup_steps
+        self._mode = find_autoreset_mode(envs, autoreset_mode)
+        self._success_key = success_key
+        self._on_step = on_step
+
+        n = self.num_envs
+        self._rows = np.arange(n)
+        self._rng = np.random.default_rng(seed)
+        self._first_seed = seed
+        self._random_actions = copy.deepcopy(envs.action_space)
+        self._random_actions.seed(seed)
+        self._num_steps = 0
+        self._num_episodes = 0
+        self._past = CollectStats.empty(self.num_tasks, self.num_tasks)
+        self._tally = Tally(self.num_tasks)
+
+        self._started = False  # whether observations of the current episodes are known
+        self._next_obs: NDArray[Any] | None = None  # what the policies see next, for `collect`
+        self._acted: tuple[NDArray[Any], NDArray[Any], Ids] | None = None  # obs, actions, behaviours since `act`
+        self._fresh = np.ones(n, np.bool_)  # nothing of the current episode has been stored yet
+        self._ignored = np.zeros(n, np.bool_)  # NEXT_STEP: the next step only resets
+        self._needs_reset = np.zeros(n, np.bool_)  # DISABLED: must be reset before the next step
+        self._quota: Ids | None = None  # episodes each sub-environment may still add, under n_episode
+        self._held = self.task_ids.copy()  # the policy that holds the horizon
+        self._hold_left = np.zeros(n, np.int64)  # steps that it still has
+        self._return = np.zeros(n)
+        self._length = np.zeros(n, np.int64)
+        self._success = np.zeros(n, np.bool_)
+
+    @property
+    def num_envs(self) -> int:
+        """``N``."""
+        return int(self.envs.num_envs)
+
+    @property
+    def num_policies(self) -> int:
+        """``K``; for a batched callable known after its first answer, until then taken to be ``T``."""
+        return self._callables.num_policies or self.num_tasks
+
+    @property
+    def num_steps(self) -> int:
+        """Stored transitions since construction, summed over tasks."""
+        return self._num_steps
+
+    @property
+    def num_episodes(self) -> int:
+        """Finished episodes since construction, summed over tasks."""
+        return self._num_episodes
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[NDArray[Any], State]:
+        """Reset all sub-environments and begin new episodes: ``(obs (N, *O), infos)``.
+
+        Args:
+            seed: Default: the constructor's at the first reset, none afterwards.
+            options: Passed on to ``envs.reset``.
+        """
+        if seed is None:
+            seed = self._first_seed
+        self._first_seed = None
+        obs, infos = self.envs.reset(seed=seed, options=options)
+        self._next_obs = self._checked_obs(obs)
+        self._begin_episodes(np.ones(self.num_envs, np.bool_))
+        self._started, self._acted = True, None
+        return self._next_obs.copy(), infos
+
+    def act(self, obs: ArrayLike, *, episode_start: ArrayLike | None = None) -> NDArray[Any]:
+        """The behaviour policies' actions, for the caller to execute and `observe`.
+
+        Args:
+            obs: ``(N, *O)``, as ``envs.reset`` or ``envs.step`` returned them.
+            episode_start: ``(N,)`` booleans, ``True`` where the caller reset a sub-environment by other means than
+                ``collector.reset``. Episodes that the environment ended itself need no mention.
+
+        Returns:
+            ``(N, *A)`` actions, a fresh array.
+
+        Raises:
+            RuntimeError: Before the first ``reset``.
+            FloatingPointError: A task's own candidate, or its own Q-value, is not finite.
+        """
+        observed = self._checked_obs(obs)
+        if episode_start is not None:
+            start = np.asarray(episode_start, dtype=np.bool_)
+            if start.shape != (self.num_envs,):
+                raise ValueError(f"episode_start must have shape ({self.num_envs},), got {start.shape}")
+            self._begin_episodes(start)
+            self._started |= bool(start.all())
+        if not self._started:
+            raise RuntimeError(
+                "act was called before reset: start with `obs, infos = collector.reset(seed=...)`, or pass "
+                "episode_start=np.ones(num_envs, bool) with the observations of your own reset"
+            )
+        self._needs_reset[:] = False  # the caller steps, so the caller has reset
+        actions, behavior_ids = self._choose(observed)
+        self._acted = observed, actions, behavior_ids
+        return actions.copy()
+
+    def observe(
+        self,
+        next_obs: ArrayLike,
+        rewards: ArrayLike,
+        terminations: ArrayLike,
+        truncations: ArrayLike,
+        infos: dict[str, Any],
+    ) -> Transitions:
+        """Store what ``envs.step`` returned for the actions of the last `act`.
+
+        Returns:
+            The transitions that were stored. Rows on which the environment only reset itself are no transitions.
+
+        Raises:
+            RuntimeError: Without an `act` since the last `observe`.
+            ValueError: Wrong shapes, or a finished sub-environment's last observation is missing from ``infos``.
+        """
+        if self._acted is None:
+            raise RuntimeError("observe was called without act: call act(obs), step the environment, then observe(...)")
+        obs, actions, behavior_ids = self._acted
+        after = self._checked_obs(next_obs)
+        reward = self._checked_row("rewards", rewards, None)
+        terminated = self._checked_row("terminations", terminations, np.bool_)
+        truncated = self._checked_row("truncations", truncations, np.bool_)
+
+        done = (terminated | truncated) & ~self._ignored
+        valid = self._recorded()
+        successors = true_successors(self._mode, after, done, infos)
+        success = step_success(self._mode, self._success_key, done, infos)
+        rows = slice(None) if valid.all() else np.flatnonzero(valid)
+        transitions = Transitions(
+            obs=obs[rows],
+            actions=actions[rows],
+            rewards=reward[rows],
+            next_obs=successors[rows],
+            terminations=terminated[rows],
+            truncations=truncated[rows],
+            task_ids=self.task_ids[rows].copy(),
+            behavior_ids=behavior_ids[rows],
+            env_ids=self._rows[rows].copy(),
+        )
+        self._store(transitions)
+
+        self._count(transitions, reward, success, ended=np.flatnonzero(done & valid))
+        self._acted, self._next_obs = None, after
+        self._fresh[:] = False
+        over = done | self._ignored
+        if over.any():
+            self._begin_episodes(over)
+        self._ignored = done & (self._mode is AutoresetMode.NEXT_STEP)
+        self._needs_reset = done & (self._mode is AutoresetMode.DISABLED)
+        if self._on_step is not None:
+            self._on_step(transitions)
+        return transitions
+
+    def collect(
+        self,
+        *,
+        n_step: int | None = None,
+        n_episode: int | None = None,
+        random: bool = False,
+        progress: bool = False,
+    ) -> CollectStats:
+        """Act, step and observe until enough was collected; the first call resets the environment.
+
+        Args:
+            n_step: Stored transitions, summed over tasks. All sub-environments step together, so that the last vector
+                step may overshoot by less than ``N``.
+            n_episode: Episodes of *each* sub-environment, so that short episodes are not over-counted. Begins with
+                fresh episodes; what a sub-environment does after its last one is neither stored nor counted, and
+                the next call resets.
+            random: Uniformly random actions, behaviour -1, instead of the policies'.
+            progress: Show a progress bar (needs ``tqdm``).
+
+        Returns:
+            Statistics of this call alone.
+
+        Raises:
+            ValueError: Unless exactly one of ``n_step`` and ``n_episode`` is given, and is positive.
+        """
+        target = _exactly_one(n_step, n_episode)
+        self._past, self._tally = self.stats(), Tally(self.num_tasks)
+        if n_episode is not None:
+            if not (self._started and self._fresh.all()) or self._ignored.any():
+                self.reset()
+            self._quota = np.full(self.num_envs, n_episode)
+            target *= self.num_envs
+        elif not self._started:
+            self.reset()
+
+        first = self._num_steps if n_step is not None else self._num_episodes
+        try:
+            with _progress_bar(target, "step" if n_step is not None else "episode", progress) as update:
+                collected = 0
+                while collected < target:
+                    self._vector_step(random)
+                    collected = (self._num_steps if n_step is not None else self._num_episodes) - first
+                    update(collected)
+        finally:
+            if self._quota is not None:
+                self._quota, self._started = None, False
+        return self._tally.stats()
+
+    def stats(self, *, clear: bool = False) -> CollectStats:
+        """Statistics since construction, or since they were last cleared; ``clear=True`` starts anew."""
+        stats = self._past + self._tally.stats()
+        if clear:
+            self._past, self._tally = CollectStats.empty(self.num_tasks, self.num_policies), Tally(self.num_tasks)
+        return stats
+
+    def state_dict(self) -> State:
+        """Everything that later steps depend on, as arrays and plain values.
+
+        With it, and the callables' own state, collection continues exactly as if it had not stopped. The environment's
+        state is part of it if ``envs.unwrapped`` has ``get_state``; if not, a continued collector starts new episodes.
+        """
+        get_envs = getattr(self.envs.unwrapped, "get_state", None)
+        state: State = {name: copy.deepcopy(getattr(self, f"_{name}")) for name in _STATE}
+        return state | {
+            "rng": self._rng.bit_generator.state,
+            "random_actions": self._random_actions.np_random.bit_generator.state,
+            "stats": copy.deepcopy(vars(self.stats())),
+            "envs": get_envs() if get_envs is not None else None,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Continue from ``state_dict()`` of a collector with as many sub-environments.
+
+        Raises:
+            ValueError: If the state is of another number of sub-environments or tasks.
+        """
+        if len(state["held"]) != self.num_envs or len(state["stats"]["steps_per_task"]) != self.num_tasks:
+            raise ValueError(
+                f"the state is of {len(state['held'])} sub-environments and {len(state['stats']['steps_per_task'])} "
+                f"tasks, this collector has {self.num_envs} and {self.num_tasks}"
+            )
+        for name in _STATE:
+            setattr(self, f"_{name}", copy.deepcopy(state[name]))
+        self._rng.bit_generator.state = state["rng"]
+        self._random_actions.np_random.bit_generator.state = state["random_actions"]
+        self._past, self._tally = CollectStats(**copy.deepcopy(state["stats"])), Tally(self.num_tasks)
+        self._acted = None
+        if state["envs"] is not None:
+            cast(Any, self.envs.unwrapped).set_state(state["envs"])
+        else:
+            self._started = False
+
+    def _vector_step(self, random: bool) -> None:
+        start = perf_counter()
+        if self._needs_reset.any():
+            # Gymnasium pops reset_mask from the dict and may keep the array: both are made for this call alone.
+            obs, _ = self.envs.reset(options={"reset_mask": self._needs_reset.copy()})
+            self._next_obs = self._checked_obs(obs)
+        reset = perf_counter()
+        assert self._next_obs is not None
+        if random:
+            actions = np.array(self._random_actions.sample())
+            self._acted = self._next_obs, actions, np.full(self.num_envs, -1)
+            actions = actions.copy()
+        else:
+            actions = self.act(self._next_obs)
+        acted = perf_counter()
+        outcome = self.envs.step(actions)
+        stepped = perf_counter()
+        self.observe(*outcome)
+        self._tally.act_time += acted - reset
+        self._tally.env_time += (reset - start) + (stepped - acted)
+        self._tally.store_time += perf_counter() - stepped
+
+    def _choose(self, obs: NDArray[Any]) -> tuple[NDArray[Any], Ids]:
+        """Actions ``(N, *A)`` and who proposed them ``(N,)``."""
+        own = self.task_ids
+        if self._only_own or self._num_steps < self._warmup_steps:
+            actions, behavior_ids = self._callables.own_actions(obs), own.copy()
+        else:
+            deciding = self._hold_left == 0
+            asking = deciding & ~self._draw_own()
+            scoring = self.switch if getattr(self.switch, "needs_scores", True) and asking.any() else None
+            candidates, scores = self._callables.candidates(obs, _as_scoring(scoring))
+            choice = own if not asking.any() else self._ask(candidates, scores, asking)
+            behavior_ids = np.where(asking, choice, np.where(deciding, own, self._held))
+            actions = candidates[self._rows, behavior_ids]
+            self._held = behavior_ids.copy()
+            self._hold_left = np.where(deciding, self._horizon, self._hold_left) - 1
+        if actions.dtype.kind == "f" and not np.isfinite(actions).all():
+            broken = ~np.isfinite(actions).reshape(len(actions), -1).all(axis=1) & self._recorded()
+            if broken.any():
+                env = int(broken.argmax())
+                raise FloatingPointError(
+                    f"policy {behavior_ids[env]} proposed {actions[env].tolist()} for task {own[env]} (sub-environment "
+                    f"{env}) at step {self._num_steps}: its parameters or the observation are not finite"
+                )
+        return actions, behavior_ids
+
+    def _recorded(self) -> NDArray[np.bool_]:
+        """Rows whose next step is a transition to store: no mere reset, and no episode beyond the quota."""
+        return ~self._ignored if self._quota is None else ~self._ignored & (self._quota > 0)
+
+    def _draw_own(self) -> NDArray[np.bool_]:
+        probability = self._own_probability
+        if callable(probability):
+            probability = float(probability(self._num_steps))
+            if not 0.0 <= probability <= 1.0:
+                raise ValueError(f"own_probability({self._num_steps}) must lie in [0, 1], got {probability}")
+        if probability == 0.0:
+            return np.zeros(self.num_envs, np.bool_)
+        return self._rng.random(self.num_envs) < probability
+
+    def _ask(self, candidates: NDArray[Any], scores: NDArray[Any] | None, asking: NDArray[np.bool_]) -> Ids:
+        """The switch's choice for every row ``(N,)``; rows that are not asking are decided and discarded."""
+        own = self.task_ids
+        if scores is None:
+            return self.switch(np.zeros(candidates.shape[:2]), own, self._rng)
+        counted = asking & self._recorded()
+        own_scores = scores[self._rows, own]
+        broken = counted & ~np.isfinite(own_scores)
+        if broken.any():
+            env = int(broken.argmax())
+            raise FloatingPointError(
+                f"task {own[env]}'s Q-function gives {own_scores[env]} for the action {candidates[env, own[env]].tolist()} "
+                f"of its own policy {own[env]} (sub-environment {env}) at step {self._num_steps}: task {own[env]}'s "
+                "networks have diverged; every other task's data is as it would have been"
+            )
+        # Another policy's broken candidate cannot win. Rows without a say only need something to compare.
+        usable = np.where(np.isfinite(scores), scores, -np.inf)
+        usable[~counted, own[~counted]] = 0.0
+        choice = self.switch(usable, own, self._rng)
+        gaps = (usable[self._rows, choice] - own_scores)[counted]
+        self._tally.add_decisions(own[counted], gaps)
+        return choice
+
+    def _store(self, transitions: Transitions) -> None:
+        if isinstance(self._sinks, list):
+            for task in np.unique(transitions.task_ids):
+                self._sinks[task].add(transitions[transitions.task_ids == task])
+        elif self._sinks is not None and len(transitions):
+            self._sinks.add(transitions)
+
+    def _count(
+        self,
+        transitions: Transitions,
+        rewards: NDArray[Any],
+        success: NDArray[np.bool_],
+        ended: Ids,
+    ) -> None:
+        self._num_steps += len(transitions)
+        self._tally.add_steps(transitions.task_ids, transitions.behavior_ids, self.num_policies)
+        self._return += rewards
+        self._length += 1
+        self._success |= success
+        if len(ended):
+            self._num_episodes += len(ended)
+            self._tally.add_episodes(
+                self._return[ended], self._length[ended], self._success[ended], self.task_ids[ended]
+            )
+            if self._quota is not None:
+                self._quota[ended] -= 1
+
+    def _begin_episodes(self, rows: NDArray[np.bool_]) -> None:
+        """Forget the episodes of ``rows``: the next action there is an episode's first."""
+        self._fresh |= rows
+        self._ignored &= ~rows
+        self._needs_reset &= ~rows
+        self._hold_left[rows] = 0
+        self._return[rows] = 0.0
+        self._length[rows] = 0
+        self._success[rows] = False
+
+    def _checked_obs(self, obs: ArrayLike) -> NDArray[Any]:
+        """A copy: environments may reuse their array, and callers may write to it."""
+        checked = np.array(obs)
+        expected = (self.num_envs, *(self.envs.single_observation_space.shape or ()))
+        if checked.shape != expected:
+            raise ValueError(
+                f"expected observations of shape {expected}, one row per sub-environment, got {checked.shape}"
+            )
+        return checked
+
+    def _checked_row(self, name: str, values: ArrayLike, dtype: Any) -> NDArray[Any]:
+        row = np.array(values, dtype=dtype)
+        if row.shape != (self.num_envs,):
+            raise ValueError(f"expected {name} of shape ({self.num_envs},), got {row.shape}")
+        return row
+
+
+# The collector's own state between two vector steps, by attribute name without the underscore.
+_STATE = (
+    "num_steps", "num_episodes", "started", "first_seed", "next_obs", "fresh", "ignored", "needs_reset",
+    "held", "hold_left", "return", "length", "success",
+)  # fmt: skip
+
+
+def _check_envs(envs: Any) -> None:
+    if not isinstance(envs, VectorEnv):
+        raise TypeError(
+            f"expected a gymnasium.vector.VectorEnv, got {type(envs).__name__}: make one with "
+            "gymnasium.make_vec(env_id, num_envs=...) or gymnasium.vector.SyncVectorEnv([...])"
+        )
+    space = envs.single_observation_space
+    if not isinstance(space, _ARRAY_SPACES):
+        raise TypeError(
+            f"observations must be arrays, got the space {space}: wrap the environment in "
+            "gymnasium.wrappers.vector.FlattenObservation"
+        )
+    if not isinstance(envs.single_action_space, _ARRAY_SPACES):
+        raise TypeError(
+            f"actions must be arrays or integers, got the space {envs.single_action_space}: wrap the "
+            "sub-environments so that their action space is a Box or Discrete"
+        )
+
+
+_ARRAY_SPACES = (gym.spaces.Box, gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary)
+
+
+def _resolve_tasks(
+    envs: VectorEnv[Any, Any, Any],
+    policies: Any,
+    q_functions: Any,
+    task_ids: ArrayLike | None,
+    num_tasks: int | None,
+) -> tuple[Ids, int]:
+    """Each sub-environment's task ``(N,)`` and the number of tasks, from whoever knows them."""
+    n = int(envs.num_envs)
+    known = getattr(envs.unwrapped, "num_tasks", None)
+    if num_tasks is None:
+        # A list of Q-functions has one per task; a list of policies may have more.
+        listed = next((len(fns) for fns in (q_functions, policies) if is_per_task(fns)), None)
+        num_tasks = known if known is not None else listed
+    if task_ids is None:
+        task_ids = getattr(envs.unwrapped, "task_ids", None)
+    if task_ids is None:
+        if num_tasks is not None and num_tasks != n:
+            raise ValueError(
+                f"task_ids is needed: there are {n} sub-environments for {num_tasks} tasks and the environment has no "
+                "`task_ids`; pass task_ids=[...], one task per sub-environment"
+            )
+        if num_tasks is None:
+            raise ValueError("pass task_ids or num_tasks: neither the callables nor the environment tell the tasks")
+        task_ids = np.arange(n)
+    ids = np.array(task_ids)
+    if ids.shape != (n,) or ids.dtype.kind not in "iu":
+        raise ValueError(
+            f"task_ids must be {n} integers, one per sub-environment, got {ids.dtype} of shape {ids.shape}"
+        )
+    if num_tasks is None:
+        num_tasks = int(ids.max()) + 1
+    bad = (ids < 0) | (ids >= num_tasks)
+    if bad.any():
+        env = int(bad.argmax())
+        raise ValueError(f"task_ids[{env}] is {ids[env]}, expected 0 to {num_tasks - 1}: there are {num_tasks} tasks")
+    return ids.astype(np.int64), num_tasks
+
+
+def _resolve_sinks(buffer: Any, num_tasks: int) -> TransitionSink | list[TransitionSink] | None:
+    if isinstance(buffer, list | tuple) and len(buffer) != num_tasks:
+        raise ValueError(f"expected one sink or one per task, got {len(buffer)} sinks for {num_tasks} tasks")
+    sinks = buffer if isinstance(buffer, list | tuple) else [] if buffer is None else [buffer]
+    for index, sink in enumerate(sinks):
+        if not callable(getattr(sink, "add", None)):
+            raise TypeError(
+                f"sink {index} of buffer is a {type(sink).__name__} without a method add(transitions): use "
+                "TaskReplayBuffer, or an adapter of qmp_collect.adapters"
+            )
+    return list(sinks) if isinstance(buffer, list | tuple) else buffer
+
+
+def _as_scoring(switch: Any) -> QScored | None:
+    """How to score for a switch: its own settings, or the defaults for a caller's own switch."""
+    return switch if switch is None or isinstance(switch, QScored) else QScored()
+
+
+def _exactly_one(n_step: int | None, n_episode: int | None) -> int:
+    if (n_step is None) == (n_episode is None):
+        raise ValueError(f"give exactly one of n_step and n_episode, got n_step={n_step}, n_episode={n_episode}")
+    amount = n_step if n_step is not None else n_episode
+    assert amount is not None
+    if amount <= 0:
+        raise ValueError(f"{'n_step' if n_step is not None else 'n_episode'} must be positive, got {amount}")
+    return amount
+
+
+@contextmanager
+def _progress_bar(total: int, unit: str, shown: bool) -> Iterator[Callable[[int], None]]:
+    if not shown:
+        yield lambda done: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit=unit) as bar:
+        yield lambda done: cast(None, bar.update(done - bar.n))

@@ -1,0 +1,58 @@
+"""Evaluation: every task by its own policy, never by the mixture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gymnasium.vector import VectorEnv
+from numpy.typing import ArrayLike
+
+from qmp_collect.callables import is_per_task
+from qmp_collect.collector import QMPCollector
+from qmp_collect.stats import CollectStats
+from qmp_collect.switch import OwnPolicy
+
+
+def evaluate(
+    envs: VectorEnv[Any, Any, Any],
+    own_policy: Callable[..., Any] | Sequence[Callable[..., Any]],
+    *,
+    episodes_per_env: int = 1,
+    task_ids: ArrayLike | None = None,
+    num_tasks: int | None = None,
+    backend: str | None = None,
+    device: Any = None,
+    success_key: str = "success",
+    seed: int | None = None,
+) -> CollectStats:
+    """Run ``episodes_per_env`` fresh episodes in each sub-environment and store nothing.
+
+    The paper outputs the policies, not the mixture (algorithm 1), and so that is what is evaluated. Use other
+    environments than those of training: this resets them.
+
+    Args:
+        envs: ``N`` sub-environments.
+        own_policy: Batched ``own_policy(obs (N, *O), task_ids (N,)) -> actions (N, *A)``, or one policy per task.
+            Hand over deterministic policies to evaluate deterministic policies.
+        episodes_per_env: The quota of each sub-environment, so that short episodes are not over-counted.
+        seed: Of the environments' reset.
+
+    Returns:
+        Statistics with ``N * episodes_per_env`` episodes; ``stats.per_task(stats.successes)`` is ``(T,)``.
+    """
+    one_per_task = is_per_task(own_policy)
+    collector = QMPCollector(
+        envs,
+        own_policy if one_per_task else None,
+        None,
+        own_policy=None if one_per_task else own_policy,  # type: ignore[arg-type]
+        switch=OwnPolicy(),
+        task_ids=task_ids,
+        num_tasks=num_tasks,
+        backend=backend,
+        device=device,
+        success_key=success_key,
+        seed=seed,
+    )
+    return collector.collect(n_episode=episodes_per_env)

@@ -1,0 +1,192 @@
+"""One run's records: local JSON files always, TensorBoard events by default, Weights & Biases on request."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, SupportsFloat, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qmp_collect.checkpoint import atomic_file
+
+__all__ = ["RunLogger"]
+
+_RESERVED = ("global_step", "wall_time")
+
+
+@final
+class RunLogger:
+    """Writes the scalars of a run to every place that keeps them. The local files are the source of truth.
+
+    ``RUN_DIR/config.json`` holds `config`; ``RUN_DIR/metrics.jsonl`` one JSON object per `log` call,
+    ``{"global_step": n, TAG: value, ..., "wall_time": seconds since 1970}``, with NaN and Infinity as
+    Python's json writes them. A row is with the operating system when `log` returns: a kill loses nothing.
+
+    Everything but ``wall_time`` and tags that start with ``time/`` should follow from the seed alone, so that
+    two runs can be compared line by line.
+
+    Args:
+        run_dir: folder of the run, made if it is not there.
+        config: the resolved settings; values that JSON can hold, paths and numpy values.
+        resume_step: continue the run in `run_dir` from the checkpoint of this step: rows of later steps are
+            dropped. Log what belongs to a step before saving its checkpoint.
+        track: also send to Weights & Biases (``WANDB_MODE=offline`` works), where a resumed run goes on under
+            its name.
+        wandb_project, wandb_entity: where to, as in ``wandb.init``.
+        run_name: of the run on Weights & Biases; the name of `run_dir` by default.
+        tensorboard: also write TensorBoard events into `run_dir`.
+
+    Raises:
+        FileExistsError: if `run_dir` has metrics already and `resume_step` is not given.
+        ImportError: if `track` is set and wandb is not installed.
+    """
+
+    def __init__(
+        self,
+        run_dir: str | os.PathLike[str],
+        config: Mapping[str, Any],
+        *,
+        resume_step: int | None = None,
+        track: bool = False,
+        wandb_project: str | None = None,
+        wandb_entity: str | None = None,
+        run_name: str | None = None,
+        tensorboard: bool = True,
+    ) -> None:
+        self.run_dir = Path(run_dir)
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        metrics = self.run_dir / "metrics.jsonl"
+        if resume_step is not None:
+            _drop_rows_after(metrics, resume_step)
+        elif metrics.exists():
+            raise FileExistsError(
+                f"{metrics} belongs to an earlier run: pass resume_step to continue it, or another run_dir"
+            )
+        document = json.dumps(dict(config), indent=2, default=_plain)
+        _replace(self.run_dir / "config.json", document + "\n")
+        self._metrics = open(metrics, "a", encoding="utf-8")  # noqa: SIM115 (open as long as the run)
+        self._board: Any = None
+        self._wandb: Any = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            purge_step = None if resume_step is None else resume_step + 1
+            self._board = SummaryWriter(str(self.run_dir), purge_step=purge_step)
+            if resume_step is None:
+                self._board.add_text("config", _table(json.loads(document)))
+        if track:
+            self._wandb = _start_wandb(self.run_dir, json.loads(document), wandb_project, wandb_entity, run_name)
+
+    def log(self, step: int, scalars: Mapping[str, SupportsFloat]) -> None:
+        """Record ``{tag: scalar}`` at `step`, a number of stored transitions; scalars are what `float` takes.
+
+        Raises:
+            ValueError: for a tag named ``global_step`` or ``wall_time``.
+        """
+        values = {tag: float(value) for tag, value in scalars.items()}
+        if taken := [tag for tag in _RESERVED if tag in values]:
+            raise ValueError(f"tag {taken[0]!r} is written by the logger itself: choose another name")
+        now = time.time()
+        self._metrics.write(json.dumps({"global_step": int(step), **values, "wall_time": round(now, 3)}) + "\n")
+        self._metrics.flush()
+        if self._board is not None:
+            for tag, value in values.items():
+                self._board.add_scalar(tag, value, step, walltime=now)
+            self._board.flush()
+        if self._wandb is not None:
+            self._wandb.log({"global_step": int(step), **values})
+
+    def log_image(self, step: int, tag: str, image: NDArray[np.uint8]) -> None:
+        """Record a ``(height, width, channels)`` uint8 image; only TensorBoard and Weights & Biases keep it.
+
+        Raises:
+            ValueError: for another shape or dtype.
+        """
+        if image.ndim != 3 or image.dtype != np.uint8:
+            raise ValueError(
+                f"{tag}: expected a (height, width, channels) uint8 image, got {image.shape} {image.dtype}"
+            )
+        if self._board is not None:
+            self._board.add_image(tag, image, step, dataformats="HWC")
+            self._board.flush()
+        if self._wandb is not None:
+            import wandb
+
+            self._wandb.log({"global_step": int(step), tag: wandb.Image(image)})
+
+    def close(self) -> None:
+        """Close all files and finish the Weights & Biases run. Closing twice is fine."""
+        self._metrics.close()
+        if self._board is not None:
+            self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+        self._board = self._wandb = None
+
+    def __enter__(self) -> RunLogger:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _drop_rows_after(metrics: Path, step: int) -> None:
+    """Keep the rows up to `step`; a row that a crash cut off in the middle goes too."""
+    if not metrics.exists():
+        return
+    kept = []
+    for line in metrics.read_text(encoding="utf-8").splitlines():
+        try:
+            keep = json.loads(line)["global_step"] <= step
+        except ValueError:
+            keep = False
+        if keep:
+            kept.append(line + "\n")
+    _replace(metrics, "".join(kept))
+
+
+def _replace(path: Path, text: str) -> None:
+    with atomic_file(path) as file:
+        file.write(text.encode())
+
+
+def _plain(value: Any) -> Any:
+    """What JSON should hold for a value that it does not know."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"config: expected values that JSON can hold, paths or numpy values, got {type(value).__name__}")
+
+
+def _table(config: Mapping[str, Any]) -> str:
+    return "\n".join(["|setting|value|", "|-|-|", *(f"|{key}|{value}|" for key, value in config.items())])
+
+
+def _start_wandb(
+    run_dir: Path, config: Mapping[str, Any], project: str | None, entity: str | None, name: str | None
+) -> Any:
+    import wandb
+
+    name = name or run_dir.resolve().name
+    run = wandb.init(
+        project=project,
+        entity=entity,
+        name=name,
+        config=dict(config),
+        dir=str(run_dir),
+        id=re.sub(r"[^\w.-]", "-", name)[-128:],
+        resume="allow",
+    )
+    # An own axis instead of wandb's step counter, which refuses the steps that a resumed run repeats.
+    run.define_metric("*", step_metric="global_step")
+    return run

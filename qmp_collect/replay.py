@@ -1,0 +1,265 @@
+"""A replay buffer for T tasks that lives on the learner's device: one packed array, one gather per sample."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from qmp_collect.transitions import Transitions
+
+__all__ = ["Batch", "TaskReplayBuffer"]
+
+# Random 63-bit integers modulo the size: uniform to 1e-12 for any size that fits in memory and never equal to
+# the size, whereas float32 `rand() * size` can round up to it and is visibly uneven from a million rows on.
+_RANDOM_HIGH = 2**63 - 1
+_EXACT_INTEGERS = 2**24  # float32 holds every integer up to here
+
+
+class Batch(NamedTuple):
+    """Sampled transitions; the leading shape L is ``(T, B)`` from `sample`, ``(B,)`` from `sample_joint`.
+
+    Attributes:
+        obs: ``(*L, *O)`` float32 (int64 for Discrete and MultiDiscrete spaces).
+        actions: ``(*L, *A)`` float32 (int64 for Discrete and MultiDiscrete spaces).
+        rewards: ``(*L,)`` float32.
+        next_obs: as `obs`; the true successors.
+        terminations: ``(*L,)`` float32, 1.0 where the bootstrap is cut. Time-outs are 0.0.
+        task_ids: ``(*L,)`` int64.
+    """
+
+    obs: Tensor
+    actions: Tensor
+    rewards: Tensor
+    next_obs: Tensor
+    terminations: Tensor
+    task_ids: Tensor
+
+
+class TaskReplayBuffer:
+    """Ring buffers of T tasks in one ``(T * capacity, D)`` float32 tensor on `device`.
+
+    Each task's newest `capacity` transitions are kept. A row packs observation, action, reward, next
+    observation and termination, so adding is one host-to-device copy and sampling one `index_select`, whose
+    result the returned fields are views of; neither waits for the device. Everything is stored as float32:
+    float64 observations lose precision, uint8 images take four times their space. On the CPU the memory is
+    claimed page by page as rows arrive, so a generous `capacity` costs nothing until it is used.
+
+    Args:
+        capacity: transitions kept per task.
+        num_tasks: T.
+        obs_space: one environment's observation space: Box, Discrete or MultiDiscrete.
+        action_space: one environment's action space: Box, Discrete or MultiDiscrete.
+        device: where the rows live and the batches come out.
+        seed: of the buffer's own generator; None draws one from the operating system.
+
+    Raises:
+        TypeError: for any other kind of space.
+        ValueError: for a non-positive capacity or number of tasks, or integers too large for float32.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        num_tasks: int,
+        obs_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        *,
+        device: torch.device | str = "cpu",
+        seed: int | None = None,
+    ) -> None:
+        if capacity < 1 or num_tasks < 1:
+            raise ValueError(f"expected capacity and num_tasks >= 1, got capacity={capacity}, num_tasks={num_tasks}")
+        self.capacity, self.num_tasks, self.device = capacity, num_tasks, torch.device(device)
+        self._obs_shape, self._obs_integer = _describe("obs_space", obs_space)
+        self._action_shape, self._action_integer = _describe("action_space", action_space)
+        obs_width, action_width = math.prod(self._obs_shape), math.prod(self._action_shape)
+        # Column borders of one row: obs | action | reward | next_obs | termination.
+        self._columns = np.cumsum([0, obs_width, action_width, 1, obs_width, 1]).tolist()
+        self._rows = torch.empty((num_tasks * capacity, self._columns[-1]), device=self.device)
+        self._added = np.zeros(num_tasks, np.int64)  # transitions ever added, per task
+        # Per task on the device: stored rows; end of its share when all stored rows are numbered through;
+        # what turns such a number into a row of `_rows`.
+        self._layout = torch.zeros((3, num_tasks), dtype=torch.int64, device=self.device)
+        self._task_ids = torch.arange(num_tasks, device=self.device)[:, None]
+        self._generator = torch.Generator(self.device)
+        if seed is None:
+            self._generator.seed()
+        else:
+            self._generator.manual_seed(seed)
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Stored transitions of each task, ``(T,)``."""
+        return np.minimum(self._added, self.capacity)
+
+    def __len__(self) -> int:
+        """Stored transitions of all tasks together."""
+        return int(self.sizes.sum())
+
+    def add(self, transitions: Transitions) -> None:
+        """Store M transitions of any mix of tasks; within a task they overwrite the oldest ones in order.
+
+        Raises:
+            ValueError: for observations or actions of another shape, or a task id outside ``0..T-1``.
+        """
+        count, width, borders = len(transitions), self._columns[-1], self._columns
+        if count == 0:
+            return
+        rows, taken, added = self._place(transitions.task_ids)
+        head = 2 * (len(rows) + 3 * self.num_tasks)  # int64 numbers travel as two float32 cells each
+        # All that the device needs crosses in one piece; pinned memory makes the crossing asynchronous.
+        parcel = torch.empty(head + len(rows) * width, pin_memory=self.device.type == "cuda")
+        cells = parcel.numpy()
+        numbers, packed = cells[:head].view(np.int64), cells[head:].reshape(len(rows), width)
+        fields = (
+            ("obs", transitions.obs, self._obs_shape),
+            ("actions", transitions.actions, self._action_shape),
+            ("rewards", transitions.rewards, ()),
+            ("next_obs", transitions.next_obs, self._obs_shape),
+            ("terminations", transitions.terminations, ()),
+        )
+        for (name, values, shape), start, stop in zip(fields, borders[:-1], borders[1:], strict=True):
+            if values.shape != (count, *shape):
+                raise ValueError(f"transitions.{name}: expected shape {(count, *shape)}, got {values.shape}")
+            packed[:, start:stop] = values.reshape(count, stop - start)[taken]
+        numbers[: len(rows)] = rows
+        numbers[len(rows) :] = self._describe_layout(np.minimum(added, self.capacity)).reshape(-1)
+
+        parcel = parcel.to(self.device, non_blocking=True)
+        numbers_there = parcel[:head].view(torch.int64)
+        self._rows.index_copy_(0, numbers_there[: len(rows)], parcel[head:].view(len(rows), width))
+        self._layout.copy_(numbers_there[len(rows) :].view(3, self.num_tasks))
+        self._added = added
+
+    def sample(self, batch_size: int) -> Batch:
+        """Draw `batch_size` transitions of every task, uniformly with replacement; shapes ``(T, B, ...)``.
+
+        Raises:
+            ValueError: if a task has no transitions yet.
+        """
+        if not self._added.all():
+            empty = np.flatnonzero(self._added == 0).tolist()
+            raise ValueError(
+                f"cannot sample: no transitions stored for task(s) {empty}; collect some of each task first"
+            )
+        shape = (self.num_tasks, batch_size)
+        drawn = torch.randint(_RANDOM_HIGH, shape, generator=self._generator, device=self.device)
+        index = drawn % self._layout[0][:, None] + self._task_ids * self.capacity
+        return self._gather(index, self._task_ids.expand(shape))
+
+    def sample_joint(self, batch_size: int) -> Batch:
+        """Draw `batch_size` transitions uniformly with replacement from all stored ones; shapes ``(B, ...)``.
+
+        A task with twice the transitions is drawn twice as often; tasks without any are left out.
+
+        Raises:
+            ValueError: if the buffer is empty.
+        """
+        total = len(self)
+        if total == 0:
+            raise ValueError("cannot sample: the buffer is empty; collect some transitions first")
+        drawn = torch.randint(total, (batch_size,), generator=self._generator, device=self.device)
+        task_ids = torch.searchsorted(self._layout[1], drawn, right=True)
+        return self._gather(drawn + self._layout[2].index_select(0, task_ids), task_ids)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Stored rows (a copy on the CPU), ring positions and generator: all it takes to continue exactly."""
+        sizes = self.sizes.tolist()
+        per_task = self._rows.view(self.num_tasks, self.capacity, -1)
+        return {
+            "rows": torch.cat([rows[:size] for rows, size in zip(per_task, sizes, strict=True)]).cpu(),
+            "added": self._added.copy(),
+            "capacity": self.capacity,
+            "generator": self._generator.get_state(),
+            "device_type": self.device.type,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a `state_dict`. Warns if another kind of device made it: its random stream cannot go on.
+
+        Raises:
+            ValueError: if it was made with another capacity, number of tasks or row width.
+        """
+        added, rows = np.asarray(state["added"], np.int64), state["rows"]
+        saved = (int(state["capacity"]), len(added), int(rows.shape[1]))
+        expected = (self.capacity, self.num_tasks, self._columns[-1])
+        if saved != expected:
+            raise ValueError(f"expected a state with (capacity, num_tasks, row width) = {expected}, got {saved}")
+        self._added = added.copy()
+        sizes = self.sizes
+        per_task = self._rows.view(self.num_tasks, self.capacity, -1)
+        for target, part in zip(per_task, rows.split(sizes.tolist()), strict=True):
+            target[: len(part)].copy_(part)
+        self._layout.copy_(torch.from_numpy(self._describe_layout(sizes)))
+        if state["device_type"] == self.device.type:
+            self._generator.set_state(state["generator"])
+        else:
+            warnings.warn(
+                f"replay state was saved on {state['device_type']!r} and is loaded on {self.device.type!r}:"
+                " the data is the same, the sampling sequence is not",
+                stacklevel=2,
+            )
+
+    def _place(self, task_ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Target row of each transition, which transitions they are (task by task), and the new `_added`."""
+        if task_ids.min() < 0 or task_ids.max() >= self.num_tasks:
+            bad = int(np.flatnonzero((task_ids < 0) | (task_ids >= self.num_tasks))[0])
+            raise ValueError(f"transitions.task_ids[{bad}]: expected 0..{self.num_tasks - 1}, got {int(task_ids[bad])}")
+        taken = np.argsort(task_ids, kind="stable")
+        task = task_ids[taken]
+        counts = np.bincount(task, minlength=self.num_tasks)
+        rank = np.arange(len(task)) - (np.cumsum(counts) - counts)[task]
+        slot = (self._added[task] + rank) % self.capacity
+        # Rows that later ones of the same call would overwrite are left out: index_copy_ has no order.
+        last = rank >= (counts - self.capacity)[task]
+        return (task * self.capacity + slot)[last], taken[last], self._added + counts
+
+    def _describe_layout(self, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """``(3, T)`` content of `_layout` for these sizes."""
+        ends = np.cumsum(sizes)
+        return np.stack([sizes, ends, np.arange(self.num_tasks) * self.capacity - (ends - sizes)])
+
+    def _gather(self, index: Tensor, task_ids: Tensor) -> Batch:
+        rows = self._rows.index_select(0, index.view(-1)).view(*index.shape, -1)
+        obs, action, reward, next_obs, termination, _ = self._columns
+
+        def field(start: int, stop: int, shape: tuple[int, ...], integer: bool = False) -> Tensor:
+            part = rows[..., start:stop].view(*index.shape, *shape)
+            return part.long() if integer else part
+
+        return Batch(
+            obs=field(obs, action, self._obs_shape, self._obs_integer),
+            actions=field(action, reward, self._action_shape, self._action_integer),
+            rewards=rows[..., reward],
+            next_obs=field(next_obs, termination, self._obs_shape, self._obs_integer),
+            terminations=rows[..., termination],
+            task_ids=task_ids,
+        )
+
+
+def _describe(name: str, space: gym.Space[Any]) -> tuple[tuple[int, ...], bool]:
+    """Shape of a space's elements and whether they are integers to be given back as int64."""
+    if isinstance(space, gym.spaces.Box):
+        return space.shape, False
+    if isinstance(space, gym.spaces.Discrete):
+        largest = max(abs(int(space.start)), abs(int(space.start + space.n - 1)))
+    elif isinstance(space, gym.spaces.MultiDiscrete):
+        largest = int(np.abs([space.start, space.start + space.nvec - 1]).max())
+    else:
+        raise TypeError(
+            f"{name}: expected a Box, Discrete or MultiDiscrete space, got {space}; flatten it first"
+            " (gymnasium.wrappers.FlattenObservation)"
+        )
+    if largest > _EXACT_INTEGERS:
+        raise ValueError(
+            f"{name}: {space} has integers beyond {_EXACT_INTEGERS}, which float32 rows cannot hold exactly"
+        )
+    return space.shape or (), True
