@@ -24,7 +24,10 @@ class Backend(Protocol):
     name: BackendName
 
     def array(self, x: Any) -> Any:
-        """``x`` as an array of this backend, never sharing memory with a NumPy ``x``: callables may write to it."""
+        """``x`` as an array of this backend, never sharing memory with a NumPy ``x``."""
+
+    def copy(self, x: Any) -> Any:
+        """A copy that a callable may write to."""
 
     def stack(self, arrays: Sequence[Any], axis: int) -> Any: ...
 
@@ -40,6 +43,9 @@ class NumpyBackend:
 
     def array(self, x: Any) -> NDArray[Any]:
         return np.array(to_numpy(x))
+
+    def copy(self, x: Any) -> Any:
+        return x.copy()
 
     def stack(self, arrays: Sequence[Any], axis: int) -> NDArray[Any]:
         return np.stack([to_numpy(a) for a in arrays], axis=axis)
@@ -71,6 +77,9 @@ class TorchBackend:
         dtype = (self._dtype or torch.get_default_dtype()) if x.dtype.kind == "f" else None
         return torch.tensor(x, dtype=dtype, device=self._device)
 
+    def copy(self, x: Any) -> Any:
+        return x.clone()
+
     def stack(self, arrays: Sequence[Any], axis: int) -> Any:
         return self._torch.stack([self.array(a) for a in arrays], dim=axis)
 
@@ -100,6 +109,9 @@ class JaxBackend:
 
     def array(self, x: Any) -> Any:
         return self._jax.numpy.array(x)
+
+    def copy(self, x: Any) -> Any:
+        return x  # JAX arrays cannot be written to
 
     def stack(self, arrays: Sequence[Any], axis: int) -> Any:
         return self._jax.numpy.stack([self.array(a) for a in arrays], axis=axis)

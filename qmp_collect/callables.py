@@ -1,11 +1,19 @@
 """A learner's policies and Q-functions, whatever their form, as one thing the collector can ask.
 
-| form | policy | Q-function |
-|---|---|---|
-| one per task | ``policies[k](obs (M, *O)) -> actions (M, *A)`` | ``q_functions[t](obs (M, *O), actions (M, *A)) -> (M,)`` |
-| batched | ``policies(obs (N, *O)) -> (N, K, *A)`` | ``q_functions(obs (N, *O), actions (N, K, *A), task_ids (N,)) -> (N, K)`` |
-| one per task, ``Discrete`` | ``policies[k](obs (M, *O)) -> (M,)`` integers | ``q_functions[t](obs (M, *O)) -> (M, n)`` |
-| batched, ``Discrete`` | ``policies(obs (N, *O)) -> (N, K)`` integers | ``q_functions(obs (N, *O), task_ids (N,)) -> (N, n)`` |
+One per task: ``policies[k]`` and ``q_functions[t]`` are called with any number of rows ``M``::
+
+    policies[k](obs (M, *O)) -> actions (M, *A)
+    q_functions[t](obs (M, *O), actions (M, *A)) -> (M,) or (M, 1)
+
+Batched: one call answers for all ``N`` sub-environments and all ``K`` policies::
+
+    policies(obs (N, *O)) -> actions (N, K, *A)
+    q_functions(obs (N, *O), actions (N, K, *A), task_ids (N,)) -> (N, K)
+
+With a ``Discrete(n)`` action space, actions are integers and Q-functions return all ``n`` values at once::
+
+    policies[k](obs (M, *O)) -> (M,)              policies(obs (N, *O)) -> (N, K)
+    q_functions[t](obs (M, *O)) -> (M, n)         q_functions(obs (N, *O), task_ids (N,)) -> (N, n)
 
 A ``list``, a ``tuple`` and an ``nn.ModuleList`` mean one per task; any other callable is batched. A policy may return
 a ``Proposal`` instead of actions. ``K >= T`` policies are allowed: policy ``t`` is task ``t``'s own, the others
@@ -113,15 +121,13 @@ class Callables:
         n = len(obs)
         inputs = backend.array(obs)
         if self.own_policy is not None:
-            output = _actions_of(self.own_policy(inputs, backend.array(self._task_ids)))
-            _check_shape("own_policy", output, (n, *self._action_shape))
-            return np.array(backend.host(output)[0])
+            output = self.own_policy(inputs, backend.array(self._task_ids))
+            return np.array(backend.host(self._checked("own_policy", output, n).actions)[0])
         if isinstance(self.policies, list):
             outputs = []
             for t, rows in self._rows_of:
-                output = _actions_of(self.policies[t](inputs[backend.array(rows)]))
-                _check_shape(f"policies[{t}]", output, (len(rows), *self._action_shape))
-                outputs.append(output)
+                output = self.policies[t](inputs[backend.array(rows)])
+                outputs.append(self._checked(f"policies[{t}]", output, len(rows)).actions)
             parts = backend.host(*outputs)
             actions = np.empty((n, *self._action_shape), dtype=parts[0].dtype)
             for (_, rows), part in zip(self._rows_of, parts, strict=True):
@@ -162,16 +168,14 @@ class Callables:
         if not isinstance(self.policies, list):
             if self.policies is None:
                 raise TypeError("policies is None: only the switch OwnPolicy() together with own_policy needs none")
-            proposal = _as_proposal(self.policies(inputs))
-            self._check_batched(proposal, n)
-            return proposal
-        proposals = [_as_proposal(policy(inputs)) for policy in self.policies]
-        for k, proposal in enumerate(proposals):
-            _check_shape(f"policies[{k}]", proposal.actions, (n, *self._action_shape))
+            return self._checked_batched(_as_proposal(self.policies(backend.copy(inputs))), n)
+        proposals = [
+            self._checked(f"policies[{k}]", policy(backend.copy(inputs)), n) for k, policy in enumerate(self.policies)
+        ]
         return Proposal(*(_stack_field(backend, proposals, name) for name in Proposal._fields))
 
-    def _check_batched(self, proposal: Proposal, n: int) -> None:
-        shape = tuple(proposal.actions.shape)
+    def _checked_batched(self, proposal: Proposal, n: int) -> Proposal:
+        shape = tuple(getattr(proposal.actions, "shape", ()))
         if self.num_policies is None and len(shape) >= 2:
             # The first answer tells K. A transposed answer (K, N, *A) tells it too, in the wrong place.
             self.num_policies = shape[1] if shape[0] == n else shape[0]
@@ -180,12 +184,21 @@ class Callables:
                     f"policies returned {self.num_policies} candidates per row (shape {shape}), expected at least "
                     f"{self._num_tasks}, one per task"
                 )
-        expected = (n, self.num_policies or self._num_tasks, *self._action_shape)
-        _check_shape("policies", proposal.actions, expected)
-        for name in ("means", "entropies"):
-            field = getattr(proposal, name)
-            if field is not None:
-                _check_shape(f"policies: Proposal.{name}", field, expected if name == "means" else expected[:2])
+        return self._checked("policies", proposal, n, self.num_policies or self._num_tasks)
+
+    def _checked(self, name: str, output: Any, *leading: int) -> Proposal:
+        """A policy's output as a proposal, every field of which has the leading axes that it should have."""
+        proposal = _as_proposal(output)
+        _check_shape(name, proposal.actions, (*leading, *self._action_shape))
+        if self._discrete is not None and not _is_integer(proposal.actions):
+            raise _WrongOutput(
+                f"{name} returned {proposal.actions.dtype} actions for the space {self._discrete}, expected integers"
+            )
+        if proposal.means is not None:
+            _check_shape(f"{name}: Proposal.means", proposal.means, (*leading, *self._action_shape))
+        if proposal.entropies is not None:
+            _check_shape(f"{name}: Proposal.entropies", proposal.entropies, leading)
+        return proposal
 
     def _score(self, backend: Backend, obs: NDArray[Any], inputs: Any, candidates: list[Any]) -> list[Any]:
         """Q-values in the backend, averaged over the list of candidates, in the layout that `_assemble` undoes."""
@@ -205,7 +218,7 @@ class Callables:
         n, k = actions.shape[:2]
         assert self.q_functions is not None
         if not isinstance(self.q_functions, list):
-            values = self.q_functions(inputs, actions, backend.array(self._task_ids))
+            values = self.q_functions(backend.copy(inputs), actions, backend.array(self._task_ids))
             _check_shape("q_functions", values, (n, k))
             return [values]
         outputs = []
@@ -222,7 +235,8 @@ class Callables:
 
     def _tables(self, backend: Backend, inputs: Any) -> list[Any]:
         """Discrete actions: the Q-values of all ``n`` actions, once, whatever is proposed."""
-        assert self._discrete is not None and self.q_functions is not None
+        assert self._discrete is not None
+        assert self.q_functions is not None
         size = int(self._discrete.n)
         if not isinstance(self.q_functions, list):
             table = self.q_functions(inputs, backend.array(self._task_ids))
@@ -243,10 +257,26 @@ class Callables:
             for (_, rows), part in zip(self._rows_of, parts, strict=True):
                 values[rows] = part
         if self._discrete is not None:
-            start = int(self._discrete.start)
-            columns = [to_numpy(_scored_actions(p, scoring)).astype(np.int64) - start for p in scored]
+            columns = [self._columns(to_numpy(_scored_actions(p, scoring))) for p in scored]
             values = np.mean([np.take_along_axis(values, c, axis=1) for c in columns], axis=0)
         return values
+
+    def _columns(self, actions: NDArray[Any]) -> NDArray[np.int64]:
+        """Which columns of the Q-values ``(N, n)`` belong to integer actions ``(N, K)``."""
+        assert self._discrete is not None
+        columns = actions.astype(np.int64) - int(self._discrete.start)
+        outside = (columns < 0) | (columns >= int(self._discrete.n))
+        if outside.any():
+            row, k = np.argwhere(outside)[0]
+            raise ValueError(
+                f"policy {k} proposed the action {actions[row, k]} for sub-environment {row}, which is outside "
+                f"{self._discrete}"
+            )
+        return columns
+
+
+class _WrongOutput(Exception):  # noqa: N818 (never leaves this module)
+    """A `TypeError` about what a callable returned: its inputs were fine, so no other backend need be tried."""
 
 
 class _Resolved:
@@ -257,10 +287,13 @@ class _Resolved:
         self._fallback = fallback
 
     def __call__(self, use: Callable[[Backend], T]) -> T:
-        if self._backend is None:
+        try:
+            if self._backend is not None:
+                return use(self._backend)
             self._backend, result = call_first(use, self._fallback)
-            return result
-        return use(self._backend)
+        except _WrongOutput as error:
+            raise TypeError(*error.args) from None
+        return result
 
     @property
     def known(self) -> Backend:
@@ -278,8 +311,8 @@ def _as_list(name: str, callables: Any) -> list[Callable[..., Any]] | Callable[.
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(callables, torch.nn.Sequential):
         raise TypeError(
-            f"{name} is a bare nn.Sequential, which is ambiguous: wrap it in a list, [net], if it is one task's "
-            "network, use nn.ModuleList if its members are the tasks' networks, or wrap it in a function if it is batched"
+            f"{name} is a bare nn.Sequential, which is ambiguous: pass [net] if it is one task's network, "
+            "nn.ModuleList if its members are the tasks' networks, lambda obs: net(obs) if it is batched"
         )
     if is_per_task(callables):
         callables = list(callables)
@@ -307,8 +340,8 @@ def _as_proposal(output: Any) -> Proposal:
     return output if isinstance(output, Proposal) else Proposal(output)
 
 
-def _actions_of(output: Any) -> Any:
-    return _as_proposal(output).actions
+def _is_integer(actions: Any) -> bool:
+    return any(kind in str(actions.dtype) for kind in ("int", "long"))
 
 
 def _stack_field(backend: Backend, proposals: list[Proposal], name: str) -> Any:
@@ -360,13 +393,14 @@ def _finite_rows(actions: NDArray[Any]) -> NDArray[np.bool_]:
     """Which candidates ``(N, K)`` are finite in all their components."""
     if actions.dtype.kind != "f":
         return np.ones(actions.shape[:2], dtype=np.bool_)
-    return np.isfinite(actions).reshape(*actions.shape[:2], -1).all(axis=2)
+    finite: NDArray[np.bool_] = np.isfinite(actions).reshape(*actions.shape[:2], -1).all(axis=2)
+    return finite
 
 
 def _check_shape(name: str, array: Any, expected: tuple[int, ...]) -> None:
     got = getattr(array, "shape", None)
     if got is None:
-        raise TypeError(f"{name} must return an array of shape {expected}, got {type(array).__name__}")
+        raise _WrongOutput(f"{name} must return an array of shape {expected}, got {type(array).__name__}")
     got = tuple(got)
     if got == expected:
         return

@@ -75,10 +75,9 @@ def check_callables(
     # Rows in another order must get the answers that they got before. Policies may sample, so only Q-functions are
     # held to that with given actions, and policies where two calls agree.
     order = rng.permutation(len(task_ids))
-    given, shuffled = (build(task_ids[o], lambda _, o=o: Proposal(actions[o])) for o in (np.arange(len(order)), order))
-    _check_same(
-        "q_functions", given.candidates(obs, QScored())[1], shuffled.candidates(obs[order], QScored())[1], order
-    )
+    given = build(task_ids, lambda _: Proposal(actions)).candidates(obs, QScored())[1]
+    shuffled = build(task_ids[order], lambda _: Proposal(actions[order])).candidates(obs[order], QScored())[1]
+    _check_same("q_functions", given, shuffled, order)
     again = callables.candidates(obs, None)[0]
     if np.array_equal(actions, again):
         _check_same("policies", actions, build(task_ids[order]).candidates(obs[order], None)[0], order)
@@ -95,13 +94,12 @@ def _check_actions(name: str, actions: NDArray[Any], space: gym.Space[Any]) -> N
 
 
 def _check_same(name: str, before: Any, after: Any, order: Ids) -> None:
-    if not np.allclose(before[order], after, rtol=1e-4, atol=1e-5):
-        row = int(
-            np.argmax(~np.isclose(before[order], after, rtol=1e-4, atol=1e-5).reshape(len(order), -1).all(axis=1))
-        )
+    same = np.isclose(before[order], after, rtol=1e-4, atol=1e-5).reshape(len(order), -1).all(axis=1)
+    if not same.all():
+        row = int(same.argmin())
         raise ValueError(
-            f"{name}: the answer for a row depends on where it stands in the batch: {before[order][row].tolist()} became "
-            f"{np.asarray(after)[row].tolist()} when rows were shuffled. Is the batch axis mistaken for the task axis?"
+            f"{name}: a row's answer depends on where it stands in the batch: {before[order][row].tolist()} "
+            f"became {after[row].tolist()} when the rows were shuffled. Is the batch axis taken for the task axis?"
         )
 
 

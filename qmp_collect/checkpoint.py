@@ -58,7 +58,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Any:
     if not path.exists():
         raise FileNotFoundError(f"no checkpoint at {path}; expected a file written by save_checkpoint")
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
             document = json.loads(content["header"].tobytes())
             if document["format"] != _FORMAT:
                 raise ValueError(f"expected format {_FORMAT!r}, got {document['format']!r}")

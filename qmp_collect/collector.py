@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import gymnasium as gym
 import numpy as np
@@ -21,6 +21,19 @@ from qmp_collect.transitions import Transitions, TransitionSink
 
 Schedule = Callable[[int], float]
 State = dict[str, Any]
+
+
+_Gaps = tuple[Ids, NDArray[np.floating[Any]]]  # tasks that asked the switch, Q_i(chosen) - Q_i(own)
+
+
+class _Acted(NamedTuple):
+    """An `act` that waits for its `observe`: until then it changes nothing that is counted or held."""
+
+    obs: NDArray[Any]
+    actions: NDArray[Any]
+    behavior_ids: Ids
+    hold_left: NDArray[np.int64]
+    gaps: _Gaps | None = None
 
 
 class QMPCollector:
@@ -134,12 +147,12 @@ class QMPCollector:
         self._random_actions.seed(seed)
         self._num_steps = 0
         self._num_episodes = 0
-        self._past = CollectStats.empty(self.num_tasks, self.num_tasks)
-        self._tally = Tally(self.num_tasks)
+        self._past = CollectStats.empty(self.num_tasks, self.num_policies)
+        self._tally = Tally(self.num_tasks, self.num_policies)
 
         self._started = False  # whether observations of the current episodes are known
         self._next_obs: NDArray[Any] | None = None  # what the policies see next, for `collect`
-        self._acted: tuple[NDArray[Any], NDArray[Any], Ids] | None = None  # obs, actions, behaviours since `act`
+        self._acted: _Acted | None = None  # what `observe` will complete
         self._fresh = np.ones(n, np.bool_)  # nothing of the current episode has been stored yet
         self._ignored = np.zeros(n, np.bool_)  # NEXT_STEP: the next step only resets
         self._needs_reset = np.zeros(n, np.bool_)  # DISABLED: must be reset before the next step
@@ -214,9 +227,8 @@ class QMPCollector:
                 "episode_start=np.ones(num_envs, bool) with the observations of your own reset"
             )
         self._needs_reset[:] = False  # the caller steps, so the caller has reset
-        actions, behavior_ids = self._choose(observed)
-        self._acted = observed, actions, behavior_ids
-        return actions.copy()
+        self._acted = self._choose(observed)
+        return self._acted.actions.copy()
 
     def observe(
         self,
@@ -237,7 +249,7 @@ class QMPCollector:
         """
         if self._acted is None:
             raise RuntimeError("observe was called without act: call act(obs), step the environment, then observe(...)")
-        obs, actions, behavior_ids = self._acted
+        acted = self._acted
         after = self._checked_obs(next_obs)
         reward = self._checked_row("rewards", rewards, None)
         terminated = self._checked_row("terminations", terminations, np.bool_)
@@ -249,20 +261,23 @@ class QMPCollector:
         success = step_success(self._mode, self._success_key, done, infos)
         rows = slice(None) if valid.all() else np.flatnonzero(valid)
         transitions = Transitions(
-            obs=obs[rows],
-            actions=actions[rows],
+            obs=acted.obs[rows],
+            actions=acted.actions[rows],
             rewards=reward[rows],
             next_obs=successors[rows],
             terminations=terminated[rows],
             truncations=truncated[rows],
             task_ids=self.task_ids[rows].copy(),
-            behavior_ids=behavior_ids[rows],
+            behavior_ids=acted.behavior_ids[rows],
             env_ids=self._rows[rows].copy(),
         )
         self._store(transitions)
 
         self._count(transitions, reward, success, ended=np.flatnonzero(done & valid))
         self._acted, self._next_obs = None, after
+        self._held, self._hold_left = acted.behavior_ids, acted.hold_left
+        if acted.gaps is not None:
+            self._tally.add_decisions(*acted.gaps)
         self._fresh[:] = False
         over = done | self._ignored
         if over.any():
@@ -299,7 +314,7 @@ class QMPCollector:
             ValueError: Unless exactly one of ``n_step`` and ``n_episode`` is given, and is positive.
         """
         target = _exactly_one(n_step, n_episode)
-        self._past, self._tally = self.stats(), Tally(self.num_tasks)
+        self._past, self._tally = self.stats(), Tally(self.num_tasks, self.num_policies)
         if n_episode is not None:
             if not (self._started and self._fresh.all()) or self._ignored.any():
                 self.reset()
@@ -325,7 +340,10 @@ class QMPCollector:
         """Statistics since construction, or since they were last cleared; ``clear=True`` starts anew."""
         stats = self._past + self._tally.stats()
         if clear:
-            self._past, self._tally = CollectStats.empty(self.num_tasks, self.num_policies), Tally(self.num_tasks)
+            self._past, self._tally = (
+                CollectStats.empty(self.num_tasks, self.num_policies),
+                Tally(self.num_tasks, self.num_policies),
+            )
         return stats
 
     def state_dict(self) -> State:
@@ -358,7 +376,10 @@ class QMPCollector:
             setattr(self, f"_{name}", copy.deepcopy(state[name]))
         self._rng.bit_generator.state = state["rng"]
         self._random_actions.np_random.bit_generator.state = state["random_actions"]
-        self._past, self._tally = CollectStats(**copy.deepcopy(state["stats"])), Tally(self.num_tasks)
+        self._past, self._tally = (
+            CollectStats(**copy.deepcopy(state["stats"])),
+            Tally(self.num_tasks, self.num_policies),
+        )
         self._acted = None
         if state["envs"] is not None:
             cast(Any, self.envs.unwrapped).set_state(state["envs"])
@@ -375,8 +396,8 @@ class QMPCollector:
         assert self._next_obs is not None
         if random:
             actions = np.array(self._random_actions.sample())
-            self._acted = self._next_obs, actions, np.full(self.num_envs, -1)
-            actions = actions.copy()
+            no_one = np.full(self.num_envs, -1)
+            self._acted = _Acted(self._next_obs, actions.copy(), no_one, np.zeros_like(self._hold_left))
         else:
             actions = self.act(self._next_obs)
         acted = perf_counter()
@@ -387,21 +408,23 @@ class QMPCollector:
         self._tally.env_time += (reset - start) + (stepped - acted)
         self._tally.store_time += perf_counter() - stepped
 
-    def _choose(self, obs: NDArray[Any]) -> tuple[NDArray[Any], Ids]:
-        """Actions ``(N, *A)`` and who proposed them ``(N,)``."""
+    def _choose(self, obs: NDArray[Any]) -> _Acted:
         own = self.task_ids
+        gaps = None
         if self._only_own or self._num_steps < self._warmup_steps:
             actions, behavior_ids = self._callables.own_actions(obs), own.copy()
+            hold_left = np.zeros_like(self._hold_left)
         else:
             deciding = self._hold_left == 0
             asking = deciding & ~self._draw_own()
-            scoring = self.switch if getattr(self.switch, "needs_scores", True) and asking.any() else None
-            candidates, scores = self._callables.candidates(obs, _as_scoring(scoring))
-            choice = own if not asking.any() else self._ask(candidates, scores, asking)
-            behavior_ids = np.where(asking, choice, np.where(deciding, own, self._held))
+            scoring = _as_scoring(self.switch) if asking.any() else None
+            candidates, scores = self._callables.candidates(obs, scoring)
+            behavior_ids = np.where(deciding, own, self._held)
+            if asking.any():
+                choice, gaps = self._ask(candidates, scores, asking)
+                behavior_ids = np.where(asking, choice, behavior_ids)
             actions = candidates[self._rows, behavior_ids]
-            self._held = behavior_ids.copy()
-            self._hold_left = np.where(deciding, self._horizon, self._hold_left) - 1
+            hold_left = np.where(deciding, self._horizon, self._hold_left) - 1
         if actions.dtype.kind == "f" and not np.isfinite(actions).all():
             broken = ~np.isfinite(actions).reshape(len(actions), -1).all(axis=1) & self._recorded()
             if broken.any():
@@ -410,7 +433,7 @@ class QMPCollector:
                     f"policy {behavior_ids[env]} proposed {actions[env].tolist()} for task {own[env]} (sub-environment "
                     f"{env}) at step {self._num_steps}: its parameters or the observation are not finite"
                 )
-        return actions, behavior_ids
+        return _Acted(obs, actions, behavior_ids, hold_left, gaps)
 
     def _recorded(self) -> NDArray[np.bool_]:
         """Rows whose next step is a transition to store: no mere reset, and no episode beyond the quota."""
@@ -426,28 +449,28 @@ class QMPCollector:
             return np.zeros(self.num_envs, np.bool_)
         return self._rng.random(self.num_envs) < probability
 
-    def _ask(self, candidates: NDArray[Any], scores: NDArray[Any] | None, asking: NDArray[np.bool_]) -> Ids:
-        """The switch's choice for every row ``(N,)``; rows that are not asking are decided and discarded."""
+    def _ask(
+        self, candidates: NDArray[Any], scores: NDArray[Any] | None, asking: NDArray[np.bool_]
+    ) -> tuple[Ids, _Gaps | None]:
+        """The switch's choice for every row ``(N,)``, for rows that are not asking too, and what it gains."""
         own = self.task_ids
         if scores is None:
-            return self.switch(np.zeros(candidates.shape[:2]), own, self._rng)
+            return self.switch(np.zeros(candidates.shape[:2]), own, self._rng), None
         counted = asking & self._recorded()
         own_scores = scores[self._rows, own]
         broken = counted & ~np.isfinite(own_scores)
         if broken.any():
             env = int(broken.argmax())
             raise FloatingPointError(
-                f"task {own[env]}'s Q-function gives {own_scores[env]} for the action {candidates[env, own[env]].tolist()} "
-                f"of its own policy {own[env]} (sub-environment {env}) at step {self._num_steps}: task {own[env]}'s "
-                "networks have diverged; every other task's data is as it would have been"
+                f"task {own[env]}'s Q-function gives {own_scores[env]} for the action of its own policy, "
+                f"{candidates[env, own[env]].tolist()} (sub-environment {env}), at step {self._num_steps}: policy "
+                f"{own[env]} or its Q-function has diverged. No other task's data is affected"
             )
         # Another policy's broken candidate cannot win. Rows without a say only need something to compare.
         usable = np.where(np.isfinite(scores), scores, -np.inf)
         usable[~counted, own[~counted]] = 0.0
         choice = self.switch(usable, own, self._rng)
-        gaps = (usable[self._rows, choice] - own_scores)[counted]
-        self._tally.add_decisions(own[counted], gaps)
-        return choice
+        return choice, (own[counted], (usable[self._rows, choice] - own_scores)[counted])
 
     def _store(self, transitions: Transitions) -> None:
         if isinstance(self._sinks, list):
@@ -584,9 +607,11 @@ def _resolve_sinks(buffer: Any, num_tasks: int) -> TransitionSink | list[Transit
     return list(sinks) if isinstance(buffer, list | tuple) else buffer
 
 
-def _as_scoring(switch: Any) -> QScored | None:
-    """How to score for a switch: its own settings, or the defaults for a caller's own switch."""
-    return switch if switch is None or isinstance(switch, QScored) else QScored()
+def _as_scoring(switch: Switch) -> QScored | None:
+    """How to score for a switch: by its own settings, by the defaults for a caller's own switch, or not at all."""
+    if isinstance(switch, QScored):
+        return switch
+    return QScored() if getattr(switch, "needs_scores", True) else None
 
 
 def _exactly_one(n_step: int | None, n_episode: int | None) -> int:

@@ -71,9 +71,10 @@ class RunLogger:
             )
         document = json.dumps(dict(config), indent=2, default=_plain)
         _replace(self.run_dir / "config.json", document + "\n")
-        self._metrics = open(metrics, "a", encoding="utf-8")  # noqa: SIM115 (open as long as the run)
-        self._board: Any = None
         self._wandb: Any = None
+        if track:
+            self._wandb = _start_wandb(self.run_dir, json.loads(document), wandb_project, wandb_entity, run_name)
+        self._board: Any = None
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -81,8 +82,7 @@ class RunLogger:
             self._board = SummaryWriter(str(self.run_dir), purge_step=purge_step)
             if resume_step is None:
                 self._board.add_text("config", _table(json.loads(document)))
-        if track:
-            self._wandb = _start_wandb(self.run_dir, json.loads(document), wandb_project, wandb_entity, run_name)
+        self._metrics = open(metrics, "a", encoding="utf-8")  # noqa: SIM115 (open as long as the run)
 
     def log(self, step: int, scalars: Mapping[str, SupportsFloat]) -> None:
         """Record ``{tag: scalar}`` at `step`, a number of stored transitions; scalars are what `float` takes.

@@ -124,10 +124,10 @@ class CollectStats:
 class Tally:
     """Accumulates `CollectStats`: a few array additions per vector step."""
 
-    def __init__(self, num_tasks: int) -> None:
+    def __init__(self, num_tasks: int, num_policies: int) -> None:
         self._num_tasks = num_tasks
         self._steps = np.zeros(num_tasks, np.int64)
-        self._counts = np.zeros((num_tasks, num_tasks), np.int64)
+        self._counts = np.zeros((num_tasks, num_policies), np.int64)
         self._decisions = np.zeros(num_tasks, np.int64)
         self._gap_sum = np.zeros(num_tasks)
         self._episodes: list[tuple[NDArray[Any], ...]] = []
@@ -160,7 +160,7 @@ class Tally:
 
     def stats(self) -> CollectStats:
         """A snapshot."""
-        empty = CollectStats.empty(self._num_tasks, self._num_tasks)
+        empty = CollectStats.empty(*self._counts.shape)
         columns = zip(
             (empty.returns, empty.lens, empty.successes, empty.episode_task_ids), *self._episodes, strict=True
         )
@@ -187,9 +187,10 @@ def _same_width(a: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[Any], NDArray
 
 
 def _mean(total: NDArray[Any], count: NDArray[Any]) -> NDArray[np.float64]:
-    return np.divide(
-        total, count, out=np.full(np.shape(total), np.nan), where=np.broadcast_to(count > 0, np.shape(total))
-    )
+    """``total / count``, ``nan`` where there is nothing to average."""
+    with np.errstate(invalid="ignore"):
+        mean: NDArray[np.float64] = np.true_divide(total, count)  # 0 / 0
+    return mean
 
 
 def _nanmean(values: NDArray[np.float64]) -> float:

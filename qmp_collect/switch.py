@@ -157,4 +157,5 @@ def _sample_rows(weights: Floats, rng: np.random.Generator) -> Ids:
     """
     cumulative = weights.cumsum(axis=1)
     threshold = rng.random(len(weights)) * cumulative[:, -1]
-    return (cumulative > threshold[:, None]).argmax(axis=1)
+    ids: Ids = (cumulative > threshold[:, None]).argmax(axis=1)
+    return ids

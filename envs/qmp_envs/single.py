@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -18,6 +18,7 @@ class SingleEnv(gym.Env[Array, Array]):
     """Base of the single environments; a subclass names its vector environment.
 
     Args:
+        env_id: id of the task set.
         task: index of the task, 0 to T - 1.
         render_mode: None or "rgb_array".
         kwargs: passed on to :attr:`vector_class`.
@@ -26,10 +27,12 @@ class SingleEnv(gym.Env[Array, Array]):
         ValueError: arguments out of range.
     """
 
-    vector_class: ClassVar[type[PhysicsVectorEnv]]
+    #: called with the id, then keywords
+    vector_class: ClassVar[Callable[..., PhysicsVectorEnv]]
 
-    def __init__(self, task: int = 0, render_mode: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, env_id: str, task: int = 0, render_mode: str | None = None, **kwargs: Any) -> None:
         self._batch = self.vector_class(
+            env_id,
             num_envs=1,
             task_ids=[task],
             autoreset_mode=AutoresetMode.DISABLED,

@@ -35,8 +35,6 @@ class CountingEnv(gym.Env[Any, Any]):
     by the episode's length) and, as a trap, in the info of every reset. ``scribble`` overwrites the action given.
     """
 
-    metadata = {"render_modes": []}
-
     def __init__(
         self,
         env_id: int = 0,
@@ -63,7 +61,7 @@ class CountingEnv(gym.Env[Any, Any]):
 
     def step(self, action):
         if self.total == self.fail_at:
-            raise EngineFault(f"env {self.env_id} diverged")
+            raise EngineError(f"env {self.env_id} diverged")
         self.total += 1
         length, end = (cycle[self.episode % len(cycle)] for cycle in (self.lengths, self.ends))
         if self.t >= length:
@@ -84,7 +82,7 @@ class CountingEnv(gym.Env[Any, Any]):
         self.np_random.bit_generator.state = state["rng"]
 
 
-class EngineFault(Exception):
+class EngineError(Exception):
     """What a physics engine raises in the middle of a step."""
 
 
@@ -107,8 +105,6 @@ class SnapshotVectorEnv(SyncVectorEnv):
 
 class RingEnv(gym.Env[Any, Any]):
     """Infinite horizon: `size` states in a ring, reward 1 forever, cut by a time-out every `limit` steps."""
-
-    metadata = {"render_modes": []}
 
     def __init__(self, size: int = 3, limit: int = 4) -> None:
         self.size, self.limit = size, limit

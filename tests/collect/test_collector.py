@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import copy
+import functools
+import operator
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from collect_envs import (
-    BOX,
     FIELDS,
     MODES,
     CountingEnv,
-    EngineFault,
+    EngineError,
     Recorder,
     SnapshotVectorEnv,
     assert_rows,
     assert_same,
+    best_policy,
     endless,
     episodes_of,
     make_envs,
@@ -57,6 +60,14 @@ def episodes_in(rows: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
     """One env's rows, episode by episode."""
     for episode in np.unique(rows["obs"][:, 1]):
         yield {field: rows[field][rows["obs"][:, 1] == episode] for field in FIELDS}
+
+
+def assert_equal_stats(a, b) -> None:
+    """Equal in everything that no clock measures."""
+    assert (a.n_collected_steps, a.n_collected_episodes) == (b.n_collected_steps, b.n_collected_episodes)
+    assert episodes_of(a) == episodes_of(b)
+    np.testing.assert_array_equal(a.behavior_counts, b.behavior_counts)
+    np.testing.assert_allclose(a.q_gap, b.q_gap, rtol=1e-12)
 
 
 # ---- no sharing ----
@@ -106,12 +117,14 @@ def test_own_policy_draws_nothing_from_the_generator():
         before = copy.deepcopy(generator_states(collector.state_dict()))
         collector.collect(n_step=60)
         states[type(switch)] = before, generator_states(collector.state_dict())
-    assert states[OwnPolicy][0] and states[OwnPolicy][0] == states[OwnPolicy][1]
+    assert states[OwnPolicy][0]
+    assert states[OwnPolicy][0] == states[OwnPolicy][1]
     assert states[UniformSwitch][0] != states[UniformSwitch][1]
 
 
 def batched_own_policy(obs, task_ids):
-    assert obs.shape == (3, 4) and np.asarray(task_ids).tolist() == TASKS
+    assert obs.shape == (3, 4)
+    assert np.asarray(task_ids).tolist() == TASKS
     return np.stack([POLICIES[t](o[None])[0] for o, t in zip(obs, task_ids, strict=True)])
 
 
@@ -129,7 +142,7 @@ def test_a_batched_own_policy_stands_in_for_policies_and_q_functions():
 @pytest.mark.parametrize("horizon", [1, 3, 4, 50])
 @pytest.mark.parametrize("mode", MODES)
 def test_horizon_holds_the_policy_and_samples_afresh(mode, horizon):
-    """The scalar loop decides at t = 0, H, 2H, ... of every episode; in between the same policy sees every new state."""
+    """The scalar loop decides at t = 0, H, 2H, ... of every episode; in between that policy sees every new state."""
     sink = Recorder()
     collector = collector_for(make_envs(*LENGTHS, mode=mode), sink, horizon=horizon)
     collector.reset(seed=1)
@@ -147,8 +160,9 @@ def test_random_choices_are_held_in_blocks_and_drawn_afresh_at_every_episode():
             blocks = [episode["behavior_ids"][at : at + 3] for at in range(0, len(episode["obs"]), 3)]
             assert all(len(set(block)) == 1 for block in blocks)
             first_choices.append(blocks[0][0])
-            changes += sum(a[0] != b[0] for a, b in zip(blocks, blocks[1:], strict=False))
-    assert set(first_choices) == {0, 1, 2} and changes > 50
+            changes += sum(a[0] != b[0] for a, b in pairwise(blocks))
+    assert set(first_choices) == {0, 1, 2}
+    assert changes > 50
     rows = sink.columns()
     expected = np.stack([p(rows["obs"]) for p in POLICIES])[rows["behavior_ids"], np.arange(len(sink))]
     np.testing.assert_array_equal(rows["actions"], expected)
@@ -166,7 +180,8 @@ def test_warmup_counts_transitions_and_needs_no_scores():
     collector = collector_for(endless(3), sink, qs=[q, q], switch=QSwitch(), warmup_steps=7)
     collector.reset(seed=1)
     collector.collect(n_step=9)
-    assert sink.column("behavior_ids").tolist() == TASKS * 3 and not asked
+    assert sink.column("behavior_ids").tolist() == TASKS * 3
+    assert not asked
     collector.collect(n_step=3)
     assert asked
     behaviours = run(endless(3), switch=ALWAYS_FOREIGN, warmup_steps=7, n_step=12).column("behavior_ids")
@@ -174,12 +189,12 @@ def test_warmup_counts_transitions_and_needs_no_scores():
 
 
 def test_warmup_asks_own_policy_then_policies():
-    told_apart = run(
-        endless(3), switch=ALWAYS_FOREIGN, warmup_steps=6, n_step=9, own_policy=lambda obs, _: np.ones((3, 2), np.float32)
-    )
-    actions, rows = told_apart.column("actions"), told_apart.columns()
-    np.testing.assert_array_equal(actions[:6], 1.0)
-    np.testing.assert_array_equal(actions[6:], POLICIES[2](rows["obs"][6:]))
+    def own_policy(obs, task_ids):
+        return np.ones((3, 2), np.float32)
+
+    rows = run(endless(3), switch=ALWAYS_FOREIGN, warmup_steps=6, n_step=9, own_policy=own_policy).columns()
+    np.testing.assert_array_equal(rows["actions"][:6], 1.0)
+    np.testing.assert_array_equal(rows["actions"][6:], POLICIES[2](rows["obs"][6:]))
 
 
 @pytest.mark.parametrize(("probability", "behaviour"), [(1.0, TASKS), (0.0, [2, 2, 2])])
@@ -221,6 +236,31 @@ def test_own_probability_schedule_is_asked_with_the_number_of_steps():
     assert asked == [0, 3, 6, 9, 12, 15]
 
 
+def test_episode_start_tells_of_resets_by_other_hands():
+    """The caller resets env 1 in mid-episode, with all the others at the start: a held choice does not survive that."""
+    sink = Recorder()
+    envs = make_envs(*[{"lengths": (20,)}] * 3, mode="Disabled")
+    collector = collector_for(envs, sink, horizon=100)
+    obs, _ = envs.reset(seed=1)
+    start = np.ones(3, bool)
+    for t in range(20):
+        if t == 6:
+            start = np.array([False, True, False])
+            obs, _ = envs.reset(options={"reset_mask": start.copy()})
+        outcome = envs.step(collector.act(obs, episode_start=start))
+        obs, start = outcome[0], np.zeros(3, bool)
+        collector.observe(*outcome)
+    for i, (task, starts) in enumerate(zip(TASKS, [[0], [0, 6], [0]], strict=True)):
+        rows = sink.of_env(i)
+        for at, end in zip(starts, [*starts[1:], 20], strict=True):
+            assert rows["obs"][at, 2] == 0
+            chosen = best_policy(rows["obs"][at], task, POLICIES, QS[task])
+            assert rows["behavior_ids"][at:end].tolist() == [chosen] * (end - at)
+    rows = sink.of_env(1)
+    assert rows["behavior_ids"][5] != rows["behavior_ids"][6], "the two episodes are meant to choose differently"
+    assert collector.stats().lens.tolist() == [20, 20]
+
+
 def test_random_steps_are_uniform_in_the_action_space_and_belong_to_nobody():
     sink = Recorder()
     collector = collector_for(
@@ -230,10 +270,13 @@ def test_random_steps_are_uniform_in_the_action_space_and_belong_to_nobody():
     stats = collector.collect(n_step=3000, random=True)
     actions = sink.column("actions")
     assert set(sink.column("behavior_ids")) == {-1}
-    assert actions.min() >= 0 and actions.max() <= 1 and len(np.unique(actions)) > 5900
+    assert actions.min() >= 0
+    assert actions.max() <= 1
+    assert len(np.unique(actions)) > 5900
     np.testing.assert_allclose(actions.mean(0), 0.5, atol=0.03)
     np.testing.assert_allclose(actions.std(0), 1 / np.sqrt(12), atol=0.02)
-    assert stats.n_collected_steps == 3000 and stats.behavior_counts.sum() == 0
+    assert stats.n_collected_steps == 3000
+    assert stats.behavior_counts.sum() == 0
     assert collector.num_steps == 3000
 
 
@@ -319,7 +362,8 @@ def test_a_policy_that_is_nan_elsewhere_costs_its_proposals_only(switch, horizon
     healthy = run(**kwargs)
     broken = run(policies=[POLICIES[0], Boundary(POLICIES[1], [1]), POLICIES[2]], **kwargs)
     assert_same(broken.of_task(1), healthy.of_task(1))
-    assert 1 in healthy.of_task(0)["behavior_ids"] and 1 not in broken.of_task(0)["behavior_ids"]
+    assert 1 in healthy.of_task(0)["behavior_ids"]
+    assert 1 not in broken.of_task(0)["behavior_ids"]
     for field in FIELDS:
         assert np.isfinite(broken.column(field)).all(), field
 
@@ -370,6 +414,25 @@ def test_a_non_finite_own_candidate_stops_at_the_step_it_happens(culprit, bad, s
     assert_same(sink.columns(), healthy.columns())
 
 
+def test_what_is_asked_where_envs_only_reset_themselves_may_be_nan():
+    """NEXT_STEP: the answer to an episode's last observation is never executed, so it cannot be wrong."""
+    last = {0: 7, 1: 4, 2: 10}
+
+    def undefined_at_the_end(inner):
+        def f(obs, *actions):
+            answer = np.array(inner(obs, *actions), float)
+            answer[obs[:, 2] == [last[int(i)] for i in obs[:, 0]]] = np.nan
+            return answer
+
+        return f
+
+    settings = [{"lengths": (n,)} for n in last.values()]
+    wrapped = {"policies": [undefined_at_the_end(p) for p in POLICIES], "qs": [undefined_at_the_end(q) for q in QS]}
+    for switch in (QSwitch(), SoftmaxQSwitch(0.1), OwnPolicy()):
+        ran = [run(make_envs(*settings, mode="NextStep"), switch=switch, **kwargs) for kwargs in ({}, wrapped)]
+        assert_same(ran[1].columns(), ran[0].columns())
+
+
 @pytest.mark.parametrize("through", ["collect", "act and observe"])
 def test_an_exception_in_a_step_passes_through_unchanged(through):
     """Env 1 fails in the sixth vector step, after env 0 has been stepped: five whole steps remain."""
@@ -379,17 +442,22 @@ def test_an_exception_in_a_step_passes_through_unchanged(through):
     envs = make_envs(*settings)
     collector = collector_for(envs, sink)
     obs, _ = collector.reset(seed=1)
-    with pytest.raises(EngineFault, match="^env 1 diverged$") as error:
-        if through == "collect":
-            collector.collect(n_step=300)
+
+    def loop(obs):
         while True:
             obs, *rest = envs.step(collector.act(obs))
             collector.observe(obs, *rest)
-    assert error.value.__cause__ is None and error.value.args == ("env 1 diverged",)
-    healthy = run(n_step=15)
-    assert_same(sink.columns(), healthy.columns())
-    assert collector.num_steps == collector.stats().n_collected_steps == 15
-    assert collector.num_episodes == 1  # env 1's first episode of four steps
+
+    with pytest.raises(EngineError) as error:
+        collector.collect(n_step=300) if through == "collect" else loop(obs)
+    assert error.value.__cause__ is None
+    assert error.value.args == ("env 1 diverged",)
+    healthy = collector_for(make_envs(*LENGTHS), whole := Recorder())
+    healthy.reset(seed=1)
+    healthy.collect(n_step=15)
+    assert_same(sink.columns(), whole.columns())
+    assert_equal_stats(collector.stats(), healthy.stats())
+    assert (collector.num_steps, collector.num_episodes) == (15, 1)  # env 1's first episode had four steps
 
 
 # ---- sinks, hooks, statistics ----
@@ -435,6 +503,7 @@ def test_properties():
     assert (collector.num_steps, collector.num_episodes) == (0, 0)
     assert (collector.num_envs, collector.num_tasks, collector.num_policies) == (3, 2, 3)
     np.testing.assert_array_equal(collector.task_ids, TASKS)
+    np.testing.assert_array_equal(collector.stats().behavior_counts, np.zeros((2, 3)))
 
 
 def test_task_ids_come_from_the_env_or_from_counting():
@@ -444,14 +513,6 @@ def test_task_ids_come_from_the_env_or_from_counting():
     assert collector_for(envs, task_ids=None).task_ids.tolist() == [1, 0, 1]
     wrapped = gym.wrappers.vector.RecordEpisodeStatistics(envs)
     assert collector_for(wrapped, task_ids=None).task_ids.tolist() == [1, 0, 1]
-
-
-def assert_equal_stats(a, b) -> None:
-    """Equal in everything that no clock measures."""
-    assert (a.n_collected_steps, a.n_collected_episodes) == (b.n_collected_steps, b.n_collected_episodes)
-    assert episodes_of(a) == episodes_of(b)
-    np.testing.assert_array_equal(a.behavior_counts, b.behavior_counts)
-    np.testing.assert_allclose(a.q_gap, b.q_gap, rtol=1e-12)
 
 
 def test_stats_of_two_calls_add_up_to_the_stats_of_the_collector():
@@ -494,7 +555,8 @@ def test_scalars_are_plain_floats_named_by_task():
     named, plain = stats.scalars(["reach", "push"]), stats.scalars()
     assert len(named) == len(plain) > 0
     assert all(type(value) is float for value in named.values())
-    assert any("reach" in tag for tag in named) and any("push" in tag for tag in named)
+    assert any("reach" in tag for tag in named)
+    assert any("push" in tag for tag in named)
     assert list(named.values()) == pytest.approx(list(plain.values()), nan_ok=True)
 
 
@@ -511,8 +573,8 @@ def test_success_key(success_key):
     cls = CountingEnv if success_key == "success" else Renamed
     collector = collector_for(gym.vector.SyncVectorEnv(fns(cls), autoreset_mode="SameStep"), success_key=success_key)
     collector.reset(seed=1)
-    expected = [e for i, t in enumerate(TASKS) for e in scalar_loop(LENGTHS[i], i, t, POLICIES, QS[t], episodes=3, seed=1)[1]]
-    assert episodes_of(collector.collect(n_episode=3)) == sorted(expected)
+    by_env = [scalar_loop(LENGTHS[i], i, t, POLICIES, QS[t], episodes=3, seed=1)[1] for i, t in enumerate(TASKS)]
+    assert episodes_of(collector.collect(n_episode=3)) == sorted(functools.reduce(operator.iadd, by_env, []))
 
 
 @pytest.mark.parametrize("amount", [{"n_step": 30}, {"n_episode": 2}], ids=str)
@@ -531,52 +593,46 @@ def test_progress_shows_a_bar_and_changes_nothing(amount, capsys):
 # ---- torch ----
 
 
-def torch_nets(torch):
-    """Two linear policies with dropout and two linear critics, in train mode."""
-    torch.manual_seed(0)
+def torch_module(torch, inputs: int, outputs: int):
+    """A linear network in float64 that notes under which circumstances it is asked."""
 
-    class Actor(torch.nn.Module):
+    class Net(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.net = torch.nn.Sequential(torch.nn.Linear(4, 2, dtype=torch.float64), torch.nn.Sigmoid())
-            self.seen = []
+            self.linear = torch.nn.Linear(inputs, outputs, dtype=torch.float64)
+            self.seen = set()
 
-        def forward(self, obs):
-            self.seen.append((torch.is_grad_enabled(), self.training, obs.shape[1:]))
-            return self.net(obs.double())
+        def forward(self, *parts):
+            self.seen.add((torch.is_grad_enabled(), self.training, *(part.dtype for part in parts)))
+            return self.linear(torch.cat(parts, -1)).sigmoid()
 
-    class Critic(Actor):
-        def __init__(self):
-            super().__init__()
-            self.net = torch.nn.Linear(6, 1, dtype=torch.float64)
-
-        def forward(self, obs, actions):
-            return super().forward(torch.cat([obs.double(), actions.double()], -1))
-
-    return torch.nn.ModuleList([Actor(), Actor()]), torch.nn.ModuleList([Critic(), Critic()])
+    return Net()
 
 
 @pytest.mark.parametrize("backend", [None, "torch"])
 def test_module_lists_are_read_live_without_gradients_and_keep_their_mode(backend):
     torch = pytest.importorskip("torch")
-    actors, critics = torch_nets(torch)
+    torch.manual_seed(0)
+    actors = torch.nn.ModuleList([torch_module(torch, 4, 2) for _ in range(2)])
+    critics = torch.nn.ModuleList([torch_module(torch, 6, 1) for _ in range(2)])
     actors[1].eval()
+    for module in (*actors, *critics) if backend == "torch" else ():
+        module.float()  # a backend that is named hands out PyTorch's default dtype
     sink = Recorder()
     collector = collector_for(endless(3), sink, policies=actors, qs=critics, backend=backend)
     collector.reset(seed=1)
     collector.collect(n_step=30)
     assert torch.is_grad_enabled()
-    for module, training in ((actors[0], True), (actors[1], False), (critics[0], True), (critics[1], True)):
-        assert module.training is training
-        assert module.seen and set(module.seen) == {(False, training, torch.Size([4 if module in actors else 6]))} or (
-            module in critics and {seen[:2] for seen in module.seen} == {(False, True)}
-        )
+    dtype = torch.float64 if backend is None else torch.float32
+    assert [actor.seen for actor in actors] == [{(False, True, dtype)}, {(False, False, dtype)}]
+    assert [critic.seen for critic in critics] == [{(False, True, dtype, dtype)}] * 2
+    assert [actor.training for actor in actors] == [True, False]
 
     with torch.no_grad():  # a learner's update: no call tells the collector
         for actor in actors:
-            actor.net[0].weight.zero_()
-            actor.net[0].bias.fill_(100.0)
+            actor.linear.weight.zero_()
+            actor.linear.bias.fill_(100.0)
     sink.parts.clear()
     collector.collect(n_step=3)
+    assert type(sink.parts[0].actions) is np.ndarray
     np.testing.assert_array_equal(sink.column("actions"), np.ones((3, 2)))
-    assert type(sink.column("actions")) is np.ndarray and sink.column("actions").dtype == BOX.dtype

@@ -42,6 +42,11 @@ class Networks:
         """Into the Box [0, 1]."""
         return x.tanh() / 2 + 0.5 if hasattr(x, "tanh") else np.tanh(x) / 2 + 0.5
 
+    @staticmethod
+    def double(obs):
+        """Torch callables that are no modules are given PyTorch's default dtype."""
+        return obs if isinstance(obs, np.ndarray) else obs.double()
+
     def as_torch(self) -> Networks:
         import torch
 
@@ -52,13 +57,13 @@ class Networks:
 
     def heads(self, obs, k):
         """(mean, sample) of policy k, each (M, 2)."""
-        hidden = self.unit(obs @ self.body[k])
+        hidden = self.unit(self.double(obs) @ self.body[k])
         return self.unit(hidden @ self.mean[k]), self.unit(hidden @ self.sample[k])
 
     def score(self, obs, action, t):
         """(M,) or a scalar."""
         cat = np.concatenate if isinstance(obs, np.ndarray) else __import__("torch").cat
-        return self.unit(cat([obs, action], -1) @ self.q1[t]) @ self.q2[t]
+        return self.unit(cat([self.double(obs), action], -1) @ self.q1[t]) @ self.q2[t]
 
     def listed(self, proposes):
         def policy_of(k):
@@ -69,12 +74,13 @@ class Networks:
             return act
 
         policies = [policy_of(k) for k in range(len(self.body))]
-        # Odd critics answer (M, 1), as a network's last layer does.
-        qs = [
-            (lambda obs, a, t=t: self.score(obs, a, t)[:, None]) if t % 2 else (lambda obs, a, t=t: self.score(obs, a, t))
-            for t in range(len(self.q2))
-        ]
-        return policies, qs
+
+        def q_of(t):
+            # Odd critics answer (M, 1), as a network's last layer does.
+            shape = (-1, 1) if t % 2 else (-1,)
+            return lambda obs, actions: self.score(obs, actions, t).reshape(shape)
+
+        return policies, [q_of(t) for t in range(len(self.q2))]
 
     def batched(self, proposes):
         stack = np.stack if isinstance(self.body, np.ndarray) else __import__("torch").stack
@@ -86,7 +92,8 @@ class Networks:
             return Proposal(samples, means=means) if proposes == "mean" else samples
 
         def qs(obs, actions, task_ids):
-            assert actions.shape == (len(obs), len(self.body), 2) and task_ids.shape == (len(obs),)
+            assert actions.shape == (len(obs), len(self.body), 2)
+            assert task_ids.shape == (len(obs),)
             rows = [
                 stack([self.score(obs[i], actions[i, k], int(t)) for k in range(len(self.body))])
                 for i, t in enumerate(task_ids)
@@ -176,7 +183,8 @@ def test_discrete_actions_gather_their_own_q_column(form, backend, start):
     chosen = np.where(own == scores.max(1), rows["task_ids"], scores.argmax(1))
     np.testing.assert_array_equal(rows["behavior_ids"], chosen)
     np.testing.assert_array_equal(rows["actions"], np.take_along_axis(proposals, chosen[:, None], 1)[:, 0])
-    assert rows["actions"].min() >= start and len(set(chosen.tolist())) > 1
+    assert rows["actions"].min() >= start
+    assert len(set(chosen.tolist())) > 1
 
 
 def test_permuting_the_sub_envs_permutes_the_results():
@@ -264,7 +272,7 @@ def test_argmax_with_ties_to_the_own_policy_and_non_finite_losers(scores, own, c
     assert ids[0].tolist() == [chosen, 1, 2]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
 @given(
     hnp.arrays(
         np.float64,
@@ -276,7 +284,8 @@ def test_argmax_with_ties_to_the_own_policy_and_non_finite_losers(scores, own, c
 def test_the_switch_alone_is_argmax_with_ties_to_own(scores, random):
     own = np.array([random.randrange(scores.shape[1]) for _ in scores])
     ids = QSwitch()(scores, own, np.random.default_rng(0))
-    assert ids.shape == own.shape and np.issubdtype(ids.dtype, np.integer)
+    assert ids.shape == own.shape
+    assert np.issubdtype(ids.dtype, np.integer)
     for row, o, chosen in zip(scores, own, ids, strict=True):
         best = [k for k, score in enumerate(row) if score == max(row)]
         assert chosen == (o if o in best else best[0])
@@ -317,9 +326,7 @@ def test_entropy_weight_adds_alpha_times_entropy(switch, chosen):
 def test_a_callable_entropy_weight_is_read_at_every_step():
     weights = iter([0.0, 1.0, 0.0])
     table = [[[1.0, 0.5, 0.0]]] * 3
-    ids, _, _ = drive(
-        table, [0], entropies=[0.0, 0.0, 1.5], switch=QSwitch(entropy_weight=lambda: next(weights))
-    )
+    ids, _, _ = drive(table, [0], entropies=[0.0, 0.0, 1.5], switch=QSwitch(entropy_weight=lambda: next(weights)))
     assert ids[:, 0].tolist() == [0, 2, 0]
 
 
@@ -351,7 +358,13 @@ def test_what_is_scored_and_what_is_executed(form, score, has_means, chosen):
 
     sink = Recorder()
     collector = QMPCollector(
-        endless(2, action_space=WIDE), policies, qs, num_tasks=2, task_ids=[0, 1], buffer=sink, switch=QSwitch(score=score)
+        endless(2, action_space=WIDE),
+        policies,
+        qs,
+        num_tasks=2,
+        task_ids=[0, 1],
+        buffer=sink,
+        switch=QSwitch(score=score),
     )
     collector.reset(seed=0)
     collector.collect(n_step=2)
@@ -469,7 +482,9 @@ def test_fixed_frequencies_are_the_rows_of_the_domain_matrix():
 def test_fixed_switch_draws_each_row_from_its_own_task():
     probs = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.5, 0.0, 0.5]])
     ids, _, _ = drive(np.zeros((60, 3, 3)), [2, 0, 1], switch=FixedSwitch(probs))
-    assert set(ids[:, 1]) == {1} and set(ids[:, 2]) == {2} and set(ids[:, 0]) == {0, 2}
+    assert set(ids[:, 1]) == {1}
+    assert set(ids[:, 2]) == {2}
+    assert set(ids[:, 0]) == {0, 2}
 
 
 @pytest.mark.parametrize("switch", [UniformSwitch(), FixedSwitch(np.full((2, 3), 1 / 3))], ids=["uniform", "fixed"])
@@ -507,4 +522,5 @@ def test_a_users_own_switch_is_given_scores_tasks_and_the_generator():
     assert ids[0].tolist() == [1, 0]
     scores, own, rng = seen[0]
     np.testing.assert_array_equal(scores, table[0])
-    assert own.tolist() == [0, 1] and isinstance(rng, np.random.Generator)
+    assert own.tolist() == [0, 1]
+    assert isinstance(rng, np.random.Generator)

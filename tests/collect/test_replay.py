@@ -86,9 +86,7 @@ def test_more_rows_than_capacity_in_one_call_keep_the_newest():
 
 
 def test_shapes_and_dtypes_of_batches():
-    buffer = TaskReplayBuffer(
-        4, 3, gym.spaces.Box(0, 255, (4, 3, 2), np.uint8), gym.spaces.MultiDiscrete([3, 5])
-    )
+    buffer = TaskReplayBuffer(4, 3, gym.spaces.Box(0, 255, (4, 3, 2), np.uint8), gym.spaces.MultiDiscrete([3, 5]))
     transitions = dataclasses.replace(
         rows([0, 1, 2]),
         obs=np.full((3, 4, 3, 2), 255, np.uint8),
@@ -118,7 +116,8 @@ def test_discrete_actions_and_observations_keep_their_numbers():
         )
     )
     batch = buffer.sample(64)
-    assert batch.actions.shape == (1, 64) and batch.obs.dtype == torch.int64
+    assert batch.actions.shape == (1, 64)
+    assert batch.obs.dtype == torch.int64
     pairs = zip(batch.obs[0].tolist(), batch.actions[0].tolist(), batch.next_obs[0].tolist(), strict=True)
     assert set(pairs) == {(0, -1, 1), (5, 0, 6), (2**24 - 1, 1, 2**24 - 1)}
 
@@ -177,7 +176,7 @@ def test_same_seed_same_batches_other_seed_others():
     def draw(seed):
         buffer = TaskReplayBuffer(50, 1, OBS, ACTION, seed=seed)
         buffer.add(rows([0] * 50))
-        return buffer.sample(20).rewards.tolist() + [buffer.sample_joint(20).rewards.tolist()]
+        return buffer.sample(20).rewards.tolist(), buffer.sample_joint(20).rewards.tolist()
 
     assert draw(1) == draw(1)
     assert draw(1) != draw(2)
@@ -207,10 +206,8 @@ def test_a_loaded_buffer_continues_exactly(task_ids, more):
     for buffer in (original, copy):
         buffer.add(rows(more, first=100))
     assert copy.sizes.tolist() == original.sizes.tolist()
-    for left, right in zip(
-        (*original.sample(9), *original.sample_joint(9)), (*copy.sample(9), *copy.sample_joint(9))
-    ):
-        assert torch.equal(left, right)
+    drawn = [(*buffer.sample(9), *buffer.sample_joint(9)) for buffer in (original, copy)]
+    assert all(torch.equal(left, right) for left, right in zip(*drawn, strict=True))
 
 
 def test_the_state_holds_stored_rows_only_and_is_a_copy():

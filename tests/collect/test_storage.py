@@ -21,7 +21,7 @@ from collect_envs import (
 )
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from qmp_collect import QMPCollector
+from qmp_collect import OwnPolicy, QMPCollector
 
 TASKS = [0, 1, 0]  # two envs of task 0, one of task 1
 LENGTHS = [(2, 3), (1, 4), (5,)]  # env 1 has episodes of a single step
@@ -143,6 +143,26 @@ def test_envs_are_reset_after_a_quota(mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_a_quota_begins_with_fresh_episodes(mode):
+    """Episodes that were under way are given up: every env adds whole episodes only."""
+    sink = Recorder()
+    collector = collector_for(make_envs(*settings_for(), mode=mode), sink)
+    collector.reset(seed=SEED)
+    collector.collect(n_step=4)
+    before = len(sink.parts)
+    stats = collector.collect(n_episode=2)
+    sink.parts = sink.parts[before:]
+    assert stats.n_collected_episodes == 6
+    assert stats.n_collected_steps == len(sink) == stats.lens.sum()
+    for i in range(3):
+        rows = sink.of_env(i)
+        starts = np.flatnonzero(rows["obs"][:, 2] == 0)
+        ends = np.flatnonzero(rows["terminations"] | rows["truncations"])
+        np.testing.assert_array_equal(starts, [0, ends[0] + 1])
+        assert ends[1] == len(rows["obs"]) - 1
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_act_and_observe_in_a_loop_equal_collect(mode):
     settings = settings_for()
     steps = 14
@@ -211,6 +231,24 @@ def test_the_stored_action_survives_whoever_reuses_the_array():
     collector.collect(n_episode=3)
     for i, (rows, _) in enumerate(by_hand(settings_for())):
         assert_rows(sink.of_env(i), rows)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_callables_that_write_into_their_observations_do_not_reach_the_stored_ones(mode):
+    def own_policy(obs, task_ids):
+        actions = np.stack([policy(t)(o[None])[0] for o, t in zip(obs, task_ids, strict=True)])
+        obs[...] = -1.0
+        return actions
+
+    sink = Recorder()
+    envs = make_envs(*settings_for(), mode=mode)
+    collector = QMPCollector(envs, None, None, own_policy=own_policy, switch=OwnPolicy(), task_ids=TASKS, buffer=sink)
+    collector.reset(seed=SEED)
+    collector.collect(n_episode=2)
+    policies, qs = callables()
+    for i, (options, task) in enumerate(zip(settings_for(), TASKS, strict=True)):
+        rows, _ = scalar_loop(options, i, 0, [policies[task]], qs[task], episodes=2, seed=SEED)
+        assert_rows(sink.of_env(i), [row._replace(task_ids=task, behavior_ids=task) for row in rows])
 
 
 def test_disabled_envs_are_reset_by_a_fresh_mask_of_the_finished():
@@ -285,9 +323,11 @@ def test_transitions_are_arrays_of_the_documented_types():
     assert len(part) == 3
     for field in FIELDS:
         array = getattr(part, field)
-        assert isinstance(array, np.ndarray) and len(array) == 3, field
+        assert isinstance(array, np.ndarray), field
+        assert len(array) == 3, field
     assert part.obs.shape == part.next_obs.shape == (3, 4)
-    assert part.obs.dtype == np.float64 and part.actions.dtype == np.float32
+    assert part.obs.dtype == np.float64
+    assert part.actions.dtype == np.float32
     assert part.terminations.dtype == part.truncations.dtype == np.bool_
     assert part.task_ids.dtype == part.behavior_ids.dtype == part.env_ids.dtype == np.int64
     with pytest.raises(AttributeError):

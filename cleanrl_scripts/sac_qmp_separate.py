@@ -1,0 +1,522 @@
+"""Multi-task SAC with separate networks: No-Sharing, QMP, and every switch ablation.
+
+T tasks, each with its own policy, twin critics, temperature and replay buffer. With ``--switch own`` they never meet:
+T independent SACs. Otherwise they share behaviour and nothing else: every step of task i is executed by one of the T
+policies, by default the one whose action task i's critic values most (QMP, ICLR 2025, algorithm 1).
+
+    python cleanrl_scripts/sac_qmp_separate.py --env-id Maze10               # QMP with the paper's hyperparameters
+    python cleanrl_scripts/sac_qmp_separate.py --env-id Maze10 --switch own  # No-Sharing, nothing else changed
+    python cleanrl_scripts/sac_qmp_separate.py --resume runs/RUN_NAME        # continue exactly where it stopped
+"""
+
+import argparse
+import json
+import math
+import os
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+import qmp_collect
+import qmp_envs
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+import tyro
+from tqdm import tqdm
+
+
+@dataclass
+class Args:
+    exp_name: str = os.path.basename(__file__)[: -len(".py")]
+    """name of the experiment, part of the run's name"""
+    seed: int = 1
+    """seed of networks, environments, replay and switch"""
+    torch_deterministic: bool = True
+    """ask cuDNN for deterministic algorithms"""
+    cuda: bool = True
+    """train on the GPU if there is one"""
+    track: bool = False
+    """also log to Weights & Biases"""
+    wandb_project_name: str = "qmp"
+    """Weights & Biases project"""
+    wandb_entity: str | None = None
+    """Weights & Biases entity (team)"""
+    capture_video: bool = False
+    """at the end, save one evaluation episode of each task as RUN_DIR/videos/TASK.gif"""
+
+    # Run
+    run_dir_root: str = "runs"
+    """folder in which the run gets its own folder"""
+    resume: str | None = None
+    """folder of a run to continue with its own settings, of which only --total-timesteps may be changed"""
+    checkpoint_every: int = 0
+    """env steps between checkpoints (0: a twentieth of the run)"""
+    eval_every: int = 0
+    """env steps between evaluations (0: a hundredth of the run)"""
+    eval_episodes: int = 10
+    """evaluation episodes of each task"""
+    torch_threads: int = 0
+    """CPU threads of torch (0: as torch decides)"""
+    matmul_precision: Literal["auto", "highest", "high", "medium"] = "auto"
+    """torch.set_float32_matmul_precision (auto: the fastest that really computes in float32)"""
+    compile: bool = False
+    """use torch.compile"""
+    cudagraphs: bool = False
+    """record updates and acting as CUDA graphs (needs a GPU and tensordict)"""
+
+    # Algorithm
+    env_id: str = "Maze10-v0"
+    """task set"""
+    total_timesteps: int = 12_000_000
+    """env steps of the run, summed over tasks like every other count of env steps"""
+    envs_per_task: int = 1
+    """parallel environments of each task"""
+    buffer_size: int = 1_000_000
+    """replay capacity of each task"""
+    min_buffer_size: int = 3_000
+    """transitions of each task before learning starts, collected by the same mixture as later ones"""
+    env_steps_per_round: int = 600
+    """env steps of each task in a round"""
+    gradient_steps_per_round: int = 100
+    """gradient steps of each task in a round"""
+    batch_size: int = 256
+    """batch size of each task"""
+    hidden_dim: int = 256
+    """width of the two hidden layers"""
+    learning_rate: float = 3e-4
+    """of policies, critics and temperatures"""
+    gamma: float = 0.99
+    """discount factor"""
+    tau: float = 0.005
+    """step of the target critics towards the critics"""
+    target_entropy_scale: float = 1.0
+    """the target entropy is -dim(A) times this"""
+
+    # Behaviour sharing
+    switch: Literal["qmp", "own", "uniform", "domain", "softmax"] = "qmp"
+    """which policy acts: highest value, own, uniform, hand-made mixture, softmax of the values"""
+    switch_score: Literal["mean", "sample"] = "mean"
+    """score the policies' mean actions or their samples; what is executed is a sample"""
+    switch_samples: int = 1
+    """above 1: score a policy by the mean value of that many samples"""
+    switch_temperature: float = 1.0
+    """of --switch softmax"""
+    switch_critic: Literal["q1", "min"] = "q1"
+    """score with the first critic or with the smaller value of both"""
+    entropy_term: bool = False
+    """add alpha times the proposing policy's entropy to its score"""
+    horizon: int = 1
+    """steps for which a chosen policy keeps acting"""
+    own_probability: float = 0.0
+    """at each decision, probability of the own policy acting without a question to the switch"""
+    own_probability_final: float | None = None
+    """where own_probability arrives at the end of the run, linearly"""
+    warmup_rounds: int = 0
+    """rounds in which only own policies act"""
+
+
+MAZE = dict(min_buffer_size=3_000, env_steps_per_round=600, gradient_steps_per_round=100, batch_size=256)
+METAWORLD = dict(env_steps_per_round=500, gradient_steps_per_round=50)
+# fmt: off
+PRESETS: dict[str, dict[str, Any]] = {  # the paper's table 4; its code where the table is silent or cannot be meant
+    "Maze3": dict(**MAZE, total_timesteps=3_600_000),
+    "Maze5": dict(**MAZE, total_timesteps=6_000_000),
+    "Maze10": dict(**MAZE, total_timesteps=12_000_000),
+    "MazeMT10": dict(**MAZE, total_timesteps=12_000_000),
+    "Maze20": dict(**MAZE, total_timesteps=24_000_000),
+    "Reacher5": dict(total_timesteps=2_000_000, min_buffer_size=10_000, env_steps_per_round=200,
+                     gradient_steps_per_round=200, batch_size=32),
+    "Walker4": dict(total_timesteps=8_000_000, min_buffer_size=2_500, env_steps_per_round=1_000,
+                    gradient_steps_per_round=1_500, batch_size=256),
+    "Kitchen10": dict(total_timesteps=5_000_000, min_buffer_size=200, env_steps_per_round=200,
+                      gradient_steps_per_round=50, batch_size=1_280, eval_episodes=5),
+    "MetaWorldCDS": dict(**METAWORLD, total_timesteps=10_000_000, min_buffer_size=10_000, batch_size=256,
+                         learning_rate=1.5e-3),
+    "MetaWorldMT10": dict(**METAWORLD, total_timesteps=40_000_000, min_buffer_size=500, batch_size=2_560,
+                          learning_rate=1.5e-3, own_probability=0.7),
+    "MetaWorldMT50": dict(**METAWORLD, total_timesteps=30_000_000, min_buffer_size=1_500, batch_size=1_280,
+                          hidden_dim=400, eval_episodes=5),
+}
+# fmt: on
+
+
+def parse_args(argv: list[str] | None = None) -> Args:
+    """The command line on top of the preset of --env-id or, with --resume, of that run's settings."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--env-id", "--env_id", default=Args.env_id)
+    first.add_argument("--resume")
+    given, _ = first.parse_known_args(argv)
+    if given.resume is None:
+        env_id = given.env_id if given.env_id in qmp_envs.TASK_SETS else f"{given.env_id}-v0"
+        if env_id not in qmp_envs.TASK_SETS:
+            raise SystemExit(f"--env-id {given.env_id}: expected one of {', '.join(qmp_envs.TASK_SETS)}")
+        args = tyro.cli(Args, default=Args(**{"env_id": env_id} | PRESETS.get(env_id.split("-v")[0], {})), args=argv)
+        args.env_id = env_id
+        return args
+    config = Path(given.resume) / "config.json"
+    default = Args(**json.loads(config.read_text()) | {"resume": given.resume})
+    args = tyro.cli(Args, default=default, args=argv)
+    changed = [k for k, v in vars(args).items() if v != getattr(default, k) and k != "total_timesteps"]
+    if changed:
+        raise SystemExit(f"--resume continues with the settings in {config}: {', '.join(changed)} cannot be changed")
+    return args
+
+
+# ALGO LOGIC: networks. All tasks' networks are stacked: a layer of all of them is one batched matrix product.
+class StackedLinear(nn.Module):
+    """Several linear layers side by side: (m, B, in) -> (m, B, out) by the first m of them."""
+
+    def __init__(self, num_layers, in_dim, out_dim, init):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_layers, in_dim, out_dim))
+        self.bias = nn.Parameter(torch.zeros(num_layers, 1, out_dim))
+        for weight in self.weight.data:  # one by one, so that the fans are those of one layer
+            init(weight)
+
+    def forward(self, x):
+        if len(x) < len(self.weight):
+            return torch.baddbmm(self.bias[: len(x)], x, self.weight[: len(x)])
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class SoftQNetworks(nn.Module):
+    """Twin critics of all tasks: first the T first critics, then the T second ones."""
+
+    def __init__(self, num_tasks, obs_dim, action_dim, hidden_dim):
+        super().__init__()
+        self.fc1 = StackedLinear(2 * num_tasks, obs_dim + action_dim, hidden_dim, nn.init.xavier_normal_)
+        self.fc2 = StackedLinear(2 * num_tasks, hidden_dim, hidden_dim, nn.init.xavier_normal_)
+        self.fc_q = StackedLinear(2 * num_tasks, hidden_dim, 1, nn.init.xavier_normal_)
+
+    def forward(self, obs, actions, twins=2):
+        """(T, B, O) and (T, B, A) -> (twins, T, B)."""
+        x = torch.cat([obs, actions], -1).repeat(twins, 1, 1)
+        x = F.relu_(self.fc1(x))
+        x = F.relu_(self.fc2(x))
+        return self.fc_q(x).view(twins, *obs.shape[:2])
+
+
+LOG_STD_MIN, LOG_STD_MAX = -20, 2
+
+
+class Actors(nn.Module):
+    """Policies of all tasks: Gaussians squashed by one tanh."""
+
+    def __init__(self, num_tasks, obs_dim, action_dim, hidden_dim):
+        super().__init__()
+        self.fc1 = StackedLinear(num_tasks, obs_dim, hidden_dim, nn.init.xavier_uniform_)
+        self.fc2 = StackedLinear(num_tasks, hidden_dim, hidden_dim, nn.init.xavier_uniform_)
+        self.fc_mean = StackedLinear(num_tasks, hidden_dim, action_dim, nn.init.xavier_uniform_)
+        self.fc_logstd = StackedLinear(num_tasks, hidden_dim, action_dim, nn.init.xavier_uniform_)
+
+    def forward(self, obs):
+        """(T, B, O) -> mean and log standard deviation before the tanh, (T, B, A) each."""
+        x = F.relu_(self.fc1(obs))
+        x = F.relu_(self.fc2(x))
+        return self.fc_mean(x), self.fc_logstd(x).clamp(LOG_STD_MIN, LOG_STD_MAX)
+
+    def get_action(self, obs):
+        """(T, B, O) -> sampled action (T, B, A), its log-probability (T, B), mean action (T, B, A)."""
+        mean, log_std = self(obs)
+        noise = torch.randn_like(mean)
+        x = mean + log_std.exp() * noise
+        log_prob = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
+        log_prob -= 2 * (math.log(2) - x - F.softplus(-2 * x))  # log(1 - tanh(x)^2), exact at any x
+        return torch.tanh(x), log_prob.sum(-1), torch.tanh(mean)
+
+
+class Agent:
+    """All tasks' SACs at once: how they learn, and how they answer the collector."""
+
+    PARTS = ("actor", "qf", "qf_target", "actor_optimizer", "q_optimizer", "a_optimizer")
+    LOSSES = ("qf_loss", "qf_value", "actor_loss", "alpha_loss", "alpha", "entropy")
+
+    def __init__(self, args, num_tasks, obs_dim, action_dim, device):
+        self.args, self.num_tasks = args, num_tasks
+        dims = (num_tasks, obs_dim, action_dim, args.hidden_dim)
+        self.actor = Actors(*dims).to(device)
+        self.qf = SoftQNetworks(*dims).to(device)
+        self.qf_target = SoftQNetworks(*dims).to(device).requires_grad_(False)
+        self.qf_target.load_state_dict(self.qf.state_dict())
+        self.log_alpha = torch.zeros(num_tasks, 1, device=device, requires_grad=True)
+        self.target_entropy = -action_dim * args.target_entropy_scale
+        # Adam treats each number by itself, so one optimizer of stacked networks is one optimizer per network.
+        adam = dict(lr=args.learning_rate, fused=True, capturable=args.cudagraphs)
+        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), **adam)
+        self.q_optimizer = torch.optim.Adam(self.qf.parameters(), **adam)
+        self.a_optimizer = torch.optim.Adam([self.log_alpha], **adam)
+
+    def update(self, data):
+        """One gradient step of each task on its own batch, fields (T, B, ...). Returns LOSSES, (6, T)."""
+        alpha = self.log_alpha.detach().exp()
+        with torch.no_grad():
+            next_actions, next_log_prob, _ = self.actor.get_action(data.next_obs)
+            next_value = self.qf_target(data.next_obs, next_actions).amin(0) - alpha * next_log_prob
+            target = data.rewards + (1 - data.terminations) * self.args.gamma * next_value
+
+        # Averaged over the batch, summed over tasks: a task's gradients are those of a SAC on its own.
+        qf_value = self.qf(data.obs, data.actions)
+        qf_loss = (qf_value - target).square().mean(-1)
+        self.q_optimizer.zero_grad()
+        qf_loss.sum().backward()
+        self.q_optimizer.step()
+
+        actions, log_prob, _ = self.actor.get_action(data.obs)
+        actor_loss = (alpha * log_prob - self.qf(data.obs, actions).amin(0)).mean(-1)
+        self.actor_optimizer.zero_grad()
+        actor_loss.sum().backward(inputs=list(self.actor.parameters()))  # spares the critics' weight gradients
+        self.actor_optimizer.step()
+
+        # The factor is log(alpha), as in the authors' separate agents, and not alpha, as in their shared ones.
+        entropy = -log_prob.detach().mean(-1)
+        alpha_loss = self.log_alpha.squeeze(-1) * (entropy - self.target_entropy)
+        self.a_optimizer.zero_grad()
+        alpha_loss.sum().backward()
+        self.a_optimizer.step()
+
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.qf_target.parameters()), list(self.qf.parameters()), self.args.tau)
+        losses = (qf_loss.mean(0), qf_value.mean((0, 2)), actor_loss, alpha_loss, alpha.squeeze(-1), entropy)
+        return torch.stack(losses).detach()
+
+    # What the collector asks. Row i of the vector environment has task i mod T.
+    def by_task(self, x):
+        return x.unflatten(0, (-1, self.num_tasks)).transpose(0, 1)  # (N, ...) -> (T, N / T, ...)
+
+    def by_row(self, x):
+        return x.transpose(0, 1).flatten(0, 1)  # (T, N / T, ...) -> (N, ...)
+
+    def policies(self, obs):
+        """What each policy proposes in each row: (N, O) -> (N, T, A)."""
+        actions, log_prob, means = self.actor.get_action(obs.expand(self.num_tasks, *obs.shape))
+        return qmp_collect.Proposal(actions.transpose(0, 1), means.transpose(0, 1), entropies=-log_prob.t())
+
+    def q_functions(self, obs, actions, task_ids):
+        """How much each row's own task values the proposals: (N, O) and (N, K, A) -> (N, K)."""
+        obs, actions = self.by_task(obs), self.by_task(actions)
+        obs = obs.unsqueeze(2).expand(*actions.shape[:3], -1)
+        twins = 1 if self.args.switch_critic == "q1" else 2
+        values = self.qf(obs.flatten(1, 2), actions.flatten(1, 2), twins).amin(0)
+        return self.by_row(values.view(actions.shape[:3]))
+
+    def own_policy(self, obs, task_ids):
+        """A sample of each row's own policy: (N, O) -> (N, A)."""
+        return self.by_row(self.actor.get_action(self.by_task(obs))[0])
+
+    def mean_policy(self, obs, task_ids):
+        """The mean action of each row's own policy, for evaluation: (N, O) -> (N, A)."""
+        return self.by_row(torch.tanh(self.actor(self.by_task(obs))[0]))
+
+    def make_switch(self, task_set):
+        score = "sample" if self.args.switch_samples > 1 else self.args.switch_score
+        alpha = (lambda: self.log_alpha.detach().exp().flatten().cpu()) if self.args.entropy_term else 0.0
+        scoring = dict(score=score, samples=self.args.switch_samples, entropy_weight=alpha)
+        if self.args.switch == "domain" and task_set.domain_matrix is None:
+            raise SystemExit(f"--switch domain: there is no hand-made mixture for {self.args.env_id}")
+        return {
+            "qmp": lambda: qmp_collect.QSwitch(**scoring),
+            "own": lambda: qmp_collect.OwnPolicy(),
+            "uniform": lambda: qmp_collect.UniformSwitch(),
+            "domain": lambda: qmp_collect.FixedSwitch(task_set.domain_matrix),
+            "softmax": lambda: qmp_collect.SoftmaxQSwitch(self.args.switch_temperature, **scoring),
+        }[self.args.switch]()
+
+    def state_dict(self):
+        return {name: getattr(self, name).state_dict() for name in self.PARTS} | {"log_alpha": self.log_alpha}
+
+    def load_state_dict(self, state):
+        for name in self.PARTS:
+            getattr(self, name).load_state_dict(state[name])
+        self.log_alpha.data.copy_(state["log_alpha"])
+
+
+def heat_map(mixture):
+    """(T, K) probabilities as an image, white for 0 and dark blue for 1."""
+    image = 255 - np.nan_to_num(mixture)[..., None] * np.array([247, 207, 148])
+    return image.astype(np.uint8).repeat(24, 0).repeat(24, 1)
+
+
+def save_videos(args, agent, task_names, device, folder):
+    from PIL import Image
+
+    folder.mkdir(exist_ok=True)
+    for task, name in enumerate(task_names):
+        env = gym.make(args.env_id, task=task, render_mode="rgb_array")
+        (obs, _), done = env.reset(seed=args.seed), False
+        frames = [env.render()]
+        while not done:
+            rows = torch.tensor(obs, dtype=torch.float32, device=device).expand(len(task_names), -1)
+            with torch.no_grad():
+                action = agent.mean_policy(rows, None)[task].cpu().numpy()
+            obs, _, terminated, truncated, _ = env.step(action)
+            frames.append(env.render())
+            done = terminated or truncated
+        env.close()
+        first, *rest = [Image.fromarray(frame) for frame in frames]
+        first.save(folder / f"{name}.gif", save_all=True, append_images=rest, duration=40, loop=0)
+
+
+if __name__ == "__main__":
+    args = parse_args()
+    resume, args.resume = args.resume, None
+    if resume is None:
+        run_name = f"{args.env_id}__{args.exp_name}__{args.switch}__{args.seed}__{int(time.time())}"
+        args.eval_every = args.eval_every or max(args.total_timesteps // 100, 1)
+        args.checkpoint_every = args.checkpoint_every or max(args.total_timesteps // 20, 1)
+    run_dir = Path(resume or f"{args.run_dir_root}/{run_name}")
+
+    # TRY NOT TO MODIFY: seeding
+    random.seed(args.seed)
+    np.random.seed(args.seed)
+    torch.manual_seed(args.seed)
+    torch.backends.cudnn.deterministic = args.torch_deterministic
+
+    device = torch.device("cuda" if torch.cuda.is_available() and args.cuda else "cpu")
+    if args.torch_threads:
+        torch.set_num_threads(args.torch_threads)
+    if args.matmul_precision == "auto":
+        # "medium" has oneDNN multiply, at up to twice the speed. Only processors with AMX then round to bfloat16.
+        exact = torch.backends.cpu.get_cpu_capability() == "AVX512" and not torch.cpu._is_amx_tile_supported()
+        torch.set_float32_matmul_precision("medium" if device.type == "cpu" and exact else "highest")
+    else:
+        torch.set_float32_matmul_precision(args.matmul_precision)
+
+    # env setup
+    task_set = qmp_envs.TASK_SETS[args.env_id]
+    num_tasks, task_names = task_set.num_tasks, task_set.task_names
+    same_step = gym.vector.AutoresetMode.SAME_STEP
+    envs = gym.make_vec(args.env_id, num_envs=num_tasks * args.envs_per_task, autoreset_mode=same_step)
+    eval_envs = gym.make_vec(args.env_id, num_envs=num_tasks * args.eval_episodes, autoreset_mode=same_step)
+    obs_space, action_space = envs.single_observation_space, envs.single_action_space
+    assert isinstance(action_space, gym.spaces.Box) and (abs(action_space.high) == 1).all(), "actions must fill [-1, 1]"
+
+    # ALGO LOGIC: initialize agent, replay buffer and collector here
+    agent = Agent(args, num_tasks, obs_space.shape[0], action_space.shape[0], device)
+    buffer = qmp_collect.TaskReplayBuffer(
+        args.buffer_size, num_tasks, obs_space, action_space, device=device, seed=args.seed
+    )
+    if args.cudagraphs and device.type != "cuda":
+        raise SystemExit("--cudagraphs needs a CUDA device")
+    for name in ("update", "policies", "q_functions", "own_policy"):
+        if args.compile:
+            setattr(agent, name, torch.compile(getattr(agent, name)))
+        if args.cudagraphs:
+            from tensordict.nn import CudaGraphModule
+
+            setattr(agent, name, CudaGraphModule(getattr(agent, name), warmup=5))
+
+    def own_probability(step):
+        final = args.own_probability if args.own_probability_final is None else args.own_probability_final
+        return args.own_probability + (final - args.own_probability) * min(step / args.total_timesteps, 1.0)
+
+    round_steps = num_tasks * args.env_steps_per_round
+    collector = qmp_collect.QMPCollector(
+        envs,
+        agent.policies,
+        agent.q_functions,
+        own_policy=agent.own_policy,
+        buffer=buffer,
+        switch=agent.make_switch(task_set),
+        horizon=args.horizon,
+        own_probability=own_probability,
+        warmup_steps=args.warmup_rounds * round_steps,
+        backend="torch",
+        device=device,
+        seed=args.seed,
+    )
+
+    # What is to be continued besides agent, buffer and collector; the three know where they are
+    run = {"updates_due": 0, "scalars": {}, "next_eval": 0, "next_checkpoint": args.checkpoint_every}
+    stateful = {"agent": agent, "buffer": buffer, "collector": collector}
+    checkpoint = run_dir / "checkpoint.npz"
+    if resume is not None:
+        saved = qmp_collect.load_checkpoint(checkpoint)
+        run = saved["run"]
+        for name, part in stateful.items():
+            part.load_state_dict(saved[name])
+        qmp_collect.set_rng_state(saved["rng"])
+
+    def save():
+        parts = {name: part.state_dict() for name, part in stateful.items()}
+        qmp_collect.save_checkpoint(checkpoint, parts | {"run": run, "rng": qmp_collect.rng_state()})
+
+    def evaluate(step):
+        stats = qmp_collect.evaluate(
+            eval_envs, agent.mean_policy, backend="torch", device=device, seed=10_000 + args.seed + step
+        )
+        scalars = {}
+        for name, values in (("success", stats.successes), ("return", stats.returns)):
+            per_task = stats.per_task(values)
+            scalars |= {f"eval/{name}": per_task.mean()}
+            scalars |= {f"eval/{task}/{name}": value for task, value in zip(task_names, per_task, strict=True)}
+        logger.log(step, scalars)
+        if step:
+            logger.log_image(step, "qmp/mixture", heat_map(collector.stats(clear=True).mixture))
+        shown["eval"] = f"{scalars['eval/success']:.2f}"
+        tqdm.write(f"global_step={step}, success={shown['eval']}, return={scalars['eval/return']:.1f}")
+        run["next_eval"] = (step // args.eval_every + 1) * args.eval_every
+
+    global_step = start_step = collector.num_steps
+    start_time, shown = time.time(), {}
+    with (
+        qmp_collect.RunLogger(
+            run_dir,
+            vars(args),
+            resume_step=None if resume is None else global_step,
+            track=args.track,
+            wandb_project=args.wandb_project_name,
+            wandb_entity=args.wandb_entity,
+        ) as logger,
+        tqdm(total=args.total_timesteps, initial=global_step, unit="step", disable=None) as bar,
+        qmp_collect.StopSignal() as stop,
+    ):
+        if resume is None:
+            evaluate(global_step)
+        while not stop and (global_step < args.total_timesteps or run["updates_due"]):
+            # ALGO LOGIC: collect with the mixture
+            if not run["updates_due"]:
+                stats = collector.collect(n_step=round_steps)
+                times = {"act": stats.act_time, "env": stats.env_time, "store": stats.store_time}
+                run["scalars"] = stats.scalars(task_names) | {f"time/{name}": t for name, t in times.items()}
+                if buffer.sizes.min() >= args.min_buffer_size:
+                    run["updates_due"] = args.gradient_steps_per_round
+                global_step = collector.num_steps
+                bar.update(global_step - bar.n)
+
+            # ALGO LOGIC: training
+            update_start, losses = time.time(), None
+            while run["updates_due"] and not stop:
+                losses = agent.update(buffer.sample(args.batch_size))
+                run["updates_due"] -= 1
+            if run["updates_due"]:
+                break  # asked to stop in the middle; --resume makes the other gradient steps first
+
+            # Of a round's gradient steps the last one is logged: the only time that the host waits for the device.
+            if losses is not None:
+                for name, values in zip(agent.LOSSES, losses.tolist(), strict=True):
+                    run["scalars"][f"losses/{name}"] = sum(values) / num_tasks
+                    run["scalars"] |= {f"tasks/{t}/{name}": v for t, v in zip(task_names, values, strict=True)}
+            sps = (global_step - start_step) / (time.time() - start_time)
+            logger.log(global_step, run["scalars"] | {"time/update": time.time() - update_start, "time/sps": sps})
+            if "charts/success" in run["scalars"]:
+                shown["success"] = f"{run['scalars']['charts/success']:.2f}"
+            bar.set_postfix(shown, SPS=int(sps))
+
+            if global_step >= min(run["next_eval"], args.total_timesteps):
+                evaluate(global_step)
+            if global_step >= run["next_checkpoint"]:
+                run["next_checkpoint"] += args.checkpoint_every
+                save()
+        save()
+
+    if global_step < args.total_timesteps:
+        print(f"stopped at step {global_step}; continue with: python {__file__} --resume {run_dir}")
+    elif args.capture_video:
+        save_videos(args, agent, task_names, device, run_dir / "videos")
+    envs.close()
+    eval_envs.close()

@@ -1,0 +1,168 @@
+"""Sinks for other libraries' replay buffers: literal content, time-outs kept apart."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from qmp_collect.adapters import SB3Sink, TorchRLSink
+from qmp_collect.transitions import Transitions
+
+OBS, ACTION = gym.spaces.Box(-10, 10, (2,)), gym.spaces.Box(-1, 1, (1,))
+
+FOUR_ROWS = Transitions(
+    obs=np.array([[0.0, 0.5], [1.0, 1.5], [2.0, 2.5], [3.0, 3.5]]),
+    actions=np.array([[-1.0], [-0.5], [0.25], [1.0]], np.float32),
+    rewards=np.array([10.0, 11.0, 12.0, 13.0]),
+    next_obs=np.array([[5.0, 5.5], [6.0, 6.5], [7.0, 7.5], [8.0, 8.5]]),
+    terminations=np.array([False, True, False, True]),
+    truncations=np.array([False, False, True, True]),
+    task_ids=np.array([2, 2, 2, 2]),
+    behavior_ids=np.array([0, 1, 2, -1]),
+    env_ids=np.array([4, 5, 4, 5]),
+)
+
+
+def sb3_buffer(name="ReplayBuffer", action_space=ACTION, **options):
+    buffers = pytest.importorskip("stable_baselines3.common.buffers")
+    return getattr(buffers, name)(8, OBS, action_space, device="cpu", **options)
+
+
+def test_sb3_buffer_gets_the_rows_in_order():
+    buffer = sb3_buffer()
+    SB3Sink(buffer).add(FOUR_ROWS)
+    assert buffer.size() == 4
+    assert buffer.observations[:4, 0].tolist() == FOUR_ROWS.obs.tolist()
+    assert buffer.next_observations[:4, 0].tolist() == FOUR_ROWS.next_obs.tolist()
+    assert buffer.actions[:4, 0].tolist() == [[-1.0], [-0.5], [0.25], [1.0]]
+    assert buffer.rewards[:4, 0].tolist() == [10.0, 11.0, 12.0, 13.0]
+
+
+def test_sb3_samples_are_done_at_terminations_only():
+    buffer = sb3_buffer()
+    SB3Sink(buffer).add(FOUR_ROWS)
+    assert buffer.dones[:4, 0].tolist() == [0.0, 1.0, 1.0, 1.0]
+    assert buffer.timeouts[:4, 0].tolist() == [0.0, 0.0, 1.0, 0.0]
+    samples = buffer._get_samples(np.arange(4))
+    assert samples.dones.tolist() == [[0.0], [1.0], [0.0], [1.0]]
+
+
+def test_sb3_actions_are_stored_as_its_learners_expect_them():
+    space = gym.spaces.Box(np.array([0.0, -4.0], np.float32), np.array([2.0, 4.0], np.float32))
+    buffer = sb3_buffer(action_space=space)
+    executed = np.array([[0.0, -4.0], [1.0, 0.0], [1.5, 2.0], [2.0, 4.0]], np.float32)
+    SB3Sink(buffer).add(dataclasses.replace(FOUR_ROWS, actions=executed))
+    assert buffer.actions[:4, 0].tolist() == [[-1.0, -1.0], [0.0, 0.0], [0.5, 0.5], [1.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("space", "actions"),
+    [
+        (gym.spaces.Discrete(4), np.array([3, 0, 1, 2])),
+        (gym.spaces.MultiDiscrete([4, 2]), np.array([[3, 1], [0, 0], [1, 1], [2, 0]])),
+        (gym.spaces.Box(-np.inf, np.inf, (1,)), np.array([[30.0], [0.0], [1.0], [-2.0]])),
+    ],
+)
+def test_sb3_actions_without_bounds_are_stored_as_they_are(space, actions):
+    buffer = sb3_buffer(action_space=space)
+    SB3Sink(buffer).add(dataclasses.replace(FOUR_ROWS, actions=actions))
+    assert buffer.actions[:4, 0].tolist() == actions.reshape(4, -1).tolist()
+
+
+def test_sb3_learner_trains_on_collected_rows():
+    sb3 = pytest.importorskip("stable_baselines3")
+    learner = sb3.SAC("MlpPolicy", "Pendulum-v1", buffer_size=50, batch_size=8, device="cpu", seed=0)
+    learner.set_logger(sb3.common.logger.Logger(None, []))
+    sink = SB3Sink(learner.replay_buffer)
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        rows = dataclasses.replace(
+            FOUR_ROWS,
+            obs=rng.normal(size=(4, 3)),
+            next_obs=rng.normal(size=(4, 3)),
+            actions=rng.uniform(-2, 2, (4, 1)).astype(np.float32),
+        )
+        sink.add(rows)
+    assert learner.replay_buffer.size() == 20
+    assert learner.replay_buffer.actions[16:20, 0] == pytest.approx(rows.actions / 2)  # Pendulum's bounds are -2, 2
+    learner.train(gradient_steps=2, batch_size=8)
+    assert learner._n_updates == 2
+
+
+def test_sb3_buffers_that_would_mix_things_up_are_refused():
+    with pytest.raises(ValueError, match="got n_envs=2"):
+        SB3Sink(sb3_buffer(n_envs=2))
+    with pytest.raises(ValueError, match="handle_timeout_termination=True, got False"):
+        SB3Sink(sb3_buffer(handle_timeout_termination=False))
+
+
+def test_sb3_n_step_buffer_takes_one_stream_only():
+    rows = dataclasses.replace(FOUR_ROWS, env_ids=np.array([4, 4, 4, 4]))
+    sink = SB3Sink(sb3_buffer("NStepReplayBuffer", n_steps=3))
+    sink.add(rows)
+    sink.add(rows)
+    with pytest.raises(ValueError, match="got rows of 5 after rows of 4"):
+        sink.add(FOUR_ROWS)
+    SB3Sink(sb3_buffer("NStepReplayBuffer", n_steps=1)).add(FOUR_ROWS)
+
+
+def test_torchrl_layout():
+    pytest.importorskip("tensordict")
+    import torch
+
+    received = []
+
+    class Recorder:
+        extend = received.append
+
+    TorchRLSink(Recorder).add(FOUR_ROWS)
+    (batch,) = received
+    assert tuple(batch.batch_size) == (4,)
+    assert {key: (tuple(value.shape), value.dtype) for key, value in batch.items(True, True)} == {
+        "observation": ((4, 2), torch.float32),
+        "action": ((4, 1), torch.float32),
+        "task_id": ((4,), torch.int64),
+        "behavior_id": ((4,), torch.int64),
+        "env_id": ((4,), torch.int64),
+        ("next", "observation"): ((4, 2), torch.float32),
+        ("next", "reward"): ((4, 1), torch.float32),
+        ("next", "done"): ((4, 1), torch.bool),
+        ("next", "terminated"): ((4, 1), torch.bool),
+        ("next", "truncated"): ((4, 1), torch.bool),
+    }
+    assert batch["next", "done"].flatten().tolist() == [False, True, True, True]
+    assert batch["next", "terminated"].flatten().tolist() == [False, True, False, True]
+    assert batch["next", "truncated"].flatten().tolist() == [False, False, True, True]
+    assert batch["next", "observation"].tolist() == FOUR_ROWS.next_obs.tolist()
+    assert batch["behavior_id"].tolist() == [0, 1, 2, -1]
+
+
+def test_torchrl_buffer_samples_what_was_added():
+    data = pytest.importorskip("torchrl.data")
+    buffer = data.TensorDictReplayBuffer(storage=data.LazyTensorStorage(6), batch_size=64)
+    sink = TorchRLSink(buffer)
+    sink.add(FOUR_ROWS)
+    sink.add(dataclasses.replace(FOUR_ROWS, rewards=FOUR_ROWS.rewards + 10))
+    assert len(buffer) == 6
+    sample = buffer.sample()
+    seen = set(zip(sample["next", "reward"].flatten().tolist(), sample["observation"][:, 0].tolist(), strict=True))
+    assert seen == {(12.0, 2.0), (13.0, 3.0), (20.0, 0.0), (21.0, 1.0), (22.0, 2.0), (23.0, 3.0)}
+
+
+def test_torchrl_gets_copies_and_no_empty_batches():
+    pytest.importorskip("tensordict")
+    received = []
+
+    class Recorder:
+        extend = received.append
+
+    rows = dataclasses.replace(FOUR_ROWS, actions=FOUR_ROWS.actions.copy())
+    sink = TorchRLSink(Recorder)
+    sink.add(rows)
+    rows.actions[:] = 99
+    assert received[0]["action"].flatten().tolist() == [-1.0, -0.5, 0.25, 1.0]
+    sink.add(Transitions(**{key: value[:0] for key, value in dataclasses.asdict(FOUR_ROWS).items()}))
+    assert len(received) == 1

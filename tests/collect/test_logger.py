@@ -1,0 +1,233 @@
+"""RunLogger: literal rows on disk, nothing lost in a crash, resuming drops what is repeated."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qmp_collect.logger import RunLogger
+
+
+def read(run_dir):
+    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def without_time(rows):
+    return [{tag: value for tag, value in row.items() if tag != "wall_time"} for row in rows]
+
+
+def plain(run_dir, config=None, **options):
+    return RunLogger(run_dir, config or {}, tensorboard=False, **options)
+
+
+def test_rows_and_config_on_disk(tmp_path):
+    config = {
+        "env_id": "Maze10",
+        "seed": 1,
+        "folder": Path("a/b"),
+        "probs": np.eye(2),
+        "rate": np.float32(0.5),
+    }
+    with plain(tmp_path / "run", config) as logger:
+        logger.log(10, {"charts/return": 1, "losses/q": np.float32(0.5)})
+        logger.log(20, {})
+        rows = read(tmp_path / "run")  # on disk before close
+    assert without_time(rows) == [
+        {"global_step": 10, "charts/return": 1.0, "losses/q": 0.5},
+        {"global_step": 20},
+    ]
+    assert rows[0]["wall_time"] <= rows[1]["wall_time"]
+    assert json.loads((tmp_path / "run" / "config.json").read_text()) == {
+        "env_id": "Maze10",
+        "seed": 1,
+        "folder": "a/b",
+        "probs": [[1.0, 0.0], [0.0, 1.0]],
+        "rate": 0.5,
+    }
+    assert sorted(entry.name for entry in (tmp_path / "run").iterdir()) == ["config.json", "metrics.jsonl"]
+
+
+def test_values_that_are_not_finite_survive(tmp_path):
+    with plain(tmp_path) as logger:
+        logger.log(1, {"a": math.nan, "b": math.inf, "c": -math.inf})
+    (row,) = read(tmp_path)
+    assert math.isnan(row["a"])
+    assert (row["b"], row["c"]) == (math.inf, -math.inf)
+
+
+@pytest.mark.parametrize("tag", ["global_step", "wall_time"])
+def test_tags_of_the_logger_itself_are_refused(tag, tmp_path):
+    with plain(tmp_path) as logger, pytest.raises(ValueError, match=f"tag '{tag}'"):
+        logger.log(1, {tag: 3})
+    assert read(tmp_path) == []
+
+
+def test_a_config_that_json_cannot_hold_is_refused(tmp_path):
+    with pytest.raises(TypeError, match=r"config: .* got set"):
+        plain(tmp_path, {"bad": {1}})
+
+
+def test_an_earlier_run_is_not_written_over(tmp_path):
+    plain(tmp_path).close()
+    with pytest.raises(FileExistsError, match="pass resume_step"):
+        plain(tmp_path)
+
+
+def test_resuming_drops_later_rows_and_goes_on(tmp_path):
+    with plain(tmp_path, {"steps": 40}) as logger:
+        for step in (10, 20, 20, 30):
+            logger.log(step, {"value": step})
+    with plain(tmp_path, {"steps": 60}, resume_step=20) as logger:
+        assert without_time(read(tmp_path)) == [{"global_step": s, "value": s} for s in (10, 20, 20)]
+        logger.log(30, {"value": 31})
+    assert without_time(read(tmp_path)) == [
+        {"global_step": 10, "value": 10.0},
+        {"global_step": 20, "value": 20.0},
+        {"global_step": 20, "value": 20.0},
+        {"global_step": 30, "value": 31.0},
+    ]
+    assert json.loads((tmp_path / "config.json").read_text()) == {"steps": 60}
+
+
+def test_resuming_drops_a_row_that_was_cut_off(tmp_path):
+    with plain(tmp_path) as logger:
+        logger.log(1, {"value": 1})
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"global_step": 2, "val')
+    with plain(tmp_path, resume_step=5) as logger:
+        logger.log(6, {"value": 6})
+    assert without_time(read(tmp_path)) == [
+        {"global_step": 1, "value": 1.0},
+        {"global_step": 6, "value": 6.0},
+    ]
+
+
+def test_resuming_in_an_empty_folder_starts_a_file(tmp_path):
+    with plain(tmp_path, resume_step=0) as logger:
+        logger.log(1, {})
+    assert without_time(read(tmp_path)) == [{"global_step": 1}]
+
+
+def test_a_killed_process_loses_nothing(tmp_path):
+    program = (
+        "import os, signal, sys\n"
+        "from qmp_collect.logger import RunLogger\n"
+        "logger = RunLogger(sys.argv[1], {}, tensorboard=False)\n"
+        "for step in range(5): logger.log(step, {'value': step})\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    child = subprocess.run([sys.executable, "-c", program, tmp_path], check=False)
+    assert child.returncode == -signal.SIGKILL
+    assert [row["value"] for row in read(tmp_path)] == [0, 1, 2, 3, 4]
+
+
+def test_tensorboard_has_the_scalars_the_image_and_forgets_what_resuming_drops(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    with RunLogger(tmp_path, {"seed": 1}) as logger:
+        for step in (10, 20, 30):
+            logger.log(step, {"charts/value": step})
+        logger.log_image(10, "maze", np.zeros((4, 6, 3), np.uint8))
+    with RunLogger(tmp_path, {"seed": 1}, resume_step=20) as logger:
+        logger.log(40, {"charts/value": 41})
+    events = accumulator.EventAccumulator(str(tmp_path)).Reload()
+    seen = [(event.step, event.value) for event in events.Scalars("charts/value")]
+    assert seen == [(10, 10.0), (20, 20.0), (40, 41.0)]
+    (image,) = events.Images("maze")
+    assert (image.step, image.height, image.width) == (10, 4, 6)
+    assert "config/text_summary" in events.Tags()["tensors"]
+
+
+@pytest.mark.parametrize("image", [np.zeros((4, 6), np.uint8), np.zeros((4, 6, 3))])
+def test_images_of_another_kind_are_refused(image, tmp_path):
+    with (
+        plain(tmp_path) as logger,
+        pytest.raises(ValueError, match=r"maze: expected a \(height, width, channels\)"),
+    ):
+        logger.log_image(1, "maze", image)
+
+
+class RecordingWandb(types.ModuleType):
+    """Stands for the wandb module: notes what it is asked for."""
+
+    def __init__(self):
+        super().__init__("wandb")
+        self.calls = []
+
+    def init(self, **options):
+        self.calls.append(("init", options))
+        return self
+
+    def define_metric(self, name, step_metric):
+        self.calls.append(("define_metric", name, step_metric))
+
+    def log(self, values):
+        self.calls.append(("log", values))
+
+    def Image(self, array):  # noqa: N802 (their name)
+        return ("image", array.shape)
+
+    def finish(self):
+        self.calls.append(("finish",))
+
+
+def test_tracking_sends_the_same_scalars_and_keeps_the_local_files(tmp_path, monkeypatch):
+    wandb = RecordingWandb()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    options = {"track": True, "wandb_project": "qmp", "wandb_entity": "me", "run_name": "Maze10/sac:1"}
+    with plain(tmp_path, {"seed": 1}, **options) as logger:
+        logger.log(5, {"value": 2})
+        logger.log_image(5, "maze", np.zeros((4, 6, 3), np.uint8))
+    (name, started), *rest = wandb.calls
+    assert name == "init"
+    assert started == {
+        "project": "qmp",
+        "entity": "me",
+        "name": "Maze10/sac:1",
+        "config": {"seed": 1},
+        "dir": str(tmp_path),
+        "id": "Maze10-sac-1",
+        "resume": "allow",
+    }
+    assert rest == [
+        ("define_metric", "*", "global_step"),
+        ("log", {"global_step": 5, "value": 2.0}),
+        ("log", {"global_step": 5, "maze": ("image", (4, 6, 3))}),
+        ("finish",),
+    ]
+    assert without_time(read(tmp_path)) == [{"global_step": 5, "value": 2.0}]
+
+
+def test_wandb_is_not_imported_without_track(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # importing it would raise ImportError
+    with plain(tmp_path / "a") as logger:
+        logger.log(1, {"value": 1})
+    with pytest.raises(ImportError):
+        plain(tmp_path / "b", track=True)
+
+
+def test_wandb_works_offline(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    with plain(tmp_path, {"seed": 1}, track=True, wandb_project="qmp") as logger:
+        logger.log(5, {"value": 2})
+        logger.log_image(5, "maze", np.zeros((4, 6, 3), np.uint8))
+    with plain(tmp_path, {"seed": 1}, track=True, wandb_project="qmp", resume_step=2) as logger:
+        logger.log(5, {"value": 3})
+    assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+    assert without_time(read(tmp_path)) == [{"global_step": 5, "value": 3.0}]
+
+
+def test_closing_twice_is_fine(tmp_path):
+    logger = plain(tmp_path)
+    logger.close()
+    logger.close()

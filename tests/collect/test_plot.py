@@ -1,0 +1,183 @@
+"""The plot command on synthetic runs: literal means, spreads, matrices; figures that hold the right lines."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("tyro")
+
+from qmp_collect.plot import (
+    Args,
+    Group,
+    align,
+    group_runs,
+    load_run,
+    main,
+    mixture_over_training,
+    plot_curves,
+    plot_mixture,
+)
+
+
+def write_run(folder, rows, *, env_id="Maze10-v0", exp_name="sac", switch="q", seed=0):
+    path = folder / f"{env_id}__{exp_name}__{switch}__{seed}"
+    path.mkdir()
+    config = {"env_id": env_id, "exp_name": exp_name, "switch": switch, "seed": seed, "gamma": 0.99}
+    (path / "config.json").write_text(json.dumps(config))
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def curve(*values, every=10):
+    return [{"global_step": every * (n + 1), "eval/success": v, "wall_time": 1.0} for n, v in enumerate(values)]
+
+
+def test_series_has_the_rows_with_the_tag_in_order_of_steps(tmp_path):
+    rows = [{"global_step": 5, "loss": 9.0}, *curve(0.1, 0.2), {"global_step": 20, "eval/success": 0.25}]
+    steps, values = load_run(write_run(tmp_path, rows)).series("eval/success")
+    assert steps.tolist() == [10, 20]
+    assert values.tolist() == [0.1, 0.25]
+
+
+def test_a_tag_that_was_not_logged_lists_those_that_were(tmp_path):
+    run = load_run(write_run(tmp_path, curve(0.1)))
+    with pytest.raises(ValueError, match=r"no values of 'eval/return'; it logged \['eval/success'\]"):
+        run.series("eval/return")
+
+
+def test_a_run_still_being_written_can_be_read(tmp_path, capsys):
+    path = write_run(tmp_path, curve(0.1))
+    with open(path / "metrics.jsonl", "a") as file:
+        file.write('{"global_st')
+    assert load_run(path).rows == curve(0.1)
+    assert "cut off" in capsys.readouterr().err
+
+
+def test_runs_are_grouped_by_environment_script_and_switch(tmp_path):
+    keys = [("q", 0), ("own", 0), ("q", 1)]
+    runs = [load_run(write_run(tmp_path, curve(0.1), switch=switch, seed=seed)) for switch, seed in keys]
+    groups = group_runs(runs)
+    assert groups == {
+        Group("Maze10-v0", "sac", "q"): [runs[0], runs[2]],
+        Group("Maze10-v0", "sac", "own"): [runs[1]],
+    }
+    with pytest.raises(ValueError, match="are both seed 1"):
+        group_runs([*runs, runs[2]])
+
+
+def test_align_interpolates_within_the_common_range():
+    first = np.array([10.0, 20.0, 30.0]), np.array([0.0, 1.0, 3.0])
+    second = np.array([5.0, 15.0, 25.0]), np.array([0.0, 10.0, 20.0])
+    steps, values = align([first, second])
+    assert steps.tolist() == [10, 15, 20, 25]
+    assert values.tolist() == [[0.0, 0.5, 1.0, 2.0], [5.0, 10.0, 15.0, 20.0]]
+    with pytest.raises(ValueError, match="starts at 30, one ends at 20"):
+        align([(np.array([30.0]), np.zeros(1)), (np.array([20.0]), np.zeros(1))])
+
+
+@pytest.mark.parametrize(
+    ("spread", "low", "high"), [("range", [0.0, 0.2], [0.4, 0.8]), ("std", [-0.0, 0.2], [0.4, 0.8])]
+)
+def test_curves_hold_mean_and_spread(spread, low, high, tmp_path):
+    values = [(0.0, 0.2), (0.2, 0.5), (0.4, 0.8)]  # three evenly spaced seeds: deviation equals their distance
+    runs = [load_run(write_run(tmp_path, curve(*v), seed=seed)) for seed, v in enumerate(values)]
+    figure = plot_curves(group_runs(runs), {("sac", "q"): "QMP"}, "eval/success", spread)
+    (axes,) = figure.axes
+    (line,) = axes.lines
+    assert line.get_label() == "QMP (3 seeds)"
+    assert line.get_xdata().tolist() == [10, 20]
+    assert line.get_ydata() == pytest.approx([0.2, 0.5])
+    corners = axes.collections[0].get_paths()[0].vertices
+    for step, bottom, top in zip((10, 20), low, high, strict=True):
+        heights = corners[corners[:, 0] == step, 1]
+        assert (heights.min(), heights.max()) == pytest.approx((bottom, top))
+
+
+def test_one_panel_per_environment_and_own_dashed(tmp_path):
+    for env_id in ("Maze10-v0", "Reacher5-v0"):
+        for switch in ("own", "q"):
+            write_run(tmp_path, curve(0.1, 0.2), env_id=env_id, switch=switch)
+    groups = group_runs([load_run(path) for path in sorted(tmp_path.iterdir())])
+    figure = plot_curves(groups, {("sac", "own"): "No sharing", ("sac", "q"): "QMP"}, "eval/success", "range")
+    assert [axes.get_title() for axes in figure.axes] == ["Maze10-v0", "Reacher5-v0"]
+    for axes in figure.axes:
+        assert [(line.get_label(), line.get_linestyle()) for line in axes.lines] == [
+            ("No sharing (1 seed)", "--"),
+            ("QMP (1 seed)", "-"),
+        ]
+        assert len(axes.collections) == 0  # one seed has no spread
+
+
+def test_a_short_run_ends_the_mean_and_is_told(tmp_path, capsys):
+    runs = [load_run(write_run(tmp_path, curve(*[0.5] * n), seed=n)) for n in (2, 4)]
+    figure = plot_curves(group_runs(runs), {("sac", "q"): "QMP"}, "eval/success", "range")
+    assert figure.axes[0].lines[0].get_xdata().tolist() == [10, 20]
+    assert "end of its shortest run, step 20" in capsys.readouterr().err
+
+
+def mixture_rows(*matrices, every=10):
+    return [
+        {"global_step": every * (n + 1)}
+        | {f"qmp/mixture/{i}/{j}": share for i, row in enumerate(matrix) for j, share in enumerate(row)}
+        for n, matrix in enumerate(matrices)
+    ]
+
+
+A, B, C = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], [[0.5, 0.5, 0.0], [0.0, 0.5, 0.5]], [[0.0, 0.0, 1.0], [0.25, 0.5, 0.25]]
+
+
+def test_mixture_is_averaged_within_windows(tmp_path):
+    run = load_run(write_run(tmp_path, mixture_rows(A, B, C, C)))
+    mixture = mixture_over_training(run, np.array([0.0, 20.0, 40.0, 60.0]))
+    assert mixture.shape == (3, 2, 3)
+    assert mixture[0].tolist() == [[0.75, 0.25, 0.0], [0.0, 0.75, 0.25]]  # the row at the border, 20, is in
+    assert mixture[1].tolist() == C
+    assert np.isnan(mixture[2]).all()
+
+
+def test_mixture_skips_values_that_are_not_finite(tmp_path):
+    run = load_run(write_run(tmp_path, mixture_rows([[np.nan, np.nan, np.nan], A[1]], C)))
+    assert mixture_over_training(run, np.array([0.0, 20.0])).tolist() == [[C[0], [0.125, 0.75, 0.125]]]
+    with pytest.raises(ValueError, match="logged no qmp/mixture"):
+        mixture_over_training(load_run(write_run(tmp_path, curve(0.1), seed=1)), np.array([0.0, 20.0]))
+
+
+def test_mixture_figure_has_one_matrix_per_window_averaged_over_seeds(tmp_path):
+    runs = [
+        load_run(write_run(tmp_path, mixture_rows(A, C), seed=0)),
+        load_run(write_run(tmp_path, mixture_rows(B), seed=1)),  # stopped early: counts in the first window only
+    ]
+    figure = plot_mixture(group_runs(runs), {("sac", "q"): "QMP"}, 2)
+    first, second = (axes.images[0].get_array() for axes in figure.axes[:2])
+    assert first.tolist() == [[0.75, 0.25, 0.0], [0.0, 0.75, 0.25]]
+    assert second.tolist() == C
+    assert [axes.get_title() for axes in figure.axes[:2]] == ["steps 0.0 to 10.0", "steps 10.0 to 20.0"]
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["--mixture", "--windows", "2"], ["--metric", "qmp/mixture/0/1", "--labels", "L"]]
+)
+def test_the_command_writes_a_figure(options, tmp_path):
+    rows = [row | extra for row, extra in zip(mixture_rows(A, B), curve(0.1, 0.9), strict=True)]
+    paths = [write_run(tmp_path, rows, seed=seed) for seed in range(2)]
+    out = tmp_path / "figures" / "figure.png"
+    command = [sys.executable, "-m", "qmp_collect.plot", *paths, "--out", out, *options]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == str(out)
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_refused_arguments(tmp_path):
+    path = write_run(tmp_path, curve(0.1))
+    with pytest.raises(ValueError, match="at least one run directory"):
+        main(Args((), tmp_path / "figure.png"))
+    with pytest.raises(ValueError, match="expected 1 labels"):
+        main(Args((path,), tmp_path / "figure.png", labels=("a", "b")))
+    with pytest.raises(FileNotFoundError):
+        main(Args((tmp_path / "absent",), tmp_path / "figure.png"))
