@@ -172,10 +172,12 @@ class TaskReplayBuffer:
 
     def state_dict(self) -> dict[str, Any]:
         """Stored rows (a copy on the CPU), ring positions and generator: all it takes to continue exactly."""
-        sizes = self.sizes.tolist()
+        rows = torch.empty((len(self), self._columns[-1]))
         per_task = self._rows.view(self.num_tasks, self.capacity, -1)
+        for target, stored in zip(rows.split(self.sizes.tolist()), per_task, strict=True):
+            target.copy_(stored[: len(target)])
         return {
-            "rows": torch.cat([rows[:size] for rows, size in zip(per_task, sizes, strict=True)]).cpu(),
+            "rows": rows,
             "added": self._added.copy(),
             "capacity": self.capacity,
             "generator": self._generator.get_state(),
@@ -196,8 +198,8 @@ class TaskReplayBuffer:
         self._added = added.copy()
         sizes = self.sizes
         per_task = self._rows.view(self.num_tasks, self.capacity, -1)
-        for target, part in zip(per_task, rows.split(sizes.tolist()), strict=True):
-            target[: len(part)].copy_(part)
+        for target, stored in zip(per_task, rows.split(sizes.tolist()), strict=True):
+            target[: len(stored)].copy_(stored)
         self._layout.copy_(torch.from_numpy(self._describe_layout(sizes)))
         if state["device_type"] == self.device.type:
             self._generator.set_state(state["generator"])

@@ -290,6 +290,20 @@ def test_a_bare_sequential_is_ambiguous(name):
         assert word in str(error.value)
 
 
+def test_a_mistake_in_numpy_is_not_answered_with_tensors():
+    """Where nobody said which arrays to use, NumPy is tried first; what the library refuses is no reason to try torch."""
+    pytest.importorskip("torch")
+    given = []
+
+    def mistaken(obs):
+        given.append(type(obs))
+        return [0.0]
+
+    with pytest.raises(TypeError, match=r"policies\[0\]"):
+        use(policies=[mistaken] * 2)
+    assert set(given) == {np.ndarray}
+
+
 def stepping():
     collector = QMPCollector(endless(3), **LISTS, task_ids=TASKS)
     obs, _ = collector.reset(seed=0)

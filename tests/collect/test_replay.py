@@ -85,6 +85,16 @@ def test_more_rows_than_capacity_in_one_call_keep_the_newest():
     assert set(buffer.sample(100).rewards[0].tolist()) == {40.0, 70.0}
 
 
+def test_one_call_writes_no_row_twice():
+    # A device scatters rows in any order: which of two writes to a row would stay is left to chance.
+    buffer = TaskReplayBuffer(2, 2, OBS, ACTION, seed=0)
+    buffer.add(rows([0]))
+    target, taken, added = buffer._place(np.array([0, 1, 0, 0, 0]))
+    assert dict(zip(target.tolist(), taken.tolist(), strict=True)) == {0: 4, 1: 3, 2: 1}
+    assert len(target) == 3
+    assert added.tolist() == [5, 1]
+
+
 def test_shapes_and_dtypes_of_batches():
     buffer = TaskReplayBuffer(4, 3, gym.spaces.Box(0, 255, (4, 3, 2), np.uint8), gym.spaces.MultiDiscrete([3, 5]))
     transitions = dataclasses.replace(

@@ -1,4 +1,4 @@
-"""The physics seam against plain ``mj_step``, with what other task sets need: substeps, sensors, mocap, models."""
+"""The physics seam against plain ``mj_step``: substeps, sensors, mocap bodies, several models, threads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def arm(length: float = 0.5, extra: str = "") -> mujoco.MjModel:
     {extra}
   </worldbody>
   <actuator><motor joint="elbow" gear="5"/></actuator>
-  <sensor><framepos objtype="site" objname="tip"/><framepos objtype="body" objname="target"/></sensor>
+  <sensor><framepos objtype="site" objname="tip"/><framepos objtype="xbody" objname="target"/></sensor>
 </mujoco>""")
 
 

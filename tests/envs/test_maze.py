@@ -244,8 +244,8 @@ def test_balls_stay_inside_the_maze_and_the_spaces(env_id: str, seed: int, hold:
             actions = rng.uniform(-1, 1, (20, 2)).astype(np.float32)
         assert envs.observation_space.contains(observations)
         observations, rewards, terminations, _, _ = envs.step(actions)
-        # In units of cells the ball's centre is at its joint position + 0.2. Its radius is 0.1, and soft contacts
-        # let it sink into a wall a little.
+        # In units of cells the ball's centre is at its joint position + 0.2. Its radius is 0.1, and soft
+        # contacts let it sink into a wall a little.
         centres = observations[:, :2] + 0.2
         cells = np.rint(centres).astype(int)
         assert not walls[tuple(cells.T)].any()

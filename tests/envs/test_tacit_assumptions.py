@@ -1,4 +1,4 @@
-"""What the environments silently assume of Gymnasium and of MuJoCo: an upgrade that changes it fails here first."""
+"""What the environments assume of Gymnasium and of MuJoCo: an upgrade that changes it fails here first."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ SLIDER = mujoco.MjModel.from_xml_string("""
     <body name="target" mocap="true" pos="1 2 3"/>
   </worldbody>
   <actuator><motor joint="x" ctrllimited="true" ctrlrange="-1 1"/><motor joint="z"/></actuator>
-  <sensor><jointpos joint="x"/><framepos objtype="body" objname="target"/></sensor>
+  <sensor><jointpos joint="x"/><framepos objtype="xbody" objname="target"/></sensor>
 </mujoco>""")
 
 
