@@ -21,13 +21,14 @@ from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
-import qmp_collect
 import qmp_envs
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 import tyro
 from tqdm import tqdm
+
+import qmp_collect
 
 
 @dataclass
@@ -120,27 +121,26 @@ class Args:
     """rounds in which only own policies act"""
 
 
-MAZE = dict(min_buffer_size=3_000, env_steps_per_round=600, gradient_steps_per_round=100, batch_size=256)
-METAWORLD = dict(env_steps_per_round=500, gradient_steps_per_round=50)
 # fmt: off
+MAZE = {"min_buffer_size": 3_000, "env_steps_per_round": 600, "gradient_steps_per_round": 100, "batch_size": 256}
+METAWORLD = {"env_steps_per_round": 500, "gradient_steps_per_round": 50, "learning_rate": 1.5e-3}
 PRESETS: dict[str, dict[str, Any]] = {  # the paper's table 4; its code where the table is silent or cannot be meant
-    "Maze3": dict(**MAZE, total_timesteps=3_600_000),
-    "Maze5": dict(**MAZE, total_timesteps=6_000_000),
-    "Maze10": dict(**MAZE, total_timesteps=12_000_000),
-    "MazeMT10": dict(**MAZE, total_timesteps=12_000_000),
-    "Maze20": dict(**MAZE, total_timesteps=24_000_000),
-    "Reacher5": dict(total_timesteps=2_000_000, min_buffer_size=10_000, env_steps_per_round=200,
-                     gradient_steps_per_round=200, batch_size=32),
-    "Walker4": dict(total_timesteps=8_000_000, min_buffer_size=2_500, env_steps_per_round=1_000,
-                    gradient_steps_per_round=1_500, batch_size=256),
-    "Kitchen10": dict(total_timesteps=5_000_000, min_buffer_size=200, env_steps_per_round=200,
-                      gradient_steps_per_round=50, batch_size=1_280, eval_episodes=5),
-    "MetaWorldCDS": dict(**METAWORLD, total_timesteps=10_000_000, min_buffer_size=10_000, batch_size=256,
-                         learning_rate=1.5e-3),
-    "MetaWorldMT10": dict(**METAWORLD, total_timesteps=40_000_000, min_buffer_size=500, batch_size=2_560,
-                          learning_rate=1.5e-3, own_probability=0.7),
-    "MetaWorldMT50": dict(**METAWORLD, total_timesteps=30_000_000, min_buffer_size=1_500, batch_size=1_280,
-                          hidden_dim=400, eval_episodes=5),
+    "Maze3": {**MAZE, "total_timesteps": 3_600_000},
+    "Maze5": {**MAZE, "total_timesteps": 6_000_000},
+    "Maze10": {**MAZE, "total_timesteps": 12_000_000},
+    "MazeMT10": {**MAZE, "total_timesteps": 12_000_000},
+    "Maze20": {**MAZE, "total_timesteps": 24_000_000},
+    "Reacher5": {"total_timesteps": 2_000_000, "min_buffer_size": 10_000, "env_steps_per_round": 200,
+                 "gradient_steps_per_round": 200, "batch_size": 32},
+    "Walker4": {"total_timesteps": 8_000_000, "min_buffer_size": 2_500, "env_steps_per_round": 1_000,
+                "gradient_steps_per_round": 1_500, "batch_size": 256},
+    "Kitchen10": {"total_timesteps": 5_000_000, "min_buffer_size": 200, "env_steps_per_round": 200,
+                  "gradient_steps_per_round": 50, "batch_size": 1_280, "eval_episodes": 5},
+    "MetaWorldCDS": {**METAWORLD, "total_timesteps": 10_000_000, "min_buffer_size": 10_000, "batch_size": 256},
+    "MetaWorldMT10": {**METAWORLD, "total_timesteps": 40_000_000, "min_buffer_size": 500, "batch_size": 2_560,
+                      "own_probability": 0.7},
+    "MetaWorldMT50": {**METAWORLD, "total_timesteps": 30_000_000, "min_buffer_size": 1_500, "batch_size": 1_280,
+                      "learning_rate": 3e-4, "hidden_dim": 400, "eval_episodes": 5},
 }
 # fmt: on
 
@@ -184,7 +184,7 @@ class StackedLinear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
 
-class SoftQNetworks(nn.Module):
+class SoftQNetwork(nn.Module):
     """Twin critics of all tasks: first the T first critics, then the T second ones."""
 
     def __init__(self, num_tasks, obs_dim, action_dim, hidden_dim):
@@ -204,7 +204,7 @@ class SoftQNetworks(nn.Module):
 LOG_STD_MIN, LOG_STD_MAX = -20, 2
 
 
-class Actors(nn.Module):
+class Actor(nn.Module):
     """Policies of all tasks: Gaussians squashed by one tanh."""
 
     def __init__(self, num_tasks, obs_dim, action_dim, hidden_dim):
@@ -239,14 +239,14 @@ class Agent:
     def __init__(self, args, num_tasks, obs_dim, action_dim, device):
         self.args, self.num_tasks = args, num_tasks
         dims = (num_tasks, obs_dim, action_dim, args.hidden_dim)
-        self.actor = Actors(*dims).to(device)
-        self.qf = SoftQNetworks(*dims).to(device)
-        self.qf_target = SoftQNetworks(*dims).to(device).requires_grad_(False)
+        self.actor = Actor(*dims).to(device)
+        self.qf = SoftQNetwork(*dims).to(device)
+        self.qf_target = SoftQNetwork(*dims).to(device).requires_grad_(False)
         self.qf_target.load_state_dict(self.qf.state_dict())
         self.log_alpha = torch.zeros(num_tasks, 1, device=device, requires_grad=True)
         self.target_entropy = -action_dim * args.target_entropy_scale
         # Adam treats each number by itself, so one optimizer of stacked networks is one optimizer per network.
-        adam = dict(lr=args.learning_rate, fused=True, capturable=args.cudagraphs)
+        adam = {"lr": args.learning_rate, "fused": True, "capturable": args.cudagraphs}
         self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), **adam)
         self.q_optimizer = torch.optim.Adam(self.qf.parameters(), **adam)
         self.a_optimizer = torch.optim.Adam([self.log_alpha], **adam)
@@ -312,20 +312,6 @@ class Agent:
         """The mean action of each row's own policy, for evaluation: (N, O) -> (N, A)."""
         return self.by_row(torch.tanh(self.actor(self.by_task(obs))[0]))
 
-    def make_switch(self, task_set):
-        score = "sample" if self.args.switch_samples > 1 else self.args.switch_score
-        alpha = (lambda: self.log_alpha.detach().exp().flatten().cpu()) if self.args.entropy_term else 0.0
-        scoring = dict(score=score, samples=self.args.switch_samples, entropy_weight=alpha)
-        if self.args.switch == "domain" and task_set.domain_matrix is None:
-            raise SystemExit(f"--switch domain: there is no hand-made mixture for {self.args.env_id}")
-        return {
-            "qmp": lambda: qmp_collect.QSwitch(**scoring),
-            "own": lambda: qmp_collect.OwnPolicy(),
-            "uniform": lambda: qmp_collect.UniformSwitch(),
-            "domain": lambda: qmp_collect.FixedSwitch(task_set.domain_matrix),
-            "softmax": lambda: qmp_collect.SoftmaxQSwitch(self.args.switch_temperature, **scoring),
-        }[self.args.switch]()
-
     def state_dict(self):
         return {name: getattr(self, name).state_dict() for name in self.PARTS} | {"log_alpha": self.log_alpha}
 
@@ -335,30 +321,39 @@ class Agent:
         self.log_alpha.data.copy_(state["log_alpha"])
 
 
-def heat_map(mixture):
-    """(T, K) probabilities as an image, white for 0 and dark blue for 1."""
-    image = 255 - np.nan_to_num(mixture)[..., None] * np.array([247, 207, 148])
-    return image.astype(np.uint8).repeat(24, 0).repeat(24, 1)
+def make_switch(args, agent, task_set):
+    if args.switch == "domain" and task_set.domain_matrix is None:
+        raise SystemExit(f"--switch domain: there is no hand-made mixture for {args.env_id}")
+    scoring = {
+        "score": "sample" if args.switch_samples > 1 else args.switch_score,
+        "samples": args.switch_samples,
+        "entropy_weight": (lambda: agent.log_alpha.detach().exp().flatten()) if args.entropy_term else 0.0,
+    }
+    switches = {
+        "qmp": lambda: qmp_collect.QSwitch(**scoring),
+        "own": lambda: qmp_collect.OwnPolicy(),
+        "uniform": lambda: qmp_collect.UniformSwitch(),
+        "domain": lambda: qmp_collect.FixedSwitch(task_set.domain_matrix),
+        "softmax": lambda: qmp_collect.SoftmaxQSwitch(args.switch_temperature, **scoring),
+    }
+    return switches[args.switch]()
 
 
-def save_videos(args, agent, task_names, device, folder):
+def save_video(args, agent, task, num_tasks, path):
     from PIL import Image
 
-    folder.mkdir(exist_ok=True)
-    for task, name in enumerate(task_names):
-        env = gym.make(args.env_id, task=task, render_mode="rgb_array")
-        (obs, _), done = env.reset(seed=args.seed), False
-        frames = [env.render()]
-        while not done:
-            rows = torch.tensor(obs, dtype=torch.float32, device=device).expand(len(task_names), -1)
-            with torch.no_grad():
-                action = agent.mean_policy(rows, None)[task].cpu().numpy()
-            obs, _, terminated, truncated, _ = env.step(action)
-            frames.append(env.render())
-            done = terminated or truncated
-        env.close()
-        first, *rest = [Image.fromarray(frame) for frame in frames]
-        first.save(folder / f"{name}.gif", save_all=True, append_images=rest, duration=40, loop=0)
+    env = gym.make(args.env_id, task=task, render_mode="rgb_array")
+    (obs, _), done, frames = env.reset(seed=args.seed), False, []
+    while not done:
+        rows = torch.tensor(obs, dtype=torch.float32, device=agent.log_alpha.device).expand(num_tasks, -1)
+        with torch.no_grad():
+            action = agent.mean_policy(rows, torch.arange(num_tasks))[task].cpu().numpy()
+        obs, _, terminated, truncated, _ = env.step(action)
+        frames.append(Image.fromarray(env.render()))
+        done = terminated or truncated
+    env.close()
+    path.parent.mkdir(exist_ok=True)
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=40, loop=0)
 
 
 if __name__ == "__main__":
@@ -379,12 +374,11 @@ if __name__ == "__main__":
     device = torch.device("cuda" if torch.cuda.is_available() and args.cuda else "cpu")
     if args.torch_threads:
         torch.set_num_threads(args.torch_threads)
-    if args.matmul_precision == "auto":
-        # "medium" has oneDNN multiply, at up to twice the speed. Only processors with AMX then round to bfloat16.
-        exact = torch.backends.cpu.get_cpu_capability() == "AVX512" and not torch.cpu._is_amx_tile_supported()
-        torch.set_float32_matmul_precision("medium" if device.type == "cpu" and exact else "highest")
-    else:
-        torch.set_float32_matmul_precision(args.matmul_precision)
+    precision = args.matmul_precision
+    if precision == "auto":  # "medium" has oneDNN multiply, twice as fast; only with AMX does it round to bfloat16
+        avx512 = torch.backends.cpu.get_cpu_capability() == "AVX512" and not torch.cpu._is_amx_tile_supported()
+        precision = "medium" if device.type == "cpu" and avx512 else "highest"
+    torch.set_float32_matmul_precision(precision)
 
     # env setup
     task_set = qmp_envs.TASK_SETS[args.env_id]
@@ -393,7 +387,7 @@ if __name__ == "__main__":
     envs = gym.make_vec(args.env_id, num_envs=num_tasks * args.envs_per_task, autoreset_mode=same_step)
     eval_envs = gym.make_vec(args.env_id, num_envs=num_tasks * args.eval_episodes, autoreset_mode=same_step)
     obs_space, action_space = envs.single_observation_space, envs.single_action_space
-    assert isinstance(action_space, gym.spaces.Box) and (abs(action_space.high) == 1).all(), "actions must fill [-1, 1]"
+    assert action_space == gym.spaces.Box(-1.0, 1.0, action_space.shape), "only actions in [-1, 1] are supported"
 
     # ALGO LOGIC: initialize agent, replay buffer and collector here
     agent = Agent(args, num_tasks, obs_space.shape[0], action_space.shape[0], device)
@@ -421,7 +415,7 @@ if __name__ == "__main__":
         agent.q_functions,
         own_policy=agent.own_policy,
         buffer=buffer,
-        switch=agent.make_switch(task_set),
+        switch=make_switch(args, agent, task_set),
         horizon=args.horizon,
         own_probability=own_probability,
         warmup_steps=args.warmup_rounds * round_steps,
@@ -456,22 +450,18 @@ if __name__ == "__main__":
             scalars |= {f"eval/{task}/{name}": value for task, value in zip(task_names, per_task, strict=True)}
         logger.log(step, scalars)
         if step:
-            logger.log_image(step, "qmp/mixture", heat_map(collector.stats(clear=True).mixture))
+            mixture = np.nan_to_num(collector.stats(clear=True).mixture)[..., None]  # since the last evaluation
+            image = 255 - mixture * np.array([247, 207, 148])  # white for 0, dark blue for 1
+            logger.log_image(step, "qmp/mixture", image.astype(np.uint8).repeat(24, 0).repeat(24, 1))
         shown["eval"] = f"{scalars['eval/success']:.2f}"
         tqdm.write(f"global_step={step}, success={shown['eval']}, return={scalars['eval/return']:.1f}")
         run["next_eval"] = (step // args.eval_every + 1) * args.eval_every
 
+    wandb = {"track": args.track, "wandb_project": args.wandb_project_name, "wandb_entity": args.wandb_entity}
     global_step = start_step = collector.num_steps
     start_time, shown = time.time(), {}
     with (
-        qmp_collect.RunLogger(
-            run_dir,
-            vars(args),
-            resume_step=None if resume is None else global_step,
-            track=args.track,
-            wandb_project=args.wandb_project_name,
-            wandb_entity=args.wandb_entity,
-        ) as logger,
+        qmp_collect.RunLogger(run_dir, vars(args), resume_step=start_step if resume else None, **wandb) as logger,
         tqdm(total=args.total_timesteps, initial=global_step, unit="step", disable=None) as bar,
         qmp_collect.StopSignal() as stop,
     ):
@@ -494,7 +484,7 @@ if __name__ == "__main__":
                 losses = agent.update(buffer.sample(args.batch_size))
                 run["updates_due"] -= 1
             if run["updates_due"]:
-                break  # asked to stop in the middle; --resume makes the other gradient steps first
+                break  # asked to stop; the resumed run begins with the gradient steps that are missing
 
             # Of a round's gradient steps the last one is logged: the only time that the host waits for the device.
             if losses is not None:
@@ -510,13 +500,14 @@ if __name__ == "__main__":
             if global_step >= min(run["next_eval"], args.total_timesteps):
                 evaluate(global_step)
             if global_step >= run["next_checkpoint"]:
-                run["next_checkpoint"] += args.checkpoint_every
+                run["next_checkpoint"] = (global_step // args.checkpoint_every + 1) * args.checkpoint_every
                 save()
         save()
 
-    if global_step < args.total_timesteps:
+    if run["updates_due"] or global_step < args.total_timesteps:
         print(f"stopped at step {global_step}; continue with: python {__file__} --resume {run_dir}")
     elif args.capture_video:
-        save_videos(args, agent, task_names, device, run_dir / "videos")
+        for task, name in enumerate(task_names):
+            save_video(args, agent, task, num_tasks, run_dir / "videos" / f"{name}.gif")
     envs.close()
     eval_envs.close()

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qmp_collect.checkpoint import atomic_file
+from qmp_collect.provenance import provenance
 
 __all__ = ["RunLogger"]
 
@@ -25,7 +26,8 @@ _RESERVED = ("global_step", "wall_time")
 class RunLogger:
     """Writes the scalars of a run to every place that keeps them. The local files are the source of truth.
 
-    ``RUN_DIR/config.json`` holds `config`; ``RUN_DIR/metrics.jsonl`` one JSON object per `log` call,
+    ``RUN_DIR/config.json`` holds `config`; ``RUN_DIR/provenance.jsonl`` one JSON object per start of the run, with
+    command, commit and hardware (see `qmp_collect.provenance`); ``RUN_DIR/metrics.jsonl`` one per `log` call,
     ``{"global_step": n, TAG: value, ..., "wall_time": seconds since 1970}``, with NaN and Infinity as
     Python's json writes them. A row is with the operating system when `log` returns: a kill loses nothing.
 
@@ -71,6 +73,8 @@ class RunLogger:
             )
         document = json.dumps(dict(config), indent=2, default=_plain)
         _replace(self.run_dir / "config.json", document + "\n")
+        with open(self.run_dir / "provenance.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(provenance()) + "\n")
         self._wandb: Any = None
         if track:
             self._wandb = _start_wandb(self.run_dir, json.loads(document), wandb_project, wandb_entity, run_name)

@@ -174,7 +174,7 @@ class TaskReplayBuffer:
         """Stored rows (a copy on the CPU), ring positions and generator: all it takes to continue exactly."""
         rows = torch.empty((len(self), self._columns[-1]))
         per_task = self._rows.view(self.num_tasks, self.capacity, -1)
-        for target, stored in zip(rows.split(self.sizes.tolist()), per_task, strict=True):
+        for target, stored in zip(torch.split(rows, self.sizes.tolist()), per_task, strict=True):
             target.copy_(stored[: len(target)])
         return {
             "rows": rows,
@@ -198,7 +198,7 @@ class TaskReplayBuffer:
         self._added = added.copy()
         sizes = self.sizes
         per_task = self._rows.view(self.num_tasks, self.capacity, -1)
-        for target, stored in zip(per_task, rows.split(sizes.tolist()), strict=True):
+        for target, stored in zip(per_task, torch.split(rows, sizes.tolist()), strict=True):
             target[: len(stored)].copy_(stored)
         self._layout.copy_(torch.from_numpy(self._describe_layout(sizes)))
         if state["device_type"] == self.device.type:

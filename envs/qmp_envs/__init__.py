@@ -1,8 +1,8 @@
 """Multi-task environments on MuJoCo. Importing this package registers them with Gymnasium.
 
 ``gymnasium.make("Maze10-v0", task=3)`` makes one task, ``gymnasium.make_vec("Maze10-v0", num_envs=20)`` a
-natively batched vector environment whose sub-env ``i`` has task ``i % T``. :data:`TASK_SETS` holds the facts of
-each id.
+natively batched vector environment whose sub-env ``i`` has task ``i % T``. :data:`TASK_SETS` holds the facts
+of each id.
 """
 
 from __future__ import annotations

@@ -291,7 +291,7 @@ def test_a_bare_sequential_is_ambiguous(name):
 
 
 def test_a_mistake_in_numpy_is_not_answered_with_tensors():
-    """Where nobody said which arrays to use, NumPy is tried first; what the library refuses is no reason to try torch."""
+    """NumPy is tried before torch where nobody said which; what the library refuses is no reason to try torch."""
     pytest.importorskip("torch")
     given = []
 

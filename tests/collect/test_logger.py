@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from qmp_collect.logger import RunLogger
+from qmp_collect.provenance import provenance
 
 
 def read(run_dir):
@@ -53,7 +54,42 @@ def test_rows_and_config_on_disk(tmp_path):
         "probs": [[1.0, 0.0], [0.0, 1.0]],
         "rate": 0.5,
     }
-    assert sorted(entry.name for entry in (tmp_path / "run").iterdir()) == ["config.json", "metrics.jsonl"]
+    assert sorted(entry.name for entry in (tmp_path / "run").iterdir()) == [
+        "config.json",
+        "metrics.jsonl",
+        "provenance.jsonl",
+    ]
+
+
+def test_every_start_adds_its_provenance(tmp_path, monkeypatch):
+    for argv in (["train.py", "--env-id", "Maze 10"], ["train.py", "--resume", "x"]):
+        monkeypatch.setattr("sys.argv", argv)
+        plain(tmp_path, resume_step=0).close()
+    first, second = map(json.loads, (tmp_path / "provenance.jsonl").read_text().splitlines())
+    assert first["command"] == "python train.py --env-id 'Maze 10'"
+    assert second["command"] == "python train.py --resume x"
+    assert first["versions"]["numpy"] == np.__version__
+    assert first["cores"] >= 1
+
+
+def test_provenance_names_the_commit_of_the_program_and_none_outside_a_checkout(tmp_path, monkeypatch):
+    def git(*words):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        return subprocess.run(
+            ["git", "-C", str(tmp_path), *identity, *words], check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    program = tmp_path / "train.py"
+    program.write_text("1")
+    monkeypatch.setattr("sys.argv", [str(program)])
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert (provenance()["commit"], provenance()["modified"]) == (None, None)
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "one")
+    assert (provenance()["commit"], provenance()["modified"]) == (git("rev-parse", "HEAD"), False)
+    program.write_text("2")
+    assert provenance()["modified"] is True
 
 
 def test_values_that_are_not_finite_survive(tmp_path):

@@ -102,9 +102,9 @@ def test_layouts_and_models_are_the_same(d4rl: ModuleType, name: str, layout: tu
         np.testing.assert_array_equal(getattr(ours.opt, field), getattr(theirs.opt, field), err_msg=field)
 
 
-# The batched engine starts its constraint solver from zero in every step. If plain MuJoCo does so too, nothing may
-# differ in 600 steps. If it starts from its last solution, the results differ by less than the solver's tolerance,
-# which grows where a ball bounces off an edge: that comparison is made step by step.
+# The batched engine starts its constraint solver from zero in every step. If plain MuJoCo does so too, nothing
+# may differ in 600 steps. If it starts from its last solution, the results differ by less than the solver's
+# tolerance, which grows where a ball bounces off an edge: that comparison is made step by step.
 @pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])
 @pytest.mark.parametrize(("name", "env_id"), [("LARGE_MAZE", "Maze10-v0"), ("MEDIUM_MAZE", "Maze3-v0")])
 def test_trajectories_are_the_same(d4rl: ModuleType, name: str, env_id: str, warm: bool) -> None:
