@@ -154,9 +154,7 @@ def test_sparse_rewards_are_literal() -> None:
     assert (dense.min_reward, dense.reward_version) == (-1.0, "dense")
 
 
-@pytest.mark.parametrize(
-    ("y", "reached"), [(7.5, True), (7.499999, False), (7.6, True), (7.3, False), (8.2, True)]
-)
+@pytest.mark.parametrize(("y", "reached"), [(7.5, True), (7.499999, False), (7.6, True), (7.3, False), (8.2, True)])
 def test_goal_radius_is_half_a_metre_inclusive(y: float, reached: bool) -> None:
     env = MazeEnv("Maze10-v0", task=0)
     _, _, terminated, truncated, info = placed(env, 5.0, y).step(STAY)

@@ -47,9 +47,7 @@ def d4rl() -> ModuleType:
         files = importlib.metadata.files("d4rl") or []
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("D4RL's generator is the oracle here: pip install --no-deps d4rl")
-    root = next(
-        Path(f.locate()).parent for f in files if f.name == "maze_model.py" and f.parent.name == "pointmaze"
-    )
+    root = next(Path(f.locate()).parent for f in files if f.name == "maze_model.py" and f.parent.name == "pointmaze")
 
     def module(name: str, **content: Any) -> ModuleType:
         made = ModuleType(name)

@@ -71,9 +71,7 @@ def test_make_vec(env_id: str) -> None:
 
 
 def test_make_vec_passes_arguments_on() -> None:
-    envs = gym.make_vec(
-        "Maze3-v0", num_envs=2, task_ids=[2, 1], max_episode_steps=4, reward="sparse", nthread=1
-    )
+    envs = gym.make_vec("Maze3-v0", num_envs=2, task_ids=[2, 1], max_episode_steps=4, reward="sparse", nthread=1)
     assert isinstance(envs, MazeVectorEnv)
     assert envs.task_ids.tolist() == [2, 1]
     assert envs.max_episode_steps == 4

@@ -41,7 +41,7 @@ def test_start_goal_and_agent_are_where_they_are(env_id: str) -> None:
             (GOAL_COLOUR, task_set.goals[task]),
         ):
             found = pixels_of(frame, colour)
-            assert len(found) > 20, (task, colour)
+            assert len(found) > 90, (task, colour)
             np.testing.assert_allclose(found.mean(axis=0), expected_pixel(location), atol=1.0)
 
 

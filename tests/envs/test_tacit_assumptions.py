@@ -237,9 +237,7 @@ def test_what_the_control_leaves_out_is_reset_to_the_model() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e11])
-def test_divergence_only_shows_in_the_clock(
-    bad: float, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_divergence_only_shows_in_the_clock(bad: float, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     states = started(2)
     states[0, 1] = bad

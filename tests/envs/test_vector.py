@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qmp_envs.maze import MazeEnv, MazeVectorEnv
@@ -25,9 +25,7 @@ Step = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 def held_actions(steps: int, num_envs: int, seed: int = 0) -> np.ndarray:
     """Forces that change every few steps: (steps, N, 2)."""
     rng = np.random.default_rng(seed)
-    return np.repeat(rng.uniform(-1, 1, (-(-steps // 15), num_envs, 2)), 15, axis=0)[:steps].astype(
-        np.float32
-    )
+    return np.repeat(rng.uniform(-1, 1, (-(-steps // 15), num_envs, 2)), 15, axis=0)[:steps].astype(np.float32)
 
 
 def near_goal(envs: MazeVectorEnv, *indices: int) -> None:
@@ -136,9 +134,7 @@ def test_next_step_ignores_the_action_of_a_finished_row() -> None:
         actions = np.full((2, 2), 0.25)
         actions[0] = ignored
         results.append(envs.step(actions)[0])
-        np.testing.assert_array_equal(
-            actions, [[ignored] * 2, [0.25] * 2]
-        )  # the caller's array is left alone
+        np.testing.assert_array_equal(actions, [[ignored] * 2, [0.25] * 2])  # the caller's array is left alone
     np.testing.assert_array_equal(results[0], results[1])
     np.testing.assert_array_equal(results[0], results[2])
 
@@ -327,9 +323,9 @@ def test_dtypes_and_shapes() -> None:
     seed=st.integers(0, 1000),
     through=st.sampled_from(["set_state", "pickle", "deepcopy"]),
 )
-def test_saved_environments_continue_exactly(
-    mode: AutoresetMode, before: int, seed: int, through: str
-) -> None:
+@example(mode=NEXT_STEP, before=7, seed=0, through="set_state")  # saved between the end and the reset
+@example(mode=NEXT_STEP, before=7, seed=0, through="pickle")
+def test_saved_environments_continue_exactly(mode: AutoresetMode, before: int, seed: int, through: str) -> None:
     def advance(envs: MazeVectorEnv, actions: np.ndarray) -> list[Step]:
         steps = []
         for action in actions:
@@ -350,9 +346,7 @@ def test_saved_environments_continue_exactly(
         other = pickle.loads(pickle.dumps(envs))
     else:
         other = copy.deepcopy(envs)
-    for t, (a, b) in enumerate(
-        zip(advance(envs, actions[before:]), advance(other, actions[before:]), strict=True)
-    ):
+    for t, (a, b) in enumerate(zip(advance(envs, actions[before:]), advance(other, actions[before:]), strict=True)):
         assert_same_step(a, b, f"step {t}")
     assert data_equivalence(envs.get_state(), other.get_state(), exact=True)
 
@@ -429,9 +423,7 @@ def test_diverging_physics_are_named(value: float, tmp_path: Any, monkeypatch: p
     envs.step(np.zeros((3, 2)))
 
 
-def test_divergence_after_the_end_of_an_episode_does_not_matter(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_divergence_after_the_end_of_an_episode_does_not_matter(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     envs = MazeVectorEnv("Maze3-v0", 3, max_episode_steps=1)
     envs.reset(seed=0)
@@ -479,9 +471,7 @@ def test_wrong_states() -> None:
     envs = MazeVectorEnv("Maze3-v0", 3)
     envs.reset(seed=0)
     state = envs.get_state()
-    with pytest.raises(
-        ValueError, match=r"expected a state of Maze3-v0 with tasks \[0, 1\], got one of Maze3-v0"
-    ):
+    with pytest.raises(ValueError, match=r"expected a state of Maze3-v0 with tasks \[0, 1\], got one of Maze3-v0"):
         MazeVectorEnv("Maze3-v0", 2).set_state(state)
     with pytest.raises(ValueError, match="expected a state of Maze10-v0"):
         MazeVectorEnv("Maze10-v0", 3).set_state(state)

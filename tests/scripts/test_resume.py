@@ -1,0 +1,169 @@
+"""A run that was stopped or killed and then resumed is the run that was not, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from script_files import SCRIPTS
+
+import qmp_collect
+
+# Everything that has a state is used: rings that wrap, held policies, a schedule, a learned entropy weight.
+TINY = [
+    "--env-id",
+    "Maze3",
+    "--total-timesteps",
+    "1350",
+    "--min-buffer-size",
+    "100",
+    "--env-steps-per-round",
+    "50",
+    "--gradient-steps-per-round",
+    "10",
+    "--batch-size",
+    "8",
+    "--hidden-dim",
+    "16",
+    "--eval-every",
+    "900",
+    "--eval-episodes",
+    "1",
+    "--checkpoint-every",
+    "450",
+    "--buffer-size",
+    "900",
+    "--horizon",
+    "3",
+    "--own-probability",
+    "0.3",
+    "--own-probability-final",
+    "0.1",
+    "--entropy-term",
+    "--warmup-rounds",
+    "1",
+    "--torch-threads",
+    "1",
+]
+RunScript = Callable[..., None]
+
+
+def only_run(root: Path) -> Path:
+    (run_dir,) = root.iterdir()
+    return run_dir
+
+
+def metrics(run_dir: Path) -> list[dict[str, Any]]:
+    rows = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
+    return [{k: v for k, v in row.items() if k != "wall_time" and not k.startswith("time/")} for row in rows]
+
+
+def differences(a: Any, b: Any, place: str = "") -> Iterator[str]:
+    """Where two checkpoints differ, apart from measured times."""
+    if place.endswith("_time") or "/time/" in place:
+        return
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), place
+        for key in a:
+            yield from differences(a[key], b[key], f"{place}/{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), place
+        for index, (x, y) in enumerate(zip(a, b, strict=True)):
+            yield from differences(x, y, f"{place}/{index}")
+    elif not (torch.equal(a, b) if isinstance(a, torch.Tensor) else np.array_equal(a, b)):
+        yield place
+
+
+def assert_same(run_dir: Path, reference: Path) -> None:
+    assert metrics(run_dir) == metrics(reference)
+    a, b = (qmp_collect.load_checkpoint(folder / "checkpoint.npz") for folder in (run_dir, reference))
+    assert list(differences(a, b)) == []
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The run of a script that nothing disturbed, made once."""
+    roots: dict[str, Path] = {}
+
+    def run(name: str) -> Path:
+        if name not in roots:
+            roots[name] = tmp_path_factory.mktemp(name)
+            subprocess.run(command(name, *TINY, "--run-dir-root", roots[name]), check=True, timeout=120)
+        return only_run(roots[name])
+
+    return run
+
+
+def command(name: str, *arguments: object) -> list[str]:
+    return [sys.executable, str(SCRIPTS / f"{name}.py"), *map(str, arguments)]
+
+
+def command(name: str, *arguments: object) -> list[str]:
+    return [sys.executable, str(SCRIPTS / f"{name}.py"), *map(str, arguments)]
+
+
+names = pytest.mark.parametrize("name", ["sac_qmp_separate", "sac_qmp_multihead"])
+
+
+@names
+@pytest.mark.parametrize("questions", [0, 5, 37])
+def test_stopped_anywhere(
+    name: str,
+    questions: int,
+    uninterrupted: Callable[[str], Path],
+    run_script: RunScript,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The loop asks so many times in vain whether to stop: before the first round, or between gradient steps."""
+    left = iter([False] * questions)
+    with monkeypatch.context() as patch:
+        patch.setattr(qmp_collect.StopSignal, "__bool__", lambda stop: next(left, True))
+        run_script(name, *TINY, "--run-dir-root", tmp_path)
+    assert f"--resume {only_run(tmp_path)}" in capsys.readouterr().out
+    due = qmp_collect.load_checkpoint(only_run(tmp_path) / "checkpoint.npz")["run"]["updates_due"]
+    assert (due > 0) == (questions > 0)
+    run_script(name, "--resume", only_run(tmp_path))
+    assert_same(only_run(tmp_path), uninterrupted(name))
+
+
+@names
+@pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
+def test_killed(
+    name: str, kill: signal.Signals, uninterrupted: Callable[[str], Path], run_script: RunScript, tmp_path: Path
+) -> None:
+    process = subprocess.Popen(command(name, *TINY, "--run-dir-root", tmp_path), stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 100
+    while not any('"global_step": 600' in file.read_text() for file in tmp_path.glob("*/metrics.jsonl")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(kill)
+    process.communicate(timeout=60)
+    assert process.returncode == (0 if kill == signal.SIGTERM else -kill)
+    run_script(name, "--resume", only_run(tmp_path))
+    assert_same(only_run(tmp_path), uninterrupted(name))
+
+
+@names
+def test_a_finished_run_can_be_made_longer(name: str, run_script: RunScript, tmp_path: Path) -> None:
+    # The schedule of own_probability is over the run's length: without it.
+    constant = ["--own-probability-final", "None"]
+    run_script(name, *TINY, *constant, "--run-dir-root", tmp_path / "long")
+    run_script(name, *TINY, *constant, "--run-dir-root", tmp_path / "short", "--total-timesteps", 900)
+    run_dir = only_run(tmp_path / "short")
+    run_script(name, "--resume", run_dir, "--total-timesteps", 1350)
+    assert json.loads((run_dir / "config.json").read_text())["total_timesteps"] == 1350
+    assert_same(run_dir, only_run(tmp_path / "long"))
+    with pytest.raises(SystemExit, match="seed cannot be changed"):
+        run_script(name, "--resume", run_dir, "--seed", 7)
