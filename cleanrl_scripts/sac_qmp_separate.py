@@ -466,6 +466,7 @@ if __name__ == "__main__":
         qmp_collect.StopSignal() as stop,
     ):
         if resume is None:
+            collector.reset()
             evaluate(global_step)
         while not stop and (global_step < args.total_timesteps or run["updates_due"]):
             # ALGO LOGIC: collect with the mixture

@@ -147,8 +147,7 @@ class QMPCollector:
         self._random_actions.seed(seed)
         self._num_steps = 0
         self._num_episodes = 0
-        self._past = CollectStats.empty(self.num_tasks, self.num_policies)
-        self._tally = Tally(self.num_tasks, self.num_policies)
+        self._past, self._tally = self._no_stats()
 
         self._started = False  # whether observations of the current episodes are known
         self._next_obs: NDArray[Any] | None = None  # what the policies see next, for `collect`
@@ -184,7 +183,7 @@ class QMPCollector:
         return self._num_episodes
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[NDArray[Any], State]:
-        """Reset all sub-environments and begin new episodes: ``(obs (N, *O), infos)``.
+        """Reset the sub-environments, or those of ``options["reset_mask"]``: ``(obs (N, *O), infos)``.
 
         Args:
             seed: Default: the constructor's at the first reset, none afterwards.
@@ -193,9 +192,11 @@ class QMPCollector:
         if seed is None:
             seed = self._first_seed
         self._first_seed = None
+        # Read before the call: Gymnasium pops the mask from the caller's dict.
+        rows = np.array((options or {}).get("reset_mask", np.ones(self.num_envs, np.bool_)))
         obs, infos = self.envs.reset(seed=seed, options=options)
         self._next_obs = self._checked_obs(obs)
-        self._begin_episodes(np.ones(self.num_envs, np.bool_))
+        self._begin_episodes(rows)
         self._started, self._acted = True, None
         return self._next_obs.copy(), infos
 
@@ -275,7 +276,7 @@ class QMPCollector:
 
         self._count(transitions, reward, success, ended=np.flatnonzero(done & valid))
         self._acted, self._next_obs = None, after
-        self._held, self._hold_left = acted.behavior_ids, acted.hold_left
+        self._held, self._hold_left = acted.behavior_ids.copy(), acted.hold_left
         if acted.gaps is not None:
             self._tally.add_decisions(*acted.gaps)
         self._fresh[:] = False
@@ -314,7 +315,7 @@ class QMPCollector:
             ValueError: Unless exactly one of ``n_step`` and ``n_episode`` is given, and is positive.
         """
         target = _exactly_one(n_step, n_episode)
-        self._past, self._tally = self.stats(), Tally(self.num_tasks, self.num_policies)
+        self._past, self._tally = self.stats(), self._no_stats()[1]
         if n_episode is not None:
             if not (self._started and self._fresh.all()) or self._ignored.any():
                 self.reset()
@@ -340,10 +341,7 @@ class QMPCollector:
         """Statistics since construction, or since they were last cleared; ``clear=True`` starts anew."""
         stats = self._past + self._tally.stats()
         if clear:
-            self._past, self._tally = (
-                CollectStats.empty(self.num_tasks, self.num_policies),
-                Tally(self.num_tasks, self.num_policies),
-            )
+            self._past, self._tally = self._no_stats()
         return stats
 
     def state_dict(self) -> State:
@@ -376,22 +374,21 @@ class QMPCollector:
             setattr(self, f"_{name}", copy.deepcopy(state[name]))
         self._rng.bit_generator.state = state["rng"]
         self._random_actions.np_random.bit_generator.state = state["random_actions"]
-        self._past, self._tally = (
-            CollectStats(**copy.deepcopy(state["stats"])),
-            Tally(self.num_tasks, self.num_policies),
-        )
+        self._past, self._tally = CollectStats(**copy.deepcopy(state["stats"])), self._no_stats()[1]
         self._acted = None
         if state["envs"] is not None:
             cast(Any, self.envs.unwrapped).set_state(state["envs"])
         else:
             self._started = False
 
+    def _no_stats(self) -> tuple[CollectStats, Tally]:
+        shape = (self.num_tasks, self.num_policies)
+        return CollectStats.empty(*shape), Tally(*shape)
+
     def _vector_step(self, random: bool) -> None:
         start = perf_counter()
         if self._needs_reset.any():
-            # Gymnasium pops reset_mask from the dict and may keep the array: both are made for this call alone.
-            obs, _ = self.envs.reset(options={"reset_mask": self._needs_reset.copy()})
-            self._next_obs = self._checked_obs(obs)
+            self.reset(options={"reset_mask": self._needs_reset.copy()})
         reset = perf_counter()
         assert self._next_obs is not None
         if random:

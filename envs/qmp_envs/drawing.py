@@ -19,9 +19,7 @@ def blend(image: Image, colour: Colour, alpha: Image) -> None:
     image += alpha[..., None] * (np.array(colour, dtype=np.float64) - image)
 
 
-def disc(
-    image: Image, centre: tuple[float, float], radius: float, colour: Colour, opacity: float = 1.0
-) -> None:
+def disc(image: Image, centre: tuple[float, float], radius: float, colour: Colour, opacity: float = 1.0) -> None:
     """Fill a disc in place; parts outside the image are left out."""
     low = [max(0, int(np.floor(c - radius - 1))) for c in centre]
     high = [max(0, int(np.ceil(c + radius + 2))) for c in centre]

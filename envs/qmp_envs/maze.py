@@ -61,9 +61,7 @@ class MazeTaskSet(TaskSet):
     goals: tuple[Cell, ...]
 
 
-def _task_set(
-    env_id: str, layout: tuple[str, ...], tasks: Sequence[tuple[Cell, Cell]], source: str
-) -> MazeTaskSet:
+def _task_set(env_id: str, layout: tuple[str, ...], tasks: Sequence[tuple[Cell, Cell]], source: str) -> MazeTaskSet:
     return MazeTaskSet(
         env_id=env_id,
         task_names=tuple(f"{x}_{y}_to_{gx}_{gy}" for (x, y), (gx, gy) in tasks),

@@ -49,9 +49,7 @@ class SingleEnv(gym.Env[Array, Array]):
         """The facts of the task set this task belongs to."""
         return self._batch.task_set
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Array, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
         """Start a new episode; ``options`` are not used. See :meth:`PhysicsVectorEnv.reset`."""
         super().reset(seed=seed)
         self._batch.rngs = [self.np_random]

@@ -379,7 +379,5 @@ def assign_tasks(
     if ids.shape != (num_envs,) or ids.dtype.kind not in "iu":
         raise ValueError(f"task_ids must be {num_envs} integers, one per sub-env, got {task_ids!r}")
     for i in np.flatnonzero((ids < 0) | (ids >= task_set.num_tasks)):
-        raise ValueError(
-            f"task_ids[{i}] is {ids[i]}, but {task_set.env_id} has tasks 0 to {task_set.num_tasks - 1}"
-        )
+        raise ValueError(f"task_ids[{i}] is {ids[i]}, but {task_set.env_id} has tasks 0 to {task_set.num_tasks - 1}")
     return ids.astype(np.int64)

@@ -33,6 +33,7 @@ class CountingEnv(gym.Env[Any, Any]):
     Episode e lasts ``lengths[e % len(lengths)]`` steps and ends as ``ends[e % len(ends)]`` says ("terminated",
     "truncated" or "both"). ``success`` is true only at step ``e % 4`` (in the middle, at the last step or never,
     by the episode's length) and, as a trap, in the info of every reset. ``scribble`` overwrites the action given.
+    Step number ``fail_at`` fails; the default ends what would otherwise collect forever.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class CountingEnv(gym.Env[Any, Any]):
         lengths: tuple[int, ...] = (3,),
         ends: tuple[str, ...] = ("truncated",),
         action_space: gym.Space[Any] = BOX,
-        fail_at: int | None = None,
+        fail_at: int = 20_000,
         scribble: bool = False,
     ) -> None:
         self.env_id, self.lengths, self.ends = env_id, lengths, ends

@@ -126,20 +126,21 @@ def test_collecting_in_pieces_continues_the_episodes(mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_envs_are_reset_after_a_quota(mode):
+@pytest.mark.parametrize("amount", [{"n_episode": 1}, {"n_step": 6}], ids=str)
+def test_envs_are_reset_after_a_quota(mode, amount):
     """The next call starts every env at the first step of an episode, however far it had run ahead."""
     sink = Recorder()
-    collector = collector_for(make_envs(*settings_for(), mode=mode), sink)
+    settings = [{"lengths": (n,)} for n in (3, 2, 5)]
+    collector = collector_for(make_envs(*settings, mode=mode), sink)
     collector.reset(seed=SEED)
     collector.collect(n_episode=1)
     before = len(sink.parts)
-    stats = collector.collect(n_episode=1)
+    collector.collect(**amount)
     sink.parts = sink.parts[before:]
-    assert stats.n_collected_episodes == 3
-    for i in range(3):
-        rows = sink.of_env(i)
-        np.testing.assert_array_equal(rows["obs"][:, 2], np.arange(len(rows["obs"])))
-        np.testing.assert_array_equal((rows["terminations"] | rows["truncations"]).nonzero()[0], [len(rows["obs"]) - 1])
+    lengths = (2, 2, 2) if "n_step" in amount else (3, 2, 5)
+    assert len(sink) == sum(lengths)
+    for i, length in enumerate(lengths):
+        np.testing.assert_array_equal(sink.of_env(i)["obs"][:, 2], np.arange(length))
 
 
 @pytest.mark.parametrize("mode", MODES)

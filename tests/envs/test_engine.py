@@ -14,7 +14,7 @@ STATE = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
 MOCAP = CONTROL | mujoco.mjtState.mjSTATE_MOCAP_POS.value
 
 
-def arm(length: float = 0.5, extra: str = "") -> mujoco.MjModel:
+def arm(length: float = 0.5, extra: str = "", target: str = "1 0 1") -> mujoco.MjModel:
     """Two hinges with a sensed tip, and a mocap target that is sensed too."""
     return mujoco.MjModel.from_xml_string(f"""
 <mujoco>
@@ -30,7 +30,7 @@ def arm(length: float = 0.5, extra: str = "") -> mujoco.MjModel:
         <site name="tip" pos="0.5 0 0"/>
       </body>
     </body>
-    <body name="target" mocap="true" pos="1 0 1"/>
+    <body name="target" mocap="true" pos="{target}"/>
     {extra}
   </worldbody>
   <actuator><motor joint="elbow" gear="5"/></actuator>
@@ -102,6 +102,29 @@ def test_sensors_are_one_substep_old_after_a_step_and_current_after_sense() -> N
     assert np.abs(stale[0] - data.sensordata).max() > 1e-4
     engine.sense(np.arange(1))
     np.testing.assert_allclose(engine.sensordata[0], data.sensordata, atol=1e-12)
+
+
+def test_sense_uses_the_controls_and_the_model_of_each_row() -> None:
+    engine = Engine([arm(), arm(target="7 8 9")], 2)
+    engine.restart(np.arange(2))
+    engine.step()
+    engine.sense(np.array([1, 0]))
+    assert engine.sensordata[:, 3:].tolist() == [[1, 0, 1], [7, 8, 9]]
+    engine = Engine(arm(), 2, control_spec=MOCAP)
+    engine.restart(np.arange(2))
+    engine.control[:, :, 1:] = [[[4, 5, 6]], [[7, 8, 9]]]
+    engine.sense(np.arange(2))
+    assert engine.sensordata[:, 3:].tolist() == [[4, 5, 6], [7, 8, 9]]
+
+
+def test_a_control_step_that_stops_early_counts_as_diverged(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(str(tmp_path))
+    engine = Engine(arm(), 2, frame_skip=4)
+    engine.restart(np.arange(2))
+    engine.control[0, 1] = np.nan
+    diverged = engine.step()
+    assert diverged is not None
+    assert diverged.tolist() == [True, False]
 
 
 @pytest.mark.parametrize("frame_skip", [1, 4])

@@ -19,41 +19,13 @@ from script_files import SCRIPTS
 import qmp_collect
 
 # Everything that has a state is used: rings that wrap, held policies, a schedule, a learned entropy weight.
-TINY = [
-    "--env-id",
-    "Maze3",
-    "--total-timesteps",
-    "1350",
-    "--min-buffer-size",
-    "100",
-    "--env-steps-per-round",
-    "50",
-    "--gradient-steps-per-round",
-    "10",
-    "--batch-size",
-    "8",
-    "--hidden-dim",
-    "16",
-    "--eval-every",
-    "900",
-    "--eval-episodes",
-    "1",
-    "--checkpoint-every",
-    "450",
-    "--buffer-size",
-    "900",
-    "--horizon",
-    "3",
-    "--own-probability",
-    "0.3",
-    "--own-probability-final",
-    "0.1",
-    "--entropy-term",
-    "--warmup-rounds",
-    "1",
-    "--torch-threads",
-    "1",
-]
+SETTINGS = {
+    "env-id": "Maze3", "total-timesteps": 1350, "env-steps-per-round": 50, "gradient-steps-per-round": 10,
+    "min-buffer-size": 100, "buffer-size": 900, "batch-size": 8, "hidden-dim": 16, "warmup-rounds": 1,
+    "horizon": 3, "own-probability": 0.3, "own-probability-final": 0.1, "eval-every": 900, "eval-episodes": 1,
+    "checkpoint-every": 450, "torch-threads": 1,
+}  # fmt: skip
+TINY = [word for flag, value in SETTINGS.items() for word in (f"--{flag}", str(value))] + ["--entropy-term"]
 RunScript = Callable[..., None]
 
 
@@ -101,10 +73,6 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
         return only_run(roots[name])
 
     return run
-
-
-def command(name: str, *arguments: object) -> list[str]:
-    return [sys.executable, str(SCRIPTS / f"{name}.py"), *map(str, arguments)]
 
 
 def command(name: str, *arguments: object) -> list[str]:
