@@ -1,0 +1,121 @@
+"""Every kind of run, from the command line to its files, on a budget of seconds."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import qmp_collect
+
+TINY = (
+    *(
+        "--env-id",
+        "Maze3",
+        "--total-timesteps",
+        "450",
+        "--env-steps-per-round",
+        "50",
+        "--gradient-steps-per-round",
+        "3",
+    ),
+    *(
+        "--min-buffer-size",
+        "60",
+        "--batch-size",
+        "8",
+        "--hidden-dim",
+        "16",
+        "--eval-every",
+        "450",
+        "--eval-episodes",
+        "1",
+    ),
+    *("--torch-threads", "1"),
+)
+RunScript = Callable[..., None]
+scripts = pytest.mark.parametrize("name", ["sac_qmp_separate", "sac_qmp_multihead"])
+
+
+def run(run_script: RunScript, root: Path, name: str, *flags: str) -> tuple[Path, list[dict[str, Any]]]:
+    run_script(name, *TINY, "--run-dir-root", root, *flags)
+    (run_dir,) = root.iterdir()
+    return run_dir, [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+@scripts
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--switch own",
+        "--switch uniform --horizon 7",
+        "--switch softmax --switch-temperature 0.1 --switch-score sample",
+        "--switch qmp --switch-samples 3 --switch-critic min",
+        "--entropy-term --envs-per-task 2 --target-entropy-scale 0.5",
+        "--own-probability 0.7 --own-probability-final 0 --warmup-rounds 1",
+        "--matmul-precision highest --no-torch-deterministic --no-cuda",
+    ],
+)
+def test_flags(name: str, flags: str, run_script: RunScript, tmp_path: Path) -> None:
+    run_dir, rows = run(run_script, tmp_path, name, *flags.split())
+    steps = [row["global_step"] for row in rows if "time/sps" in row]
+    assert steps == [150, 300, 450]
+    # Learning starts when the buffers hold enough: 60 transitions of each task, or of all.
+    assert ["losses/qf_loss" in row for row in rows if "time/sps" in row] == [name == "sac_qmp_multihead", True, True]
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    assert (run_dir / "checkpoint.npz").exists()
+    assert list(run_dir.glob("events.out.tfevents.*"))
+
+
+@scripts
+def test_metrics_and_files(name: str, run_script: RunScript, tmp_path: Path) -> None:
+    run_dir, rows = run(run_script, tmp_path, name)
+    names = ("5_6_to_5_3", "5_6_to_1_2", "5_6_to_4_1")
+    evaluations = [row for row in rows if "eval/success" in row]
+    assert [row["global_step"] for row in evaluations] == [0, 450]
+    assert {f"eval/{task}/{what}" for task in names for what in ("success", "return")} < evaluations[0].keys()
+    last = rows[-2]
+    for tag in ("qf_loss", "qf_value", "actor_loss", "alpha_loss", "alpha", "entropy"):
+        assert f"losses/{tag}" in last
+    assert {f"tasks/{task}/alpha" for task in names} < last.keys()
+    assert {f"time/{part}" for part in ("act", "env", "store", "update", "sps")} < last.keys()
+    mixture = np.array([[last[f"qmp/mixture/{i}/{j}"] for j in range(3)] for i in range(3)])
+    assert mixture.sum(axis=1) == pytest.approx(1.0)
+    if name == "sac_qmp_separate":
+        assert last["qmp/foreign_fraction"] == pytest.approx(1 - mixture.trace() / 3)
+    config = json.loads((run_dir / "config.json").read_text())
+    assert (config["env_id"], config["total_timesteps"], config["resume"]) == ("Maze3-v0", 450, None)
+    assert run_dir.name.startswith(f"Maze3-v0__{name}__qmp__1__")
+
+
+@scripts
+def test_switching_sharing_off_changes_nothing_else(name: str, run_script: RunScript, tmp_path: Path) -> None:
+    """Under "own", and under a mixture in which always the own policy acts, the very same run."""
+    states = []
+    for folder, flags in (("own", ("--switch", "own")), ("never asked", ("--warmup-rounds", "1000"))):
+        run_dir, _ = run(run_script, tmp_path / folder, name, *flags)
+        states.append(qmp_collect.load_checkpoint(run_dir / "checkpoint.npz"))
+    for net in ("actor", "qf", "qf_target"):
+        a, b = (state["agent"][net] for state in states)
+        assert all(torch.equal(a[key], b[key]) for key in a)
+    assert torch.equal(states[0]["buffer"]["rows"], states[1]["buffer"]["rows"])
+
+
+@scripts
+def test_videos(name: str, run_script: RunScript, tmp_path: Path) -> None:
+    run_dir, _ = run(run_script, tmp_path, name, "--capture-video", "--total-timesteps", "150")
+    videos = sorted((run_dir / "videos").iterdir())
+    assert [video.name for video in videos] == ["5_6_to_1_2.gif", "5_6_to_4_1.gif", "5_6_to_5_3.gif"]
+    assert all(video.read_bytes()[:6] == b"GIF89a" for video in videos)
+
+
+@scripts
+def test_cuda_graphs_need_a_gpu(name: str, run_script: RunScript, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="needs a CUDA device"):
+        run(run_script, tmp_path, name, "--cudagraphs", "--no-cuda")
