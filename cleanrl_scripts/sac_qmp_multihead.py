@@ -10,8 +10,6 @@ values most (QMP, ICLR 2025, algorithm 1).
     python cleanrl_scripts/sac_qmp_multihead.py --resume runs/RUN_NAME        # continue exactly where it stopped
 """
 
-import argparse
-import json
 import math
 import os
 import random
@@ -22,14 +20,14 @@ from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
-import qmp_envs
 import torch
 import torch.nn as nn
 import torch.nn.functional as F  # noqa: N812
-import tyro
 from tqdm import tqdm
 
 import qmp_collect
+import qmp_envs
+from qmp_collect import cli, precision, video
 
 
 @dataclass
@@ -149,25 +147,7 @@ PRESETS: dict[str, dict[str, Any]] = {  # the paper's table 4 and appendix H; it
 
 
 def parse_args(argv: list[str] | None = None) -> Args:
-    """The command line on top of the preset of --env-id or, with --resume, of that run's settings."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--env-id", "--env_id", default=Args.env_id)
-    first.add_argument("--resume")
-    given, _ = first.parse_known_args(argv)
-    if given.resume is None:
-        env_id = given.env_id if given.env_id in qmp_envs.TASK_SETS else f"{given.env_id}-v0"
-        if env_id not in qmp_envs.TASK_SETS:
-            raise SystemExit(f"--env-id {given.env_id}: expected one of {', '.join(qmp_envs.TASK_SETS)}")
-        args = tyro.cli(Args, default=Args(**{"env_id": env_id} | PRESETS.get(env_id.split("-v")[0], {})), args=argv)
-        args.env_id = env_id
-        return args
-    config = Path(given.resume) / "config.json"
-    default = Args(**json.loads(config.read_text()) | {"resume": given.resume})
-    args = tyro.cli(Args, default=default, args=argv)
-    changed = [k for k, v in vars(args).items() if v != getattr(default, k) and k != "total_timesteps"]
-    if changed:
-        raise SystemExit(f"--resume continues with the settings in {config}: {', '.join(changed)} cannot be changed")
-    return args
+    return cli.parse_args(Args, PRESETS, qmp_envs.TASK_SETS, argv)
 
 
 # ALGO LOGIC: networks. Twin critics are stacked: a layer of both is one batched matrix product.
@@ -344,23 +324,6 @@ def make_switch(args, agent, task_set):
     return switches[args.switch]()
 
 
-def save_video(args, agent, task, num_tasks, path):
-    from PIL import Image
-
-    env = gym.make(args.env_id, task=task, render_mode="rgb_array")
-    (obs, _), done, frames = env.reset(seed=args.seed), False, []
-    while not done:
-        rows = torch.tensor(obs, dtype=torch.float32, device=agent.log_alpha.device).expand(num_tasks, -1)
-        with torch.no_grad():
-            action = agent.mean_policy(rows, torch.arange(num_tasks))[task].cpu().numpy()
-        obs, _, terminated, truncated, _ = env.step(action)
-        frames.append(Image.fromarray(env.render()))
-        done = terminated or truncated
-    env.close()
-    path.parent.mkdir(exist_ok=True)
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=40, loop=0)
-
-
 if __name__ == "__main__":
     args = parse_args()
     resume, args.resume = args.resume, None
@@ -379,11 +342,7 @@ if __name__ == "__main__":
     device = torch.device("cuda" if torch.cuda.is_available() and args.cuda else "cpu")
     if args.torch_threads:
         torch.set_num_threads(args.torch_threads)
-    precision = args.matmul_precision
-    if precision == "auto":  # "medium" has oneDNN multiply, twice as fast; only with AMX does it round to bfloat16
-        avx512 = torch.backends.cpu.get_cpu_capability() == "AVX512" and not torch.cpu._is_amx_tile_supported()
-        precision = "medium" if device.type == "cpu" and avx512 else "highest"
-    torch.set_float32_matmul_precision(precision)
+    precision.set_matmul_precision(args.matmul_precision, device)
 
     # env setup
     task_set = qmp_envs.TASK_SETS[args.env_id]
@@ -512,7 +471,14 @@ if __name__ == "__main__":
     if run["updates_due"] or global_step < args.total_timesteps:
         print(f"stopped at step {global_step}; continue with: python {__file__} --resume {run_dir}")
     elif args.capture_video:
+        every = torch.arange(num_tasks, device=device)
         for task, name in enumerate(task_names):
-            save_video(args, agent, task, num_tasks, run_dir / "videos" / f"{name}.gif")
+
+            def act(obs, task=task):
+                rows = torch.tensor(obs, dtype=torch.float32, device=device).expand(num_tasks, -1)
+                return agent.mean_policy(rows, every)[task].cpu().numpy()
+
+            with gym.make(args.env_id, task=task, render_mode="rgb_array") as env, torch.no_grad():
+                video.save_episode(env, act, run_dir / "videos" / f"{name}.gif", seed=args.seed)
     envs.close()
     eval_envs.close()

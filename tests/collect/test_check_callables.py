@@ -107,8 +107,8 @@ UNSOUND = {
     ),
     "fractional discrete action": (
         lambda: replaced(1, lambda obs: np.full(len(obs), 1.5), space=DISCRETE),
-        (TypeError, ValueError),
-        ["1", "float64"],
+        TypeError,
+        ["policies[1]", "float64", "integers"],
     ),
     "NaN action": (
         lambda: replaced(0, lambda obs: np.full((len(obs), 2), np.nan)),

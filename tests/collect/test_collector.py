@@ -356,9 +356,17 @@ class Boundary:
 
 @pytest.mark.parametrize("switch", [QSwitch(), SoftmaxQSwitch(0.1)], ids=["argmax", "softmax"])
 @pytest.mark.parametrize("horizon", [1, 3])
-def test_a_policy_that_is_nan_elsewhere_costs_its_proposals_only(switch, horizon):
-    """Policy 1 is finite in its own task (env 1) and NaN in task 0: it is never chosen there, task 1 sees no change."""
-    kwargs = {"switch": switch, "horizon": horizon}
+@pytest.mark.parametrize("critics_notice", [True, False])
+def test_a_policy_that_is_nan_elsewhere_costs_its_proposals_only(switch, horizon, critics_notice):
+    """Policy 1 is finite in its own task (env 1) and NaN in task 0: it is never chosen there, task 1 sees no change.
+
+    Critics may hide it: a clamped Q-value of a NaN action can be finite, even the best.
+    """
+
+    def hiding(q):
+        return lambda obs, actions: np.nan_to_num(q(obs, actions), nan=100.0)
+
+    kwargs = {"switch": switch, "horizon": horizon, "qs": QS if critics_notice else [hiding(q) for q in QS]}
     healthy = run(**kwargs)
     broken = run(policies=[POLICIES[0], Boundary(POLICIES[1], [1]), POLICIES[2]], **kwargs)
     assert_same(broken.of_task(1), healthy.of_task(1))
@@ -575,6 +583,25 @@ def test_success_key(success_key):
     collector.reset(seed=1)
     by_env = [scalar_loop(LENGTHS[i], i, t, POLICIES, QS[t], episodes=3, seed=1)[1] for i, t in enumerate(TASKS)]
     assert episodes_of(collector.collect(n_episode=3)) == sorted(functools.reduce(operator.iadd, by_env, []))
+
+
+@pytest.mark.parametrize(
+    ("infos", "successes"),
+    [
+        ({"success": np.array([True, True, False])}, [True, True, False]),
+        ({"success": np.array([True, True, True]), "_success": np.array([True, False, True])}, [True, False, True]),
+        ({"success": np.array([1.0, 0.0, 1.0]), "_success": np.array([True, True, False])}, [True, False, False]),
+        ({"success": np.array([True, None, False], object)}, [True, False, False]),
+        ({}, [False, False, False]),
+    ],
+)
+def test_success_is_read_where_the_mask_says_that_it_was_written(infos, successes):
+    """Vector envs may leave an old value where `_success` is false."""
+    collector = collector_for(make_envs(*LENGTHS, mode="NextStep"))
+    obs, _ = collector.reset(seed=1)
+    collector.act(obs)
+    collector.observe(obs, np.zeros(3), np.ones(3, bool), np.zeros(3, bool), infos)
+    assert collector.stats().successes.tolist() == successes
 
 
 @pytest.mark.parametrize("amount", [{"n_step": 30}, {"n_episode": 2}], ids=str)

@@ -57,6 +57,9 @@ def zeros(*shape, dtype=np.float32):
     return lambda *_: np.zeros(shape, dtype)
 
 
+DISCRETE = gym.spaces.Discrete(4)
+TABLES = [zeros(1, 4), zeros(2, 4)]  # one env of task 0, two of task 1
+
 # name: (how to use it, the error's type, what its message names)
 CASES = {
     # environments
@@ -187,13 +190,23 @@ CASES = {
         ["q_functions", "(3, 2, 1)", "(3, 2)"],
     ),
     "discrete q_function, wrong number of columns": (
-        lambda: use(
-            space=gym.spaces.Discrete(4),
-            policies=[zeros(3, dtype=np.int64)] * 2,
-            q_functions=[zeros(1, 4), zeros(2, 5)],
-        ),
+        lambda: use(space=DISCRETE, policies=[zeros(3, dtype=np.int64)] * 2, q_functions=[TABLES[0], zeros(2, 5)]),
         ValueError,
         ["q_functions[1]", "(2, 5)", "(2, 4)"],
+    ),
+    "discrete policy, no integers": (
+        lambda: use(space=DISCRETE, policies=[zeros(3), zeros(3, dtype=np.int64)], q_functions=TABLES),
+        TypeError,
+        ["policies[0]", "float32", "Discrete(4)", "integers"],
+    ),
+    "discrete proposal outside the space": (
+        lambda: use(
+            space=DISCRETE,
+            policies=[zeros(3, dtype=np.int64), lambda _: np.array([0, 3, -1])],
+            q_functions=TABLES,
+        ),
+        ValueError,
+        ["policy 1", "-1", "sub-environment 2", "Discrete(4)"],
     ),
     "own_policy, wrong shape": (
         lambda: use(own_policy=zeros(2, 3), switch=OwnPolicy()),

@@ -402,6 +402,7 @@ def test_samples_average_q_over_sampled_actions(high, foreign_share, with_means)
     collector.reset(seed=0)
     collector.collect(n_step=20)
     assert sink.column("behavior_ids").mean() == foreign_share
+    np.testing.assert_allclose(collector.stats().q_gap, [foreign_share * (high / 2 - 0.5)])
     allowed = {0.5} if foreign_share == 0 else {0.0, high}
     assert set(sink.column("actions")[:, 0].tolist()) <= allowed
 

@@ -50,6 +50,7 @@ def by_hand(settings, space=BOX, episodes=3, **kwargs):
     ]
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12 on forks beside other threads
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("vector", VECTORS)
 @pytest.mark.parametrize("ends", ENDS)
@@ -163,31 +164,40 @@ def test_a_quota_begins_with_fresh_episodes(mode):
         assert ends[1] == len(rows["obs"]) - 1
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_act_and_observe_in_a_loop_equal_collect(mode):
+@pytest.mark.parametrize(
+    ("mode", "resetter"), [*((mode, "envs") for mode in MODES), (AutoresetMode.DISABLED, "collector")]
+)
+@pytest.mark.parametrize("horizon", [1, 3])
+@pytest.mark.parametrize("asked_twice", [False, True])
+def test_act_and_observe_in_a_loop_equal_collect(mode, resetter, horizon, asked_twice):
+    """The caller may also act without stepping: what was never observed leaves no trace."""
     settings = settings_for()
-    steps = 14
     loop_sink, collect_sink = Recorder(), Recorder()
 
     envs = make_envs(*settings, mode=mode)
-    looped = collector_for(envs, loop_sink)
+    looped = collector_for(envs, loop_sink, horizon=horizon)
     obs, _ = looped.reset(seed=SEED)
     returned = []
-    for _ in range(steps):
+    for _ in range(14):
+        if asked_twice:
+            looped.act(obs)
         actions = looped.act(obs)
         assert actions.shape == (3, 2)
         obs, rewards, terminations, truncations, infos = envs.step(actions)
         returned.append(looped.observe(obs, rewards, terminations, truncations, infos))
         done = terminations | truncations
         if mode == AutoresetMode.DISABLED and done.any():
-            obs, _ = envs.reset(options={"reset_mask": done})
+            obs, _ = {"envs": envs, "collector": looped}[resetter].reset(options={"reset_mask": done})
 
-    collected = collector_for(make_envs(*settings, mode=mode), collect_sink)
+    collected = collector_for(make_envs(*settings, mode=mode), collect_sink, horizon=horizon)
     collected.reset(seed=SEED)
     collected.collect(n_step=len(loop_sink))
     assert_same(loop_sink.columns(), collect_sink.columns())
     assert [len(part) for part in returned] == [len(part) for part in collect_sink.parts]
-    assert episodes_of(looped.stats()) == episodes_of(collected.stats())
+    a, b = looped.stats(), collected.stats()
+    assert episodes_of(a) == episodes_of(b)
+    np.testing.assert_array_equal(a.behavior_counts, b.behavior_counts)
+    np.testing.assert_array_equal(a.q_gap, b.q_gap)
 
 
 def test_same_step_without_any_end_needs_no_final_observation():
@@ -232,24 +242,60 @@ def test_the_stored_action_survives_whoever_reuses_the_array():
     collector.collect(n_episode=3)
     for i, (rows, _) in enumerate(by_hand(settings_for())):
         assert_rows(sink.of_env(i), rows)
+    before = len(sink.parts)
+    collector.collect(n_step=9, random=True)
+    sink.parts = sink.parts[before:]
+    assert sink.column("actions").min() >= 0
+
+
+def scribbling(function):
+    """The same callable, which ruins its observations once it has read them."""
+
+    def f(obs, *rest):
+        answer = function(obs, *rest)
+        obs[...] = -1.0
+        return answer
+
+    return f
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_callables_that_write_into_their_observations_do_not_reach_the_stored_ones(mode):
-    def own_policy(obs, task_ids):
-        actions = np.stack([policy(t)(o[None])[0] for o, t in zip(obs, task_ids, strict=True)])
-        obs[...] = -1.0
-        return actions
+@pytest.mark.parametrize("form", ["listed", "batched", "own"])
+def test_callables_may_write_into_their_observations(mode, form):
+    """An in-place normalisation reaches neither what is stored nor what the next callable sees."""
+    policies, qs = callables()
+    settings, sink, kwargs = settings_for(), Recorder(), {}
+    if form == "listed":
+        given = [scribbling(p) for p in policies], [scribbling(q) for q in qs]
+    elif form == "batched":
 
-    sink = Recorder()
-    envs = make_envs(*settings_for(), mode=mode)
-    collector = QMPCollector(envs, None, None, own_policy=own_policy, switch=OwnPolicy(), task_ids=TASKS, buffer=sink)
+        def all_policies(obs):
+            return np.stack([p(obs) for p in policies], 1)
+
+        def all_qs(obs, actions, task_ids):
+            return np.stack(
+                [[qs[t](o[None], a[None])[0] for a in row] for o, row, t in zip(obs, actions, task_ids, strict=True)]
+            )
+
+        given = scribbling(all_policies), scribbling(all_qs)
+    else:
+
+        def own_policy(obs, task_ids):
+            return np.stack([policies[t](o[None])[0] for o, t in zip(obs, task_ids, strict=True)])
+
+        given = None, None
+        kwargs = {"own_policy": scribbling(own_policy), "switch": OwnPolicy()}
+    envs = make_envs(*settings, mode=mode)
+    collector = QMPCollector(envs, *given, task_ids=TASKS, num_tasks=2, buffer=sink, **kwargs)
     collector.reset(seed=SEED)
     collector.collect(n_episode=2)
-    policies, qs = callables()
-    for i, (options, task) in enumerate(zip(settings_for(), TASKS, strict=True)):
-        rows, _ = scalar_loop(options, i, 0, [policies[task]], qs[task], episodes=2, seed=SEED)
-        assert_rows(sink.of_env(i), [row._replace(task_ids=task, behavior_ids=task) for row in rows])
+    for i, task in enumerate(TASKS):
+        if form == "own":  # a mixture of one policy
+            rows, _ = scalar_loop(settings[i], i, 0, [policies[task]], qs[task], episodes=2, seed=SEED)
+            rows = [row._replace(task_ids=task, behavior_ids=task) for row in rows]
+        else:
+            rows, _ = scalar_loop(settings[i], i, task, policies, qs[task], episodes=2, seed=SEED)
+        assert_rows(sink.of_env(i), rows)
 
 
 def test_disabled_envs_are_reset_by_a_fresh_mask_of_the_finished():

@@ -35,12 +35,12 @@ def test_a_learner_without_torch_learns():
 def sac():
     """Two SAC models of Stable-Baselines3, one per task, whose actions lie in [-2, 2]."""
     sb3 = pytest.importorskip("stable_baselines3")
-    from stable_baselines3.common.logger import configure
+    from stable_baselines3.common.logger import Logger
 
     def model(seed):
         env = CountingEnv(action_space=SPACE)
         made = sb3.SAC("MlpPolicy", env, buffer_size=400, batch_size=16, seed=seed, policy_kwargs={"net_arch": [16]})
-        made.set_logger(configure(None, []))
+        made.set_logger(Logger(folder=None, output_formats=[]))
         return made
 
     return [model(seed) for seed in range(2)]

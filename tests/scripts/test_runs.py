@@ -2,43 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
 import qmp_collect
 
-TINY = (
-    *(
-        "--env-id",
-        "Maze3",
-        "--total-timesteps",
-        "450",
-        "--env-steps-per-round",
-        "50",
-        "--gradient-steps-per-round",
-        "3",
-    ),
-    *(
-        "--min-buffer-size",
-        "60",
-        "--batch-size",
-        "8",
-        "--hidden-dim",
-        "16",
-        "--eval-every",
-        "450",
-        "--eval-episodes",
-        "1",
-    ),
-    *("--torch-threads", "1"),
-)
+SETTINGS = {
+    "env-id": "Maze3", "total-timesteps": 450, "env-steps-per-round": 50, "gradient-steps-per-round": 3,
+    "min-buffer-size": 60, "batch-size": 8, "hidden-dim": 16, "eval-every": 450, "eval-episodes": 1, "torch-threads": 1,
+}  # fmt: skip
+TINY = [word for flag, value in SETTINGS.items() for word in (f"--{flag}", str(value))]
 RunScript = Callable[..., None]
 scripts = pytest.mark.parametrize("name", ["sac_qmp_separate", "sac_qmp_multihead"])
 
@@ -95,11 +77,16 @@ def test_metrics_and_files(name: str, run_script: RunScript, tmp_path: Path) -> 
 
 
 @scripts
-def test_switching_sharing_off_changes_nothing_else(name: str, run_script: RunScript, tmp_path: Path) -> None:
-    """Under "own", and under a mixture in which always the own policy acts, the very same run."""
+@pytest.mark.parametrize(
+    ("flags", "others"),
+    [("--switch own", "--warmup-rounds 1000"), ("--eval-every 450", "--eval-every 100 --eval-episodes 2")],
+    ids=["switching sharing off", "evaluating"],
+)
+def test_changes_nothing_else(name: str, flags: str, others: str, run_script: RunScript, tmp_path: Path) -> None:
+    """The same run under "own" as under a switch that is never asked, and however often it is evaluated."""
     states = []
-    for folder, flags in (("own", ("--switch", "own")), ("never asked", ("--warmup-rounds", "1000"))):
-        run_dir, _ = run(run_script, tmp_path / folder, name, *flags)
+    for number, given in enumerate((flags, others)):
+        run_dir, _ = run(run_script, tmp_path / str(number), name, *given.split())
         states.append(qmp_collect.load_checkpoint(run_dir / "checkpoint.npz"))
     for net in ("actor", "qf", "qf_target"):
         a, b = (state["agent"][net] for state in states)
@@ -108,7 +95,8 @@ def test_switching_sharing_off_changes_nothing_else(name: str, run_script: RunSc
 
 
 @scripts
-def test_videos(name: str, run_script: RunScript, tmp_path: Path) -> None:
+def test_videos(name: str, run_script: RunScript, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gym, "make", functools.partial(gym.make, max_episode_steps=4))
     run_dir, _ = run(run_script, tmp_path, name, "--capture-video", "--total-timesteps", "150")
     videos = sorted((run_dir / "videos").iterdir())
     assert [video.name for video in videos] == ["5_6_to_1_2.gif", "5_6_to_4_1.gif", "5_6_to_5_3.gif"]

@@ -1,0 +1,65 @@
+"""What the training scripts' command lines share: presets by environment, and the settings of a run to resume."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+ArgsT = TypeVar("ArgsT")
+
+
+def parse_args(
+    args_class: type[ArgsT],
+    presets: Mapping[str, Mapping[str, Any]],
+    env_ids: Iterable[str],
+    argv: Sequence[str] | None = None,
+) -> ArgsT:
+    """The command line on top of the preset of ``--env-id`` or, with ``--resume RUN_DIR``, of that run's settings.
+
+    So ``--help`` shows the values that a run would use, and any flag overrides them. Of a resumed run only
+    ``total_timesteps`` may be changed.
+
+    Args:
+        args_class: A dataclass with the fields ``env_id``, ``resume`` and ``total_timesteps``, among others.
+        presets: By environment id without version, the fields that differ from the class's defaults.
+        env_ids: The known ids, with version. ``--env-id`` may leave out ``-v0``.
+        argv: Default: the program's.
+
+    Raises:
+        SystemExit: With a message, for an unknown id or a change that a resumed run cannot have.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--env-id", "--env_id", default=args_class.env_id)  # type: ignore[attr-defined]
+    first.add_argument("--resume")
+    given, _ = first.parse_known_args(argv)
+    if given.resume is not None:
+        return _resumed(args_class, Path(given.resume), argv)
+    env_id = _full_id(given.env_id, list(env_ids))
+    preset = {"env_id": env_id, **presets.get(env_id.split("-v")[0], {})}
+    args = tyro.cli(args_class, default=args_class(**preset), args=argv)
+    args.env_id = env_id  # type: ignore[attr-defined]
+    return args
+
+
+def _full_id(env_id: str, known: list[str]) -> str:
+    for candidate in (env_id, f"{env_id}-v0"):
+        if candidate in known:
+            return candidate
+    raise SystemExit(f"--env-id {env_id}: expected one of {', '.join(known)}")
+
+
+def _resumed(args_class: type[ArgsT], run_dir: Path, argv: Sequence[str] | None) -> ArgsT:
+    config = run_dir / "config.json"
+    if not config.exists():
+        raise SystemExit(f"--resume {run_dir}: there is no {config}, expected the folder of an earlier run")
+    default = args_class(**json.loads(config.read_text(encoding="utf-8")) | {"resume": str(run_dir)})
+    args = tyro.cli(args_class, default=default, args=argv)
+    changed = [k for k, v in vars(args).items() if v != getattr(default, k) and k not in ("total_timesteps", "resume")]
+    if changed:
+        raise SystemExit(f"--resume continues with the settings in {config}: {', '.join(changed)} cannot be changed")
+    return args
