@@ -189,9 +189,8 @@ class QMPCollector:
             seed: Default: the constructor's at the first reset, none afterwards.
             options: Passed on to ``envs.reset``.
         """
-        if seed is None:
-            seed = self._first_seed
-        self._first_seed = None
+        if not self._started:
+            seed, self._first_seed = self._first_seed if seed is None else seed, None
         # Read before the call: Gymnasium pops the mask from the caller's dict.
         rows = np.array((options or {}).get("reset_mask", np.ones(self.num_envs, np.bool_)))
         obs, infos = self.envs.reset(seed=seed, options=options)
