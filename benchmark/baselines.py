@@ -121,8 +121,8 @@ class SAC:
         self.gamma, self.tau = args.gamma, args.tau
         self.log_alpha = torch.zeros(1, requires_grad=True)
         self.target_entropy = -action_dim * args.target_entropy_scale
-        self.q_parameters = [*q1.parameters(), *q2.parameters()]
-        self.target_parameters = [*self.q1_target.parameters(), *self.q2_target.parameters()]
+        self.q_parameters: list[Tensor] = [*q1.parameters(), *q2.parameters()]
+        self.target_parameters: list[Tensor] = [*self.q1_target.parameters(), *self.q2_target.parameters()]
         self.actor_parameters = list(actor.parameters())
         self.q_optimizer, self.actor_optimizer, self.a_optimizer = (
             torch.optim.Adam(parameters, lr=args.learning_rate, fused=True)

@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 
 import qmp_collect
 from qmp_collect import QMPCollector, TaskReplayBuffer
+from qmp_collect.precision import set_matmul_precision
 from qmp_envs.maze import MAZES, maze_xml
 
 ROOT = Path(__file__).parents[1]
@@ -181,8 +182,8 @@ def script() -> ModuleType:
 @functools.cache
 def script_precision() -> str:
     """The matmul precision that the script chooses on a CPU."""
-    avx512 = torch.backends.cpu.get_cpu_capability() == "AVX512" and not torch.cpu._is_amx_tile_supported()
-    return "medium" if avx512 else "highest"
+    set_matmul_precision(script_args().matmul_precision, torch.device("cpu"))
+    return torch.get_float32_matmul_precision()
 
 
 def script_args(*argv: str) -> Any:
