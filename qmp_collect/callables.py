@@ -157,7 +157,8 @@ class Callables:
                 actions, *extra = policy_backend.host(proposal.actions, *entropies)
                 extra += self._for_q.known.host(*values)
             scores = self._assemble(extra[len(entropies) :], scored, scoring)
-            scores[~_finite_rows(actions)] = np.nan
+            if actions.dtype.kind == "f" and not (finite := np.isfinite(actions)).all():
+                scores[~finite.reshape(*scores.shape, -1).all(axis=2)] = np.nan
             if entropies:
                 scores = scores + _per_row(scoring.entropy_weight, self._task_ids) * extra[0]
             return actions, scores
@@ -387,14 +388,6 @@ def _per_row(weight: Any, task_ids: Ids) -> Floats:
     """An entropy weight, number, ``(T,)`` or function of none, as one ``(N, 1)`` or ``()`` factor."""
     value = to_numpy(weight() if callable(weight) else weight)
     return value[task_ids, None] if value.ndim else value
-
-
-def _finite_rows(actions: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which candidates ``(N, K)`` are finite in all their components."""
-    if actions.dtype.kind != "f":
-        return np.ones(actions.shape[:2], dtype=np.bool_)
-    finite: NDArray[np.bool_] = np.isfinite(actions).reshape(*actions.shape[:2], -1).all(axis=2)
-    return finite
 
 
 def _check_shape(name: str, array: Any, expected: tuple[int, ...]) -> None:

@@ -464,7 +464,8 @@ class QMPCollector:
             )
         # Another policy's broken candidate cannot win. Rows without a say only need something to compare.
         usable = np.where(np.isfinite(scores), scores, -np.inf)
-        usable[~counted, own[~counted]] = 0.0
+        if not counted.all():
+            usable[~counted, own[~counted]] = 0.0
         choice = self.switch(usable, own, self._rng)
         return choice, (own[counted], (usable[self._rows, choice] - own_scores)[counted])
 

@@ -160,7 +160,7 @@ def test_multihead_update_is_a_plain_multihead_sac(noise: list[Tensor]) -> None:
 @pytest.mark.parametrize("critic", ["q1", "min"])
 def test_answers_to_the_collector(script: ModuleType, critic: str, noise: list[Tensor]) -> None:
     """Row i has task i mod T; every row is asked about by itself."""
-    agent, n = make_agent(script, switch_critic=critic), 2 * T
+    agent, n = make_agent(script, switch_critic=critic, entropy_term=True), 2 * T
     if script is separate:
         policy = [(PlainSAC(agent, t, (t, T + t), 1), [0]) for t in range(T)]
     else:
@@ -187,6 +187,13 @@ def test_answers_to_the_collector(script: ModuleType, critic: str, noise: list[T
 
 
 @both
+def test_proposals_have_entropies_only_where_they_are_used(script: ModuleType) -> None:
+    obs = torch.randn(T, O)
+    assert make_agent(script).policies(obs).entropies is None
+    assert make_agent(script, entropy_term=True).policies(obs).entropies.shape == (T, T)
+
+
+@both
 def test_tanh_is_applied_once(script: ModuleType) -> None:
     """With hardly any noise, what is trained on, executed and evaluated is tanh(mean), near the ends of the range."""
     agent = make_agent(script)
@@ -203,7 +210,7 @@ def test_tanh_is_applied_once(script: ModuleType) -> None:
 
 @both
 def test_log_probability_is_exact_where_tanh_saturates(script: ModuleType) -> None:
-    agent = make_agent(script)
+    agent = make_agent(script, entropy_term=True)
     agent.actor.fc_logstd.weight.data.zero_()
     agent.actor.fc_mean.weight.data.zero_()
     agent.actor.fc_mean.bias.data.fill_(15.0)
