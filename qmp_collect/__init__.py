@@ -21,12 +21,13 @@ from qmp_collect.switch import FixedSwitch, OwnPolicy, QSwitch, SoftmaxQSwitch, 
 from qmp_collect.transitions import Transitions, TransitionSink
 
 if TYPE_CHECKING:
-    from qmp_collect.replay import Batch, TaskReplayBuffer
+    from qmp_collect.replay import Batch as Batch
+    from qmp_collect.replay import TaskReplayBuffer as TaskReplayBuffer
 
 __version__ = "0.1.0"
 
+# Without what needs PyTorch, so that a star import does not.
 __all__ = [
-    "Batch",
     "CollectStats",
     "FixedSwitch",
     "OwnPolicy",
@@ -37,7 +38,6 @@ __all__ = [
     "SoftmaxQSwitch",
     "StopSignal",
     "Switch",
-    "TaskReplayBuffer",
     "TransitionSink",
     "Transitions",
     "UniformSwitch",

@@ -50,7 +50,13 @@ def true_successors(mode: AutoresetMode, next_obs: NDArray[Any], done: Mask, inf
                     "observation: an environment in SAME_STEP mode must put it there. If the environment works in "
                     "another mode, pass autoreset_mode"
                 )
-            successors[env] = final_obs[env]
+            final = np.asarray(final_obs[env])
+            if final.shape != successors.shape[1:]:
+                raise ValueError(
+                    f'infos["final_obs"][{env}] has shape {final.shape}, but observations have shape '
+                    f"{successors.shape[1:]}: a wrapper changes observations without changing the final ones"
+                )
+            successors[env] = final
     return successors
 
 
@@ -60,11 +66,14 @@ def step_success(mode: AutoresetMode, key: str, done: Mask, infos: dict[str, Any
     In SAME_STEP mode the infos of a finished sub-environment are those of the reset, and the step's own lie under
     ``infos["final_info"]``.
     """
+    if not isinstance(infos, dict):
+        raise TypeError(
+            f"infos must be a dict of arrays, as vector environments return it, got {type(infos).__name__}: leave "
+            "out gymnasium.wrappers.vector.DictInfoToList"
+        )
     success = _flags(infos, key, len(done))
-    if mode is AutoresetMode.SAME_STEP and done.any():
-        final_info = infos.get("final_info")
-        last = _flags(final_info, key, len(done)) if isinstance(final_info, dict) else np.zeros_like(done)
-        success = np.where(done, last, success)
+    if mode is AutoresetMode.SAME_STEP and "final_info" in infos:
+        success = np.where(done, _flags(infos["final_info"], key, len(done)), success)
     return success
 
 

@@ -22,6 +22,8 @@ class Backend(Protocol):
     """What callables are given, and how what they return comes back."""
 
     name: BackendName
+    #: Equal for backends whose arrays need no conversion for each other.
+    key: tuple[Any, ...]
 
     def array(self, x: Any) -> Any:
         """``x`` as an array of this backend, never sharing memory with a NumPy ``x``."""
@@ -40,6 +42,7 @@ class Backend(Protocol):
 
 class NumpyBackend:
     name: BackendName = "numpy"
+    key: tuple[Any, ...] = ("numpy",)
 
     def array(self, x: Any) -> NDArray[Any]:
         return np.array(to_numpy(x))
@@ -65,14 +68,18 @@ class TorchBackend:
     def __init__(self, device: Any = None, dtype: Any = None) -> None:
         import torch
 
-        self._torch = torch
         self._device = torch.device("cpu" if device is None else device)
         self._dtype = dtype
+        self.key = ("torch", self._device, dtype)
+
+    @property
+    def _torch(self) -> Any:  # modules cannot be pickled
+        return sys.modules["torch"]
 
     def array(self, x: Any) -> Any:
         torch = self._torch
         if isinstance(x, torch.Tensor):
-            return x.to(self._device)
+            return x.to(self._device, self._dtype if x.is_floating_point() else None)
         x = to_numpy(x)
         dtype = (self._dtype or torch.get_default_dtype()) if x.dtype.kind == "f" else None
         return torch.tensor(x, dtype=dtype, device=self._device)
@@ -101,11 +108,13 @@ class TorchBackend:
 
 class JaxBackend:
     name: BackendName = "jax"
+    key: tuple[Any, ...] = ("jax",)
 
-    def __init__(self) -> None:
+    @property
+    def _jax(self) -> Any:
         import jax
 
-        self._jax = jax
+        return jax
 
     def array(self, x: Any) -> Any:
         return self._jax.numpy.array(x)

@@ -16,7 +16,8 @@ With a ``Discrete(n)`` action space, actions are integers and Q-functions return
     q_functions[t](obs (M, *O)) -> (M, n)         q_functions(obs (N, *O), task_ids (N,)) -> (N, n)
 
 A ``list``, a ``tuple`` and an ``nn.ModuleList`` mean one per task; any other callable is batched. A policy may return
-a ``Proposal`` instead of actions. ``K >= T`` policies are allowed: policy ``t`` is task ``t``'s own, the others
+a ``Proposal`` instead of actions. An array that a callable returns must keep its content while
+the others are asked. ``K >= T`` policies are allowed: policy ``t`` is task ``t``'s own, the others
 (frozen, scripted) only propose.
 """
 
@@ -96,21 +97,35 @@ class Callables:
 
         self.num_policies = len(self.policies) if isinstance(self.policies, list) else None
         self._action_shape = tuple(action_space.shape or ())
+        self._action_space = action_space
         self._discrete = action_space if isinstance(action_space, gym.spaces.Discrete) else None
+        self._integers_only = not isinstance(action_space, gym.spaces.Box)
         self._task_ids = task_ids
         self._num_tasks = num_tasks
         self._rows_of = [(int(t), np.flatnonzero(task_ids == t)) for t in np.unique(task_ids)]
 
         everything = [fn for group in (self.policies, self.q_functions, own_policy) for fn in _flat(group)]
+        # Device and dtype of modules are what their inputs need, also where torch is asked for by name.
         explicit = make_backend(backend or "torch", device) if backend is not None or device is not None else None
-        found = module_backend(everything)
+        may_be_torch = backend in (None, "torch")
+        found = module_backend(everything, device) if may_be_torch else None
 
         def resolve(group: Any) -> _Resolved:
-            return _Resolved(explicit or module_backend(_flat(group)), fallback=found)
+            own = module_backend(_flat(group), device) if may_be_torch else None
+            return _Resolved(own or (explicit and (found or explicit)), fallback=found)
 
+        self._constants: dict[tuple[Any, ...], tuple[Any, list[tuple[int, int, Any]]]] = {}
         self._for_policies = resolve(self.policies)
         self._for_q = resolve(self.q_functions)
         self._for_own = resolve(own_policy) if own_policy is not None else self._for_policies
+
+    def _tasks(self, backend: Backend) -> tuple[Any, list[tuple[int, int, Any]]]:
+        """Task ids ``(N,)`` and, per task present, ``(task, number of rows, index of the rows)``, made once."""
+        if backend.key not in self._constants:
+            rows_of = [(t, len(rows), backend.array(rows)) for t, rows in self._rows_of]
+            self._constants[backend.key] = backend.array(self._task_ids), rows_of
+        task_ids, rows_of = self._constants[backend.key]
+        return backend.copy(task_ids), rows_of
 
     def own_actions(self, obs: NDArray[Any]) -> NDArray[Any]:
         """Every row's action by its own task's policy: ``(N, *A)``, a fresh array."""
@@ -121,15 +136,14 @@ class Callables:
         n = len(obs)
         inputs = backend.array(obs)
         if self.own_policy is not None:
-            output = self.own_policy(inputs, backend.array(self._task_ids))
+            output = self.own_policy(inputs, self._tasks(backend)[0])
             return np.array(backend.host(self._checked("own_policy", output, n).actions)[0])
         if isinstance(self.policies, list):
             outputs = []
-            for t, rows in self._rows_of:
-                output = self.policies[t](inputs[backend.array(rows)])
-                outputs.append(self._checked(f"policies[{t}]", output, len(rows)).actions)
+            for t, m, rows in self._tasks(backend)[1]:
+                outputs.append(self._checked(f"policies[{t}]", self.policies[t](inputs[rows]), m).actions)
             parts = backend.host(*outputs)
-            actions = np.empty((n, *self._action_shape), dtype=parts[0].dtype)
+            actions = np.empty((n, *self._action_shape), dtype=np.result_type(*parts))
             for (_, rows), part in zip(self._rows_of, parts, strict=True):
                 actions[rows] = part
             return actions
@@ -148,7 +162,10 @@ class Callables:
 
             scored = [proposal]
             if scoring.samples > 1:
-                scored = [self._propose(policy_backend, inputs) for _ in range(scoring.samples)]
+                # A policy may return the same array at every call: each answer is kept as a copy.
+                proposal = proposal._replace(actions=policy_backend.copy(proposal.actions))
+                samples = (self._propose(policy_backend, inputs).actions for _ in range(scoring.samples))
+                scored = [Proposal(policy_backend.copy(actions)) for actions in samples]
             values = self._for_q(lambda b: self._score(b, obs, inputs, [_scored_actions(p, scoring) for p in scored]))
             entropies = () if _is_zero(scoring.entropy_weight) else (_entropies_of(proposal),)
             if policy_backend is self._for_q.known or policy_backend.name == self._for_q.known.name:
@@ -191,9 +208,9 @@ class Callables:
         """A policy's output as a proposal, every field of which has the leading axes that it should have."""
         proposal = _as_proposal(output)
         _check_shape(name, proposal.actions, (*leading, *self._action_shape))
-        if self._discrete is not None and not _is_integer(proposal.actions):
+        if self._integers_only and not _is_integer(proposal.actions):
             raise _WrongOutput(
-                f"{name} returned {proposal.actions.dtype} actions for the space {self._discrete}, expected integers"
+                f"{name} returned {proposal.actions.dtype} actions, expected integers for {self._action_space}"
             )
         if proposal.means is not None:
             _check_shape(f"{name}: Proposal.means", proposal.means, (*leading, *self._action_shape))
@@ -203,7 +220,7 @@ class Callables:
 
     def _score(self, backend: Backend, obs: NDArray[Any], inputs: Any, candidates: list[Any]) -> list[Any]:
         """Q-values in the backend, averaged over the list of candidates, in the layout that `_assemble` undoes."""
-        same = self._for_policies.known.name == backend.name
+        same = self._for_policies.known.key == backend.key
         q_inputs = backend.array(inputs if same else obs)
         if self.q_functions is None:
             raise TypeError("q_functions is None, but the switch needs scores: only OwnPolicy() needs none")
@@ -219,17 +236,15 @@ class Callables:
         n, k = actions.shape[:2]
         assert self.q_functions is not None
         if not isinstance(self.q_functions, list):
-            values = self.q_functions(backend.copy(inputs), actions, backend.array(self._task_ids))
+            values = self.q_functions(backend.copy(inputs), backend.copy(actions), self._tasks(backend)[0])
             _check_shape("q_functions", values, (n, k))
             return [values]
         outputs = []
-        for t, rows in self._rows_of:
-            index = backend.array(rows)
-            m = len(rows)
+        for t, m, index in self._tasks(backend)[1]:
             values = self.q_functions[t](
                 backend.repeat(inputs[index], k), actions[index].reshape((m * k, *self._action_shape))
             )
-            if tuple(values.shape) != (m * k, 1):
+            if tuple(getattr(values, "shape", ())) != (m * k, 1):
                 _check_shape(f"q_functions[{t}]", values, (m * k,))
             outputs.append(values.reshape((m, k)))
         return outputs
@@ -240,21 +255,22 @@ class Callables:
         assert self.q_functions is not None
         size = int(self._discrete.n)
         if not isinstance(self.q_functions, list):
-            table = self.q_functions(inputs, backend.array(self._task_ids))
+            table = self.q_functions(inputs, self._tasks(backend)[0])
             _check_shape("q_functions", table, (len(inputs), size))
             return [table]
         tables = []
-        for t, rows in self._rows_of:
-            table = self.q_functions[t](inputs[backend.array(rows)])
-            _check_shape(f"q_functions[{t}]", table, (len(rows), size))
+        for t, m, rows in self._tasks(backend)[1]:
+            table = self.q_functions[t](inputs[rows])
+            _check_shape(f"q_functions[{t}]", table, (m, size))
             tables.append(table)
         return tables
 
     def _assemble(self, parts: list[NDArray[Any]], scored: list[Proposal], scoring: QScored) -> Floats:
         """The scores ``(N, K)`` from the parts that the Q-functions returned, one part or one per task present."""
-        values = np.array(parts[0])
+        dtype = np.result_type(*parts, np.float32)  # integers, too, must be able to hold nan
+        values = np.array(parts[0], dtype)
         if isinstance(self.q_functions, list):
-            values = np.empty((len(self._task_ids), parts[0].shape[1]), dtype=parts[0].dtype)
+            values = np.empty((len(self._task_ids), parts[0].shape[1]), dtype)
             for (_, rows), part in zip(self._rows_of, parts, strict=True):
                 values[rows] = part
         if self._discrete is not None:

@@ -63,7 +63,16 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Any:
             if document["format"] != _FORMAT:
                 raise ValueError(f"expected format {_FORMAT!r}, got {document['format']!r}")
             return _decode(document["tree"], content)
-    except (ValueError, TypeError, LookupError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        RuntimeError,
+        OSError,
+        EOFError,
+        zipfile.BadZipFile,
+    ) as error:
         raise ValueError(f"{path} is not a readable checkpoint of save_checkpoint: {error}") from error
 
 

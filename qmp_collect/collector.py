@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
@@ -141,13 +142,15 @@ class QMPCollector:
 
         n = self.num_envs
         self._rows = np.arange(n)
-        self._rng = np.random.default_rng(seed)
-        self._first_seed = seed
+        self._first_seed = None if seed is None else operator.index(seed)
+        # Streams of their own: Gymnasium makes its generators from the plain seed.
+        switch_stream, action_stream = np.random.SeedSequence(self._first_seed).spawn(2)
+        self._rng = np.random.default_rng(switch_stream)
         self._random_actions = copy.deepcopy(envs.action_space)
-        self._random_actions.seed(seed)
+        self._random_actions.seed(int(action_stream.generate_state(1)[0]))
         self._num_steps = 0
         self._num_episodes = 0
-        self._past, self._tally = self._no_stats()
+        self._past, self._tally = self._no_stats(), self._no_stats()
 
         self._started = False  # whether observations of the current episodes are known
         self._next_obs: NDArray[Any] | None = None  # what the policies see next, for `collect`
@@ -189,14 +192,14 @@ class QMPCollector:
             seed: Default: the constructor's at the first reset, none afterwards.
             options: Passed on to ``envs.reset``.
         """
-        if not self._started:
-            seed, self._first_seed = self._first_seed if seed is None else seed, None
+        if not self._started and seed is None:
+            seed = self._first_seed
         # Read before the call: Gymnasium pops the mask from the caller's dict.
         rows = np.array((options or {}).get("reset_mask", np.ones(self.num_envs, np.bool_)))
         obs, infos = self.envs.reset(seed=seed, options=options)
         self._next_obs = self._checked_obs(obs)
         self._begin_episodes(rows)
-        self._started, self._acted = True, None
+        self._started, self._acted, self._first_seed = True, None, None
         return self._next_obs.copy(), infos
 
     def act(self, obs: ArrayLike, *, episode_start: ArrayLike | None = None) -> NDArray[Any]:
@@ -219,14 +222,19 @@ class QMPCollector:
             start = np.asarray(episode_start, dtype=np.bool_)
             if start.shape != (self.num_envs,):
                 raise ValueError(f"episode_start must have shape ({self.num_envs},), got {start.shape}")
-            self._begin_episodes(start)
             self._started |= bool(start.all())
+            if self._next_obs is not None:
+                # Where the observation is still the one that ended the episode, the environment itself is yet to reset.
+                unchanged = (observed == self._next_obs).reshape(self.num_envs, -1).all(axis=1)
+                start = start & ~(self._ignored & unchanged)
+            self._begin_episodes(start)
         if not self._started:
             raise RuntimeError(
                 "act was called before reset: start with `obs, infos = collector.reset(seed=...)`, or pass "
                 "episode_start=np.ones(num_envs, bool) with the observations of your own reset"
             )
         self._needs_reset[:] = False  # the caller steps, so the caller has reset
+        self._next_obs = observed
         self._acted = self._choose(observed)
         return self._acted.actions.copy()
 
@@ -263,17 +271,17 @@ class QMPCollector:
         transitions = Transitions(
             obs=acted.obs[rows],
             actions=acted.actions[rows],
-            rewards=reward[rows],
+            rewards=reward[rows].copy(),
             next_obs=successors[rows],
             terminations=terminated[rows],
             truncations=truncated[rows],
             task_ids=self.task_ids[rows].copy(),
-            behavior_ids=acted.behavior_ids[rows],
+            behavior_ids=acted.behavior_ids[rows].copy(),
             env_ids=self._rows[rows].copy(),
         )
         self._store(transitions)
 
-        self._count(transitions, reward, success, ended=np.flatnonzero(done & valid))
+        self._count(self.task_ids[rows], acted.behavior_ids[rows], reward, success, np.flatnonzero(done & valid))
         self._acted, self._next_obs = None, after
         self._held, self._hold_left = acted.behavior_ids.copy(), acted.hold_left
         if acted.gaps is not None:
@@ -314,7 +322,8 @@ class QMPCollector:
             ValueError: Unless exactly one of ``n_step`` and ``n_episode`` is given, and is positive.
         """
         target = _exactly_one(n_step, n_episode)
-        self._past, self._tally = self.stats(), self._no_stats()[1]
+        self._past.absorb(self._tally.stats())
+        self._tally = self._no_stats()
         if n_episode is not None:
             if not (self._started and self._fresh.all()) or self._ignored.any():
                 self.reset()
@@ -338,9 +347,9 @@ class QMPCollector:
 
     def stats(self, *, clear: bool = False) -> CollectStats:
         """Statistics since construction, or since they were last cleared; ``clear=True`` starts anew."""
-        stats = self._past + self._tally.stats()
+        stats = self._past.stats() + self._tally.stats()
         if clear:
-            self._past, self._tally = self._no_stats()
+            self._past, self._tally = self._no_stats(), self._no_stats()
         return stats
 
     def state_dict(self) -> State:
@@ -369,20 +378,22 @@ class QMPCollector:
                 f"the state is of {len(state['held'])} sub-environments and {len(state['stats']['steps_per_task'])} "
                 f"tasks, this collector has {self.num_envs} and {self.num_tasks}"
             )
+        if state["held"].max() >= self.num_policies and self._callables.num_policies is not None:
+            raise ValueError(f"the state is of more than this collector's {self.num_policies} policies")
         for name in _STATE:
             setattr(self, f"_{name}", copy.deepcopy(state[name]))
         self._rng.bit_generator.state = state["rng"]
         self._random_actions.np_random.bit_generator.state = state["random_actions"]
-        self._past, self._tally = CollectStats(**copy.deepcopy(state["stats"])), self._no_stats()[1]
+        self._past, self._tally = self._no_stats(), self._no_stats()
+        self._past.absorb(CollectStats(**copy.deepcopy(state["stats"])))
         self._acted = None
         if state["envs"] is not None:
             cast(Any, self.envs.unwrapped).set_state(state["envs"])
         else:
             self._started = False
 
-    def _no_stats(self) -> tuple[CollectStats, Tally]:
-        shape = (self.num_tasks, self.num_policies)
-        return CollectStats.empty(*shape), Tally(*shape)
+    def _no_stats(self) -> Tally:
+        return Tally(self.num_tasks, self.num_policies)
 
     def _vector_step(self, random: bool) -> None:
         start = perf_counter()
@@ -397,9 +408,13 @@ class QMPCollector:
         else:
             actions = self.act(self._next_obs)
         acted = perf_counter()
-        outcome = self.envs.step(actions)
-        stepped = perf_counter()
-        self.observe(*outcome)
+        try:
+            outcome = self.envs.step(actions)
+            stepped = perf_counter()
+            self.observe(*outcome)
+        finally:
+            if self._acted is not None:  # failed or interrupted: the environments may have moved on unseen
+                self._started = False
         self._tally.act_time += acted - reset
         self._tally.env_time += (reset - start) + (stepped - acted)
         self._tally.store_time += perf_counter() - stepped
@@ -421,14 +436,16 @@ class QMPCollector:
                 behavior_ids = np.where(asking, choice, behavior_ids)
             actions = candidates[self._rows, behavior_ids]
             hold_left = np.where(deciding, self._horizon, self._hold_left) - 1
-        if actions.dtype.kind == "f" and not np.isfinite(actions).all():
-            broken = ~np.isfinite(actions).reshape(len(actions), -1).all(axis=1) & self._recorded()
-            if broken.any():
-                env = int(broken.argmax())
-                raise FloatingPointError(
-                    f"policy {behavior_ids[env]} proposed {actions[env].tolist()} for task {own[env]} (sub-environment "
-                    f"{env}) at step {self._num_steps}: its parameters or the observation are not finite"
-                )
+            if (lost := _broken(actions) & (behavior_ids != own)).any():
+                # A policy that is held, or was drawn unseen, and breaks here loses its turn to the own policy.
+                behavior_ids, hold_left = np.where(lost, own, behavior_ids), np.where(lost, 0, hold_left)
+                actions = candidates[self._rows, behavior_ids]
+        if (broken := _broken(actions) & self._recorded()).any():
+            env = int(broken.argmax())
+            raise FloatingPointError(
+                f"policy {own[env]} proposed {actions[env].tolist()} for task {own[env]} (sub-environment {env}) at step "
+                f"{self._num_steps}: its parameters or the observation are not finite"
+            )
         return _Acted(obs, actions, behavior_ids, hold_left, gaps)
 
     def _recorded(self) -> NDArray[np.bool_]:
@@ -451,7 +468,7 @@ class QMPCollector:
         """The switch's choice for every row ``(N,)``, for rows that are not asking too, and what it gains."""
         own = self.task_ids
         if scores is None:
-            return self.switch(np.zeros(candidates.shape[:2]), own, self._rng), None
+            return self._switched(np.zeros(candidates.shape[:2])), None
         counted = asking & self._recorded()
         own_scores = scores[self._rows, own]
         broken = counted & ~np.isfinite(own_scores)
@@ -466,8 +483,16 @@ class QMPCollector:
         usable = np.where(np.isfinite(scores), scores, -np.inf)
         if not counted.all():
             usable[~counted, own[~counted]] = 0.0
-        choice = self.switch(usable, own, self._rng)
-        return choice, (own[counted], (usable[self._rows, choice] - own_scores)[counted])
+        choice = self._switched(usable)
+        return choice, (own[counted], (scores[self._rows, choice] - own_scores)[counted])
+
+    def _switched(self, scores: NDArray[Any]) -> Ids:
+        """The switch's answer ``(N,)``, checked: a caller's own switch may write to its inputs and may be wrong."""
+        choice = np.asarray(self.switch(scores, self.task_ids.copy(), self._rng))
+        n, k = scores.shape
+        if choice.shape != (n,) or choice.dtype.kind not in "iu" or choice.min() < 0 or choice.max() >= k:
+            raise ValueError(f"{self.switch!r} must return {n} policy indices from 0 to {k - 1}, got {choice!r}")
+        return choice
 
     def _store(self, transitions: Transitions) -> None:
         if isinstance(self._sinks, list):
@@ -478,13 +503,14 @@ class QMPCollector:
 
     def _count(
         self,
-        transitions: Transitions,
+        task_ids: Ids,
+        behavior_ids: Ids,
         rewards: NDArray[Any],
         success: NDArray[np.bool_],
         ended: Ids,
     ) -> None:
-        self._num_steps += len(transitions)
-        self._tally.add_steps(transitions.task_ids, transitions.behavior_ids, self.num_policies)
+        self._num_steps += len(task_ids)
+        self._tally.add_steps(task_ids, behavior_ids, self.num_policies)
         self._return += rewards
         self._length += 1
         self._success |= success
@@ -563,8 +589,9 @@ def _resolve_tasks(
     n = int(envs.num_envs)
     known = getattr(envs.unwrapped, "num_tasks", None)
     if num_tasks is None:
-        # A list of Q-functions has one per task; a list of policies may have more.
-        listed = next((len(fns) for fns in (q_functions, policies) if is_per_task(fns)), None)
+        # A list of Q-functions has one per task; a list of policies may have more, unless nothing else tells.
+        tellers = (q_functions, policies) if task_ids is None else (q_functions,)
+        listed = next((len(fns) for fns in tellers if is_per_task(fns)), None)
         num_tasks = known if known is not None else listed
     if task_ids is None:
         task_ids = getattr(envs.unwrapped, "task_ids", None)
@@ -602,6 +629,14 @@ def _resolve_sinks(buffer: Any, num_tasks: int) -> TransitionSink | list[Transit
                 "TaskReplayBuffer, or an adapter of qmp_collect.adapters"
             )
     return list(sinks) if isinstance(buffer, list | tuple) else buffer
+
+
+def _broken(actions: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which rows of ``(N, *A)`` actions are not finite."""
+    if actions.dtype.kind != "f" or (finite := np.isfinite(actions)).all():
+        return np.zeros(len(actions), np.bool_)
+    broken: NDArray[np.bool_] = ~finite.reshape(len(actions), -1).all(axis=1)
+    return broken
 
 
 def _as_scoring(switch: Switch) -> QScored | None:

@@ -23,6 +23,7 @@ def evaluate(
     num_tasks: int | None = None,
     backend: str | None = None,
     device: Any = None,
+    autoreset_mode: Any = None,
     success_key: str = "success",
     seed: int | None = None,
 ) -> CollectStats:
@@ -52,6 +53,7 @@ def evaluate(
         num_tasks=num_tasks,
         backend=backend,
         device=device,
+        autoreset_mode=autoreset_mode,
         success_key=success_key,
         seed=seed,
     )

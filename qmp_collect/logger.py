@@ -148,7 +148,7 @@ def _drop_rows_after(metrics: Path, step: int) -> None:
     if not metrics.exists():
         return
     kept = []
-    for line in metrics.read_text(encoding="utf-8").splitlines():
+    for line in metrics.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             keep = json.loads(line)["global_step"] <= step
         except ValueError:

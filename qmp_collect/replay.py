@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -83,7 +84,7 @@ class TaskReplayBuffer:
         obs_width, action_width = math.prod(self._obs_shape), math.prod(self._action_shape)
         # Column borders of one row: obs | action | reward | next_obs | termination.
         self._columns = np.cumsum([0, obs_width, action_width, 1, obs_width, 1]).tolist()
-        self._rows = torch.empty((num_tasks * capacity, self._columns[-1]), device=self.device)
+        self._rows = torch.empty((num_tasks * capacity, self._columns[-1]), dtype=torch.float32, device=self.device)
         self._added = np.zeros(num_tasks, np.int64)  # transitions ever added, per task
         # Per task on the device: stored rows; end of its share when all stored rows are numbered through;
         # what turns such a number into a row of `_rows`.
@@ -93,7 +94,7 @@ class TaskReplayBuffer:
         if seed is None:
             self._generator.seed()
         else:
-            self._generator.manual_seed(seed)
+            self._generator.manual_seed(operator.index(seed))
 
     @property
     def sizes(self) -> NDArray[np.int64]:
@@ -116,7 +117,8 @@ class TaskReplayBuffer:
         rows, taken, added = self._place(transitions.task_ids)
         head = 2 * (len(rows) + 3 * self.num_tasks)  # int64 numbers travel as two float32 cells each
         # All that the device needs crosses in one piece; pinned memory makes the crossing asynchronous.
-        parcel = torch.empty(head + len(rows) * width, pin_memory=self.device.type == "cuda")
+        pinned = self.device.type == "cuda"
+        parcel = torch.empty(head + len(rows) * width, dtype=torch.float32, device="cpu", pin_memory=pinned)
         cells = parcel.numpy()
         numbers, packed = cells[:head].view(np.int64), cells[head:].reshape(len(rows), width)
         fields = (
@@ -172,7 +174,7 @@ class TaskReplayBuffer:
 
     def state_dict(self) -> dict[str, Any]:
         """Stored rows (a copy on the CPU), ring positions and generator: all it takes to continue exactly."""
-        rows = torch.empty((len(self), self._columns[-1]))
+        rows = torch.empty((len(self), self._columns[-1]), dtype=torch.float32, device="cpu")
         per_task = self._rows.view(self.num_tasks, self.capacity, -1)
         for target, stored in zip(torch.split(rows, self.sizes.tolist()), per_task, strict=True):
             target.copy_(stored[: len(target)])

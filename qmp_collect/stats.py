@@ -158,6 +158,19 @@ class Tally:
         """``(E,)`` each, episodes that just ended."""
         self._episodes.append((returns, lens, successes, task_ids))
 
+    def absorb(self, stats: CollectStats) -> None:
+        """Add a finished stretch; costs as much as that stretch has episodes, however many there were before."""
+        self._steps += stats.steps_per_task
+        self._counts, counts = _same_width(self._counts, stats.behavior_counts)
+        self._counts = self._counts + counts
+        self._decisions += stats.decisions
+        self._gap_sum += stats.q_gap_sum
+        if len(stats.returns):
+            self._episodes.append((stats.returns, stats.lens, stats.successes, stats.episode_task_ids))
+        self.act_time += stats.act_time
+        self.env_time += stats.env_time
+        self.store_time += stats.store_time
+
     def stats(self) -> CollectStats:
         """A snapshot."""
         empty = CollectStats.empty(*self._counts.shape)

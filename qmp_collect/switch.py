@@ -92,8 +92,11 @@ class SoftmaxQSwitch(QScored):
             )
 
     def __call__(self, scores: Floats, own: Ids, rng: np.random.Generator) -> Ids:
-        logits = (scores - scores.max(axis=1, keepdims=True)) / self.temperature
-        return _sample_rows(np.exp(logits), rng)
+        scores = scores.astype(np.float64)
+        below = scores - scores.max(axis=1, keepdims=True)
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+            weights = np.where(below == 0.0, 1.0, np.where(np.isfinite(scores), np.exp(below / self.temperature), 0.0))
+        return _sample_rows(weights, rng)
 
 
 @dataclass(frozen=True)
