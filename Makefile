@@ -25,7 +25,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
-	$(BIN)/python -m pip install --quiet --no-deps d4rl==1.1
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps d4rl
 	touch $(STAMP)
 
 wheel: install

@@ -1,7 +1,7 @@
 """What the stacked networks are measured against: a network per policy and critic, and Python loops over them.
 
-The loops do what they must and nothing to slow themselves down. Their weights are copies of the stacked ones, so that
-both compute the same numbers.
+Acting has the structure of the QMP authors' code. The update comes as SAC is usually written and with every trick that
+the stacked one has. Weights are copies of the stacked ones, so that both sides compute the same numbers.
 """
 
 from __future__ import annotations
@@ -113,9 +113,13 @@ class SeparateNetworks:
 
 
 class SAC:
-    """One task's SAC with the script's update: the same losses, the same order, fused Adam."""
+    """One task's SAC with the script's update: the same losses in the same order.
 
-    def __init__(self, actor: Policy, q1: Critic, q2: Critic, args: Any, action_dim: int) -> None:
+    ``tuned``: fused Adam, target networks updated by one call, no weight gradients of the critics in the actor's step.
+    """
+
+    def __init__(self, actor: Policy, q1: Critic, q2: Critic, args: Any, action_dim: int, tuned: bool) -> None:
+        self.tuned = tuned
         self.actor, self.q1, self.q2 = actor, q1, q2
         self.q1_target, self.q2_target = (copy.deepcopy(q).requires_grad_(False) for q in (q1, q2))
         self.gamma, self.tau = args.gamma, args.tau
@@ -125,7 +129,7 @@ class SAC:
         self.target_parameters: list[Tensor] = [*self.q1_target.parameters(), *self.q2_target.parameters()]
         self.actor_parameters = list(actor.parameters())
         self.q_optimizer, self.actor_optimizer, self.a_optimizer = (
-            torch.optim.Adam(parameters, lr=args.learning_rate, fused=True)
+            torch.optim.Adam(parameters, lr=args.learning_rate, fused=tuned)
             for parameters in (self.q_parameters, self.actor_parameters, [self.log_alpha])
         )
 
@@ -149,7 +153,7 @@ class SAC:
         q = torch.minimum(self.q1(data.obs, actions), self.q2(data.obs, actions))
         actor_loss = (alpha * log_prob - q).mean()
         self.actor_optimizer.zero_grad()
-        actor_loss.backward(inputs=self.actor_parameters)
+        actor_loss.backward(inputs=self.actor_parameters if self.tuned else None)
         self.actor_optimizer.step()
 
         alpha_loss = (self.log_alpha * (-log_prob.detach().mean() - self.target_entropy)).sum()
@@ -158,16 +162,20 @@ class SAC:
         self.a_optimizer.step()
 
         with torch.no_grad():
-            torch._foreach_lerp_(self.target_parameters, self.q_parameters, self.tau)
+            if self.tuned:
+                torch._foreach_lerp_(self.target_parameters, self.q_parameters, self.tau)
+            else:
+                for target_parameter, parameter in zip(self.target_parameters, self.q_parameters, strict=True):
+                    target_parameter.copy_(self.tau * parameter + (1 - self.tau) * target_parameter)
         return torch.stack(values).detach().mean()
 
 
 class SeparateSACs:
     """T separate SACs, updated one after the other."""
 
-    def __init__(self, networks: SeparateNetworks, args: Any, action_dim: int) -> None:
+    def __init__(self, networks: SeparateNetworks, args: Any, action_dim: int, tuned: bool) -> None:
         members = zip(networks.policies, networks.q1, networks.q2, strict=True)
-        self.sacs = [SAC(*member, args, action_dim) for member in copy.deepcopy(list(members))]
+        self.sacs = [SAC(*member, args, action_dim, tuned) for member in copy.deepcopy(list(members))]
 
     def update(self, data: Batch) -> Tensor:
         """One gradient step of each task, fields (T, B, ...). Returns the mean Q-values (T,)."""

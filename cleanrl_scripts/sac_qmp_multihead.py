@@ -319,8 +319,8 @@ def make_switch(args, agent, task_set):
     }
     switches = {
         "qmp": lambda: qmp_collect.QSwitch(**scoring),
-        "own": lambda: qmp_collect.OwnPolicy(),
-        "uniform": lambda: qmp_collect.UniformSwitch(),
+        "own": qmp_collect.OwnPolicy,
+        "uniform": qmp_collect.UniformSwitch,
         "domain": lambda: qmp_collect.FixedSwitch(task_set.domain_matrix),
         "softmax": lambda: qmp_collect.SoftmaxQSwitch(args.switch_temperature, **scoring),
     }
@@ -332,9 +332,11 @@ if __name__ == "__main__":
     resume, args.resume = args.resume, None
     if resume is None:
         run_name = f"{args.env_id}__{args.exp_name}__{args.switch}__{args.seed}__{int(time.time())}"
+        run_dir = Path(args.run_dir_root) / run_name
         args.eval_every = args.eval_every or max(args.total_timesteps // 100, 1)
         args.checkpoint_every = args.checkpoint_every or max(args.total_timesteps // 20, 1)
-    run_dir = Path(resume or f"{args.run_dir_root}/{run_name}")
+    else:
+        run_dir = Path(resume)
 
     # TRY NOT TO MODIFY: seeding
     random.seed(args.seed)

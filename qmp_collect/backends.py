@@ -22,7 +22,7 @@ class Backend(Protocol):
     """What callables are given, and how what they return comes back."""
 
     name: BackendName
-    #: Equal for backends whose arrays need no conversion for each other.
+    # Equal for backends whose arrays need no conversion for each other.
     key: tuple[Any, ...]
 
     def array(self, x: Any) -> Any:

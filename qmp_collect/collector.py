@@ -7,34 +7,28 @@ import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
-import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import ArrayLike, NDArray
 
+from qmp_collect.arguments import check_envs, resolve_sinks, resolve_tasks
 from qmp_collect.autoreset import find_autoreset_mode, step_success, true_successors
-from qmp_collect.callables import Callables, OwnPolicyFunction, Policies, QFunctions, is_per_task
+from qmp_collect.callables import Callables, OwnPolicyFunction, Policies, QFunctions
+from qmp_collect.mixture import Decision, Mixture, Schedule, scoring_of
 from qmp_collect.stats import CollectStats, Tally
-from qmp_collect.switch import Ids, OwnPolicy, QScored, QSwitch, Switch
+from qmp_collect.switch import Ids, OwnPolicy, QSwitch, Switch
 from qmp_collect.transitions import Transitions, TransitionSink
 
-Schedule = Callable[[int], float]
 State = dict[str, Any]
 
 
-_Gaps = tuple[Ids, NDArray[np.floating[Any]]]  # tasks that asked the switch, Q_i(chosen) - Q_i(own)
-
-
-class _Acted(NamedTuple):
-    """An `act` that waits for its `observe`: until then it changes nothing that is counted or held."""
-
-    obs: NDArray[Any]
-    actions: NDArray[Any]
-    behavior_ids: Ids
-    hold_left: NDArray[np.int64]
-    gaps: _Gaps | None = None
+# The collector's own state between two vector steps, by attribute name without the underscore.
+_STATE = (
+    "num_steps", "num_episodes", "started", "first_seed", "next_obs", "ignored", "needs_reset",
+    "return", "length", "success",
+)  # fmt: skip
 
 
 class QMPCollector:
@@ -106,17 +100,9 @@ class QMPCollector:
         on_step: Callable[[Transitions], None] | None = None,
         seed: int | None = None,
     ) -> None:
-        _check_envs(envs)
-        if horizon < 1:
-            raise ValueError(f"horizon must be at least 1 step, got {horizon}")
-        if not callable(own_probability) and not 0.0 <= own_probability <= 1.0:
-            raise ValueError(f"own_probability must lie in [0, 1], got {own_probability}")
-        if warmup_steps < 0:
-            raise ValueError(f"warmup_steps must not be negative, got {warmup_steps}")
-
+        check_envs(envs)
         self.envs = envs
-        self.switch = switch
-        self.task_ids, self.num_tasks = _resolve_tasks(envs, policies, q_functions, task_ids, num_tasks)
+        self.task_ids, self.num_tasks = resolve_tasks(envs, policies, q_functions, task_ids, num_tasks)
         self._callables = Callables(
             policies,
             q_functions,
@@ -127,25 +113,29 @@ class QMPCollector:
             backend=backend,
             device=device,
         )
-        self._only_own = isinstance(switch, OwnPolicy)
-        if policies is None and not (self._only_own and own_policy is not None):
+        if policies is None and not (isinstance(switch, OwnPolicy) and own_policy is not None):
             raise TypeError("policies is None: only the switch OwnPolicy() together with own_policy needs none")
-        if q_functions is None and getattr(switch, "needs_scores", True):
+        if q_functions is None and scoring_of(switch) is not None:
             raise TypeError(f"q_functions is None, but {switch!r} scores candidates with them")
-        self._sinks = _resolve_sinks(buffer, self.num_tasks)
-        self._horizon = horizon
-        self._own_probability = own_probability
-        self._warmup_steps = warmup_steps
+        self._first_seed = None if seed is None else operator.index(seed)
+        # Streams of their own: Gymnasium makes its generators from the plain seed.
+        switch_stream, action_stream = np.random.SeedSequence(self._first_seed).spawn(2)
+        self._mixture = Mixture(
+            self._callables,
+            switch,
+            self.task_ids,
+            horizon=horizon,
+            own_probability=own_probability,
+            warmup_steps=warmup_steps,
+            rng=np.random.default_rng(switch_stream),
+        )
+        self._sinks = resolve_sinks(buffer, self.num_tasks)
         self._mode = find_autoreset_mode(envs, autoreset_mode)
         self._success_key = success_key
         self._on_step = on_step
 
         n = self.num_envs
         self._rows = np.arange(n)
-        self._first_seed = None if seed is None else operator.index(seed)
-        # Streams of their own: Gymnasium makes its generators from the plain seed.
-        switch_stream, action_stream = np.random.SeedSequence(self._first_seed).spawn(2)
-        self._rng = np.random.default_rng(switch_stream)
         self._random_actions = copy.deepcopy(envs.action_space)
         self._random_actions.seed(int(action_stream.generate_state(1)[0]))
         self._num_steps = 0
@@ -154,13 +144,10 @@ class QMPCollector:
 
         self._started = False  # whether observations of the current episodes are known
         self._next_obs: NDArray[Any] | None = None  # what the policies see next, for `collect`
-        self._acted: _Acted | None = None  # what `observe` will complete
-        self._fresh = np.ones(n, np.bool_)  # nothing of the current episode has been stored yet
+        self._acted: Decision | None = None  # what `observe` will complete
         self._ignored = np.zeros(n, np.bool_)  # NEXT_STEP: the next step only resets
         self._needs_reset = np.zeros(n, np.bool_)  # DISABLED: must be reset before the next step
         self._quota: Ids | None = None  # episodes each sub-environment may still add, under n_episode
-        self._held = self.task_ids.copy()  # the policy that holds the horizon
-        self._hold_left = np.zeros(n, np.int64)  # steps that it still has
         self._return = np.zeros(n)
         self._length = np.zeros(n, np.int64)
         self._success = np.zeros(n, np.bool_)
@@ -185,7 +172,9 @@ class QMPCollector:
         """Finished episodes since construction, summed over tasks."""
         return self._num_episodes
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[NDArray[Any], State]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[Any], dict[str, Any]]:
         """Reset the sub-environments, or those of ``options["reset_mask"]``: ``(obs (N, *O), infos)``.
 
         Args:
@@ -219,9 +208,7 @@ class QMPCollector:
         """
         observed = self._checked_obs(obs)
         if episode_start is not None:
-            start = np.asarray(episode_start, dtype=np.bool_)
-            if start.shape != (self.num_envs,):
-                raise ValueError(f"episode_start must have shape ({self.num_envs},), got {start.shape}")
+            start = self._checked_row("episode_start", episode_start, np.bool_)
             self._started |= bool(start.all())
             if self._next_obs is not None:
                 # Where the observation is still the one that ended the episode, the environment itself is yet to reset.
@@ -235,7 +222,7 @@ class QMPCollector:
             )
         self._needs_reset[:] = False  # the caller steps, so the caller has reset
         self._next_obs = observed
-        self._acted = self._choose(observed)
+        self._acted = self._mixture.choose(observed, self._num_steps, self._recorded())
         return self._acted.actions.copy()
 
     def observe(
@@ -283,10 +270,9 @@ class QMPCollector:
 
         self._count(self.task_ids[rows], acted.behavior_ids[rows], reward, success, np.flatnonzero(done & valid))
         self._acted, self._next_obs = None, after
-        self._held, self._hold_left = acted.behavior_ids.copy(), acted.hold_left
+        self._mixture.commit(acted)
         if acted.gaps is not None:
             self._tally.add_decisions(*acted.gaps)
-        self._fresh[:] = False
         over = done | self._ignored
         if over.any():
             self._begin_episodes(over)
@@ -325,7 +311,7 @@ class QMPCollector:
         self._past.absorb(self._tally.stats())
         self._tally = self._no_stats()
         if n_episode is not None:
-            if not (self._started and self._fresh.all()) or self._ignored.any():
+            if not self._started or self._length.any() or self._ignored.any():
                 self.reset()
             self._quota = np.full(self.num_envs, n_episode)
             target *= self.num_envs
@@ -361,7 +347,7 @@ class QMPCollector:
         get_envs = getattr(self.envs.unwrapped, "get_state", None)
         state: State = {name: copy.deepcopy(getattr(self, f"_{name}")) for name in _STATE}
         return state | {
-            "rng": self._rng.bit_generator.state,
+            "mixture": self._mixture.state_dict(),
             "random_actions": self._random_actions.np_random.bit_generator.state,
             "stats": copy.deepcopy(vars(self.stats())),
             "envs": get_envs() if get_envs is not None else None,
@@ -373,16 +359,14 @@ class QMPCollector:
         Raises:
             ValueError: If the state is of another number of sub-environments or tasks.
         """
-        if len(state["held"]) != self.num_envs or len(state["stats"]["steps_per_task"]) != self.num_tasks:
+        if len(state["length"]) != self.num_envs or len(state["stats"]["steps_per_task"]) != self.num_tasks:
             raise ValueError(
-                f"the state is of {len(state['held'])} sub-environments and {len(state['stats']['steps_per_task'])} "
+                f"the state is of {len(state['length'])} sub-environments and {len(state['stats']['steps_per_task'])} "
                 f"tasks, this collector has {self.num_envs} and {self.num_tasks}"
             )
-        if state["held"].max() >= self.num_policies and self._callables.num_policies is not None:
-            raise ValueError(f"the state is of more than this collector's {self.num_policies} policies")
+        self._mixture.load_state_dict(state["mixture"])
         for name in _STATE:
             setattr(self, f"_{name}", copy.deepcopy(state[name]))
-        self._rng.bit_generator.state = state["rng"]
         self._random_actions.np_random.bit_generator.state = state["random_actions"]
         self._past, self._tally = self._no_stats(), self._no_stats()
         self._past.absorb(CollectStats(**copy.deepcopy(state["stats"])))
@@ -404,7 +388,7 @@ class QMPCollector:
         if random:
             actions = np.array(self._random_actions.sample())
             no_one = np.full(self.num_envs, -1)
-            self._acted = _Acted(self._next_obs, actions.copy(), no_one, np.zeros_like(self._hold_left))
+            self._acted = Decision(self._next_obs, actions.copy(), no_one, np.zeros(self.num_envs, np.int64))
         else:
             actions = self.act(self._next_obs)
         acted = perf_counter()
@@ -419,80 +403,9 @@ class QMPCollector:
         self._tally.env_time += (reset - start) + (stepped - acted)
         self._tally.store_time += perf_counter() - stepped
 
-    def _choose(self, obs: NDArray[Any]) -> _Acted:
-        own = self.task_ids
-        gaps = None
-        if self._only_own or self._num_steps < self._warmup_steps:
-            actions, behavior_ids = self._callables.own_actions(obs), own.copy()
-            hold_left = np.zeros_like(self._hold_left)
-        else:
-            deciding = self._hold_left == 0
-            asking = deciding & ~self._draw_own()
-            scoring = _as_scoring(self.switch) if asking.any() else None
-            candidates, scores = self._callables.candidates(obs, scoring)
-            behavior_ids = np.where(deciding, own, self._held)
-            if asking.any():
-                choice, gaps = self._ask(candidates, scores, asking)
-                behavior_ids = np.where(asking, choice, behavior_ids)
-            actions = candidates[self._rows, behavior_ids]
-            hold_left = np.where(deciding, self._horizon, self._hold_left) - 1
-            if (lost := _broken(actions) & (behavior_ids != own)).any():
-                # A policy that is held, or was drawn unseen, and breaks here loses its turn to the own policy.
-                behavior_ids, hold_left = np.where(lost, own, behavior_ids), np.where(lost, 0, hold_left)
-                actions = candidates[self._rows, behavior_ids]
-        if (broken := _broken(actions) & self._recorded()).any():
-            env = int(broken.argmax())
-            raise FloatingPointError(
-                f"policy {own[env]} proposed {actions[env].tolist()} for task {own[env]} (sub-environment {env}) at step "
-                f"{self._num_steps}: its parameters or the observation are not finite"
-            )
-        return _Acted(obs, actions, behavior_ids, hold_left, gaps)
-
     def _recorded(self) -> NDArray[np.bool_]:
         """Rows whose next step is a transition to store: no mere reset, and no episode beyond the quota."""
         return ~self._ignored if self._quota is None else ~self._ignored & (self._quota > 0)
-
-    def _draw_own(self) -> NDArray[np.bool_]:
-        probability = self._own_probability
-        if callable(probability):
-            probability = float(probability(self._num_steps))
-            if not 0.0 <= probability <= 1.0:
-                raise ValueError(f"own_probability({self._num_steps}) must lie in [0, 1], got {probability}")
-        if probability == 0.0:
-            return np.zeros(self.num_envs, np.bool_)
-        return self._rng.random(self.num_envs) < probability
-
-    def _ask(
-        self, candidates: NDArray[Any], scores: NDArray[Any] | None, asking: NDArray[np.bool_]
-    ) -> tuple[Ids, _Gaps | None]:
-        """The switch's choice for every row ``(N,)``, for rows that are not asking too, and what it gains."""
-        own = self.task_ids
-        if scores is None:
-            return self._switched(np.zeros(candidates.shape[:2])), None
-        counted = asking & self._recorded()
-        own_scores = scores[self._rows, own]
-        broken = counted & ~np.isfinite(own_scores)
-        if broken.any():
-            env = int(broken.argmax())
-            raise FloatingPointError(
-                f"task {own[env]}'s Q-function gives {own_scores[env]} for the action of its own policy, "
-                f"{candidates[env, own[env]].tolist()} (sub-environment {env}), at step {self._num_steps}: policy "
-                f"{own[env]} or its Q-function has diverged. No other task's data is affected"
-            )
-        # Another policy's broken candidate cannot win. Rows without a say only need something to compare.
-        usable = np.where(np.isfinite(scores), scores, -np.inf)
-        if not counted.all():
-            usable[~counted, own[~counted]] = 0.0
-        choice = self._switched(usable)
-        return choice, (own[counted], (scores[self._rows, choice] - own_scores)[counted])
-
-    def _switched(self, scores: NDArray[Any]) -> Ids:
-        """The switch's answer ``(N,)``, checked: a caller's own switch may write to its inputs and may be wrong."""
-        choice = np.asarray(self.switch(scores, self.task_ids.copy(), self._rng))
-        n, k = scores.shape
-        if choice.shape != (n,) or choice.dtype.kind not in "iu" or choice.min() < 0 or choice.max() >= k:
-            raise ValueError(f"{self.switch!r} must return {n} policy indices from 0 to {k - 1}, got {choice!r}")
-        return choice
 
     def _store(self, transitions: Transitions) -> None:
         if isinstance(self._sinks, list):
@@ -524,10 +437,9 @@ class QMPCollector:
 
     def _begin_episodes(self, rows: NDArray[np.bool_]) -> None:
         """Forget the episodes of ``rows``: the next action there is an episode's first."""
-        self._fresh |= rows
         self._ignored &= ~rows
         self._needs_reset &= ~rows
-        self._hold_left[rows] = 0
+        self._mixture.forget(rows)
         self._return[rows] = 0.0
         self._length[rows] = 0
         self._success[rows] = False
@@ -549,110 +461,12 @@ class QMPCollector:
         return row
 
 
-# The collector's own state between two vector steps, by attribute name without the underscore.
-_STATE = (
-    "num_steps", "num_episodes", "started", "first_seed", "next_obs", "fresh", "ignored", "needs_reset",
-    "held", "hold_left", "return", "length", "success",
-)  # fmt: skip
-
-
-def _check_envs(envs: Any) -> None:
-    if not isinstance(envs, VectorEnv):
-        raise TypeError(
-            f"expected a gymnasium.vector.VectorEnv, got {type(envs).__name__}: make one with "
-            "gymnasium.make_vec(env_id, num_envs=...) or gymnasium.vector.SyncVectorEnv([...])"
-        )
-    space = envs.single_observation_space
-    if not isinstance(space, _ARRAY_SPACES):
-        raise TypeError(
-            f"observations must be arrays, got the space {space}: wrap the environment in "
-            "gymnasium.wrappers.vector.FlattenObservation"
-        )
-    if not isinstance(envs.single_action_space, _ARRAY_SPACES):
-        raise TypeError(
-            f"actions must be arrays or integers, got the space {envs.single_action_space}: wrap the "
-            "sub-environments so that their action space is a Box or Discrete"
-        )
-
-
-_ARRAY_SPACES = (gym.spaces.Box, gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary)
-
-
-def _resolve_tasks(
-    envs: VectorEnv[Any, Any, Any],
-    policies: Any,
-    q_functions: Any,
-    task_ids: ArrayLike | None,
-    num_tasks: int | None,
-) -> tuple[Ids, int]:
-    """Each sub-environment's task ``(N,)`` and the number of tasks, from whoever knows them."""
-    n = int(envs.num_envs)
-    known = getattr(envs.unwrapped, "num_tasks", None)
-    if num_tasks is None:
-        # A list of Q-functions has one per task; a list of policies may have more, unless nothing else tells.
-        tellers = (q_functions, policies) if task_ids is None else (q_functions,)
-        listed = next((len(fns) for fns in tellers if is_per_task(fns)), None)
-        num_tasks = known if known is not None else listed
-    if task_ids is None:
-        task_ids = getattr(envs.unwrapped, "task_ids", None)
-    if task_ids is None:
-        if num_tasks is not None and num_tasks != n:
-            raise ValueError(
-                f"task_ids is needed: there are {n} sub-environments for {num_tasks} tasks and the environment has no "
-                "`task_ids`; pass task_ids=[...], one task per sub-environment"
-            )
-        if num_tasks is None:
-            raise ValueError("pass task_ids or num_tasks: neither the callables nor the environment tell the tasks")
-        task_ids = np.arange(n)
-    ids = np.array(task_ids)
-    if ids.shape != (n,) or ids.dtype.kind not in "iu":
-        raise ValueError(
-            f"task_ids must be {n} integers, one per sub-environment, got {ids.dtype} of shape {ids.shape}"
-        )
-    if num_tasks is None:
-        num_tasks = int(ids.max()) + 1
-    bad = (ids < 0) | (ids >= num_tasks)
-    if bad.any():
-        env = int(bad.argmax())
-        raise ValueError(f"task_ids[{env}] is {ids[env]}, expected 0 to {num_tasks - 1}: there are {num_tasks} tasks")
-    return ids.astype(np.int64), num_tasks
-
-
-def _resolve_sinks(buffer: Any, num_tasks: int) -> TransitionSink | list[TransitionSink] | None:
-    if isinstance(buffer, list | tuple) and len(buffer) != num_tasks:
-        raise ValueError(f"expected one sink or one per task, got {len(buffer)} sinks for {num_tasks} tasks")
-    sinks = buffer if isinstance(buffer, list | tuple) else [] if buffer is None else [buffer]
-    for index, sink in enumerate(sinks):
-        if not callable(getattr(sink, "add", None)):
-            raise TypeError(
-                f"sink {index} of buffer is a {type(sink).__name__} without a method add(transitions): use "
-                "TaskReplayBuffer, or an adapter of qmp_collect.adapters"
-            )
-    return list(sinks) if isinstance(buffer, list | tuple) else buffer
-
-
-def _broken(actions: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which rows of ``(N, *A)`` actions are not finite."""
-    if actions.dtype.kind != "f" or (finite := np.isfinite(actions)).all():
-        return np.zeros(len(actions), np.bool_)
-    broken: NDArray[np.bool_] = ~finite.reshape(len(actions), -1).all(axis=1)
-    return broken
-
-
-def _as_scoring(switch: Switch) -> QScored | None:
-    """How to score for a switch: by its own settings, by the defaults for a caller's own switch, or not at all."""
-    if isinstance(switch, QScored):
-        return switch
-    return QScored() if getattr(switch, "needs_scores", True) else None
-
-
 def _exactly_one(n_step: int | None, n_episode: int | None) -> int:
     if (n_step is None) == (n_episode is None):
         raise ValueError(f"give exactly one of n_step and n_episode, got n_step={n_step}, n_episode={n_episode}")
-    amount = n_step if n_step is not None else n_episode
-    assert amount is not None
+    name, amount = ("n_step", n_step) if n_step is not None else ("n_episode", n_episode or 0)
     if amount <= 0:
-        raise ValueError(f"{'n_step' if n_step is not None else 'n_episode'} must be positive, got {amount}")
+        raise ValueError(f"{name} must be positive, got {amount}")
     return amount
 
 
@@ -664,4 +478,8 @@ def _progress_bar(total: int, unit: str, shown: bool) -> Iterator[Callable[[int]
     from tqdm import tqdm
 
     with tqdm(total=total, unit=unit) as bar:
-        yield lambda done: cast(None, bar.update(done - bar.n))
+
+        def show(done: int) -> None:
+            bar.update(done - bar.n)
+
+        yield show

@@ -1,7 +1,7 @@
 """Multi-task environments on MuJoCo. Importing this package registers them with Gymnasium.
 
 ``gymnasium.make("Maze10-v0", task=3)`` makes one task, ``gymnasium.make_vec("Maze10-v0", num_envs=20)`` a
-natively batched vector environment whose sub-env ``i`` has task ``i % T``. :data:`TASK_SETS` holds the facts
+natively batched vector environment whose sub-environment ``i`` has task ``i % T``. `TASK_SETS` holds the facts
 of each id.
 """
 
@@ -15,7 +15,7 @@ from qmp_envs.vector import PhysicsVectorEnv
 
 __all__ = ["TASK_SETS", "MazeEnv", "MazeTaskSet", "MazeVectorEnv", "PhysicsVectorEnv", "TaskSet"]
 
-#: Gymnasium id -> task set
+# Gymnasium id -> task set
 TASK_SETS: dict[str, TaskSet] = {**MAZES}
 
 for _env_id in MAZES:

@@ -1,4 +1,4 @@
-"""The seam between task sets and MuJoCo: everything that steps physics goes through :class:`Engine`."""
+"""The seam between task sets and MuJoCo: everything that steps physics goes through `Engine`."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Engine:
     Attributes:
         state: (N, nstate) float64, MuJoCo's FULLPHYSICS state: time, qpos, qvel, ...
         qpos, qvel: (N, nq) and (N, nv) views of ``state``.
-        control: (N, frame_skip, ncontrol) float64, applied by the next :meth:`step`.
+        control: (N, frame_skip, ncontrol) float64, applied by the next `step`.
         sensordata: (N, nsensor) float64. As after a plain ``mj_step`` it describes the state *before* the
-            last physics step; after :meth:`sense` the current one.
+            last physics step; after `sense` the current one.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Engine:
     ) -> None:
         self.models = [models] * num_envs if isinstance(models, mujoco.MjModel) else list(models)
         if len(self.models) != num_envs:
-            raise ValueError(f"expected one model or one per sub-env ({num_envs}), got {len(self.models)}")
+            raise ValueError(f"expected one model or one per sub-environment ({num_envs}), got {len(self.models)}")
         if nthread < 0:
             raise ValueError(f"nthread must be 0 (the calling thread) or positive, got {nthread}")
         first = self.models[0]
@@ -61,7 +61,7 @@ class Engine:
             if model is not first and (sizes := _sizes(model)) != expected:
                 differing = {k: (expected[k], sizes[k]) for k in expected if sizes[k] != expected[k]}
                 raise ValueError(
-                    f"models must have equal sizes, but those of sub-envs 0 and {i} differ in {differing}; "
+                    f"models must have equal sizes, but those of sub-environments 0 and {i} differ in {differing}; "
                     "compile them from one spec"
                 )
         nstate = mujoco.mj_stateSize(first, _STATE)
@@ -100,7 +100,7 @@ class Engine:
             None, or an (N,) mask of the simulations that diverged and that MuJoCo therefore reset.
 
         Raises:
-            RuntimeError: after :meth:`close`.
+            RuntimeError: after `close`.
         """
         self._rollout.rollout(
             self.models,

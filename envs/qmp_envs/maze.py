@@ -120,7 +120,7 @@ _MT10 = [
 ]
 _SOURCE = "tasks: QMP reference code ({}); physics: D4RL point maze; reward: exp(-distance) - 1"
 
-#: id -> task set
+# id -> task set
 MAZES: dict[str, MazeTaskSet] = {
     task_set.env_id: task_set
     for task_set in (
@@ -221,10 +221,10 @@ class MazeVectorEnv(PhysicsVectorEnv):
     the velocity is clipped to 5 m/s before it, not after. Paper: appendix D.2.
 
     Args:
-        env_id: which task set, a key of :data:`MAZES`.
+        env_id: which task set, a key of `MAZES`.
         num_envs: N.
         reward: "dense" or "sparse".
-        kwargs: see :class:`PhysicsVectorEnv`.
+        kwargs: see `PhysicsVectorEnv`.
     """
 
     metadata = {**PhysicsVectorEnv.metadata, "render_fps": 100}
@@ -292,7 +292,7 @@ class MazeVectorEnv(PhysicsVectorEnv):
 
 
 class MazeEnv(SingleEnv):
-    """One maze task: ``MazeEnv("Maze10-v0", task=3)``. See :class:`MazeVectorEnv`."""
+    """One maze task: ``MazeEnv("Maze10-v0", task=3)``. See `MazeVectorEnv`."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 100}
     vector_class = MazeVectorEnv

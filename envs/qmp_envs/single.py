@@ -1,4 +1,4 @@
-"""One task as a plain Gymnasium environment: the vector environment with a single sub-env."""
+"""One task as a plain Gymnasium environment: the vector environment with a single sub-environment."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class SingleEnv(gym.Env[Array, Array]):
         env_id: id of the task set.
         task: index of the task, 0 to T - 1.
         render_mode: None or "rgb_array".
-        kwargs: passed on to :attr:`vector_class`.
+        kwargs: passed on to `vector_class`.
 
     Raises:
         ValueError: arguments out of range.
     """
 
-    #: called with the id, then keywords
+    # called with the id, then keywords
     vector_class: ClassVar[Callable[..., PhysicsVectorEnv]]
 
     def __init__(self, env_id: str, task: int = 0, render_mode: str | None = None, **kwargs: Any) -> None:
@@ -50,14 +50,14 @@ class SingleEnv(gym.Env[Array, Array]):
         return self._batch.task_set
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
-        """Start a new episode; ``options`` are not used. See :meth:`PhysicsVectorEnv.reset`."""
+        """Start a new episode; ``options`` are not used. See `PhysicsVectorEnv.reset`."""
         super().reset(seed=seed)
         self._batch.rngs = [self.np_random]
         observations, infos = self._batch.reset()
         return observations[0], _row(infos)
 
     def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
-        """Step the task; errors as in :meth:`PhysicsVectorEnv.step`."""
+        """Step the task; errors as in `PhysicsVectorEnv.step`."""
         batch = np.asarray(action)[None]
         observations, rewards, terminations, truncations, infos = self._batch.step(batch)
         return observations[0], float(rewards[0]), bool(terminations[0]), bool(truncations[0]), _row(infos)
@@ -72,11 +72,11 @@ class SingleEnv(gym.Env[Array, Array]):
         self._batch.close()
 
     def get_state(self) -> dict[str, Any]:
-        """See :meth:`PhysicsVectorEnv.get_state`."""
+        """See `PhysicsVectorEnv.get_state`."""
         return self._batch.get_state()
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """See :meth:`PhysicsVectorEnv.set_state`."""
+        """See `PhysicsVectorEnv.set_state`."""
         self._batch.set_state(state)
         self.np_random = self._batch.rngs[0]
 

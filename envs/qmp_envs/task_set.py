@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSet:
-    """Immutable facts of one task set. Task ``t`` is position ``t`` of :attr:`task_names` everywhere.
+    """Immutable facts of one task set. Task ``t`` is position ``t`` of `task_names` everywhere.
 
     Attributes:
         env_id: Gymnasium id, version included.

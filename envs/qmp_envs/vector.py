@@ -1,4 +1,4 @@
-"""Natively batched vector environments: N sub-envs, one physics call and a few numpy expressions per step."""
+"""Natively batched vector environments: N sub-environments, one physics call and a few numpy expressions per step."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ Rows: TypeAlias = npt.NDArray[np.intp]
 class PhysicsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
     """Base of the task sets whose tasks share one MuJoCo model.
 
-    A step is: reset of the rows that asked for it, :meth:`_apply` (actions to controls), physics, episode
-    counters, :meth:`_judge`, :meth:`_observe`. A task set is a subclass that sets the class attributes, calls
+    A step is: reset of the rows that asked for it, `_apply` (actions to controls), physics, episode
+    counters, `_judge`, `_observe`. A task set is a subclass that sets the class attributes, calls
     ``__init__`` with its models and spaces, and implements the hooks.
-    Autoreset modes and the layout of ``infos`` are those of :class:`gymnasium.vector.SyncVectorEnv`.
+    Autoreset modes and the layout of ``infos`` are those of `gymnasium.vector.SyncVectorEnv`.
 
     Args:
         task_set: the facts of the task set.
-        models: one compiled model, or one per sub-env.
-        observation_space, action_space: of a single sub-env.
+        models: one compiled model, or one per sub-environment.
+        observation_space, action_space: of a single sub-environment.
         num_envs: N.
-        task_ids: (N,) task of each sub-env; default ``i % T``.
-        autoreset_mode: who resets a finished sub-env, and when (Gymnasium's three modes).
+        task_ids: (N,) task of each sub-environment; default ``i % T``.
+        autoreset_mode: who resets a finished sub-environment, and when (Gymnasium's three modes).
         max_episode_steps: truncation after this many steps instead of ``task_set.horizon``.
         nthread: native physics threads, 0 for the calling thread.
         render_mode: None or "rgb_array".
@@ -48,7 +48,7 @@ class PhysicsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "autoreset_mode": AutoresetMode.NEXT_STEP}
     frame_skip: ClassVar[int] = 1
     control_spec: ClassVar[int] = CONTROL
-    #: what `_judge` reports besides reward and termination; a reset reports zeros
+    # what `_judge` reports besides reward and termination; a reset reports zeros
     info_types: ClassVar[Mapping[str, type]] = MappingProxyType({"success": bool})
 
     task_set: TaskSet
@@ -91,14 +91,14 @@ class PhysicsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         self._action_shape = (num_envs, *action_space.shape)
         self._action_low = action_space.low.astype(np.float64)
         self._action_high = action_space.high.astype(np.float64)
-        #: one generator per sub-env; empty before the first reset
+        # one generator per sub-environment; empty before the first reset
         self.rngs: list[np.random.Generator] = []
-        #: control steps of the running episodes
+        # control steps of the running episodes
         self._elapsed = np.zeros(num_envs, dtype=np.int64)
-        #: sub-envs whose episode is over and that were not reset yet
+        # sub-environments whose episode is over and that were not reset yet
         self._finished = np.zeros(num_envs, dtype=np.bool_)
         self._any_finished = False
-        #: per-env arrays of a task set that belong to the state of an episode (stages, counters, ...)
+        # per-env arrays of a task set that belong to the state of an episode (stages, counters, ...)
         self._episode: dict[str, Array] = {}
 
     # ------------------------------------------------------------------ hooks of a task set
@@ -127,7 +127,7 @@ class PhysicsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         raise NotImplementedError
 
     def _draw(self, index: int) -> npt.NDArray[np.uint8]:
-        """Picture (H, W, 3) of one sub-env."""
+        """Picture (H, W, 3) of one sub-environment."""
         raise NotImplementedError
 
     # ------------------------------------------------------------------ Gymnasium's interface
@@ -139,20 +139,20 @@ class PhysicsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
 
     @property
     def num_tasks(self) -> int:
-        """T, the number of tasks, whether or not each has a sub-env here."""
+        """T, the number of tasks, whether or not each has a sub-environment here."""
         return self.task_set.num_tasks
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
-        """Start new episodes in all sub-envs, or in those of ``options["reset_mask"]``, an (N,) bool array.
+        """Start new episodes in all sub-environments, or in those of ``options["reset_mask"]``, an (N,) bool array.
 
         Args:
-            seed: sub-env ``i`` is seeded with ``seed + i`` or ``seed[i]``; None continues its generator.
+            seed: sub-environment ``i`` is seeded with ``seed + i`` or ``seed[i]``; None continues its generator.
             options: only ``reset_mask`` is known.
 
         Returns:
-            Observations (N, *O) of all sub-envs, and infos for the ones that were reset.
+            Observations (N, *O) of all sub-environments, and infos for the ones that were reset.
 
         Raises:
             TypeError, ValueError: a malformed mask or seed list.
@@ -177,7 +177,7 @@ class PhysicsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         return self._observe(), infos
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """Step all sub-envs at once.
+        """Step all sub-environments at once.
 
         Args:
             actions: (N, *A), clipped to the action space. Rows that are reset in this step are ignored.
@@ -188,8 +188,8 @@ class PhysicsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
 
         Raises:
             ValueError: actions of a wrong shape or with NaN.
-            RuntimeError: before the first reset, or (autoreset DISABLED) a finished sub-env.
-            FloatingPointError: the simulation of a sub-env diverged; it must be reset.
+            RuntimeError: before the first reset, or (autoreset DISABLED) a finished sub-environment.
+            FloatingPointError: the simulation of a sub-environment diverged; it must be reset.
         """
         actions = np.asarray(actions, dtype=np.float64)
         if actions.shape != self._action_shape:
@@ -200,7 +200,7 @@ class PhysicsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
             restart = np.flatnonzero(self._finished)
             if self.autoreset_mode is AutoresetMode.DISABLED:
                 raise RuntimeError(
-                    f"sub-envs {restart.tolist()} have finished: reset them first, with "
+                    f"sub-environments {restart.tolist()} have finished: reset them first, with "
                     "reset(options={'reset_mask': terminations | truncations})"
                 )
             actions = actions.copy()
@@ -250,7 +250,7 @@ class PhysicsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
     def get_state(self) -> dict[str, Any]:
         """Everything that the future depends on, as a tree of arrays, numbers and strings.
 
-        Restoring it with :meth:`set_state`, here or in another process, continues bit-exactly.
+        Restoring it with `set_state`, here or in another process, continues bit-exactly.
 
         Raises:
             RuntimeError: before the first reset.
@@ -268,10 +268,10 @@ class PhysicsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what :meth:`get_state` returned.
+        """Restore what `get_state` returned.
 
         Raises:
-            ValueError: the state is of another task set, or of sub-envs with other tasks.
+            ValueError: the state is of another task set, or of sub-environments with other tasks.
         """
         if state["env_id"] != self.task_set.env_id or not np.array_equal(state["task_ids"], self.task_ids):
             saved = np.asarray(state["task_ids"]).tolist()
@@ -339,7 +339,7 @@ class PhysicsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         if isinstance(seed, (int, np.integer)):
             return [int(seed) + i for i in range(self.num_envs)]
         if len(seed) != self.num_envs:
-            raise ValueError(f"expected a seed per sub-env ({self.num_envs}) or one integer, got {len(seed)}")
+            raise ValueError(f"expected a seed per sub-environment ({self.num_envs}) or one integer, got {len(seed)}")
         return list(seed)
 
     def _require_reset(self, method: str) -> None:
@@ -348,10 +348,10 @@ class PhysicsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
 
     def _where(self, index: int) -> str:
         task, step = int(self.task_ids[index]), int(self._elapsed[index]) + 1
-        return f"sub-env {index} (task {task} {self.task_names[task]!r}, step {step} of its episode)"
+        return f"sub-environment {index} (task {task} {self.task_names[task]!r}, step {step} of its episode)"
 
     def _refuse_nan(self, actions: Array) -> None:
-        # MuJoCo would silently zero the controls of such a sub-env.
+        # MuJoCo would silently zero the controls of such a sub-environment.
         bad = np.flatnonzero(np.isnan(actions.reshape(self.num_envs, -1)).any(axis=1))
         raise ValueError(f"actions must not be NaN: got {actions[bad[0]]} for {self._where(bad[0])}")
 
@@ -366,10 +366,10 @@ class PhysicsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
 def assign_tasks(
     task_set: TaskSet, num_envs: int, task_ids: Sequence[int] | npt.NDArray[np.integer[Any]] | None
 ) -> npt.NDArray[np.int64]:
-    """Task of each sub-env, (N,) int64: ``task_ids`` checked, or ``i % T``.
+    """Task of each sub-environment, (N,) int64: ``task_ids`` checked, or ``i % T``.
 
     Raises:
-        ValueError: N below 1, not one id per sub-env, or ids out of range.
+        ValueError: N below 1, not one id per sub-environment, or ids out of range.
     """
     if num_envs < 1:
         raise ValueError(f"num_envs must be at least 1, got {num_envs}")
@@ -377,7 +377,7 @@ def assign_tasks(
         return np.arange(num_envs, dtype=np.int64) % task_set.num_tasks
     ids = np.asarray(task_ids)
     if ids.shape != (num_envs,) or ids.dtype.kind not in "iu":
-        raise ValueError(f"task_ids must be {num_envs} integers, one per sub-env, got {task_ids!r}")
+        raise ValueError(f"task_ids must be {num_envs} integers, one per sub-environment, got {task_ids!r}")
     for i in np.flatnonzero((ids < 0) | (ids >= task_set.num_tasks)):
         raise ValueError(f"task_ids[{i}] is {ids[i]}, but {task_set.env_id} has tasks 0 to {task_set.num_tasks - 1}")
     return ids.astype(np.int64)

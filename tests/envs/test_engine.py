@@ -160,9 +160,11 @@ def test_pickled_engine_steps_on_and_owns_its_arrays() -> None:
 
 
 def test_wrong_arguments() -> None:
-    with pytest.raises(ValueError, match=r"one model or one per sub-env \(3\), got 2"):
+    with pytest.raises(ValueError, match=r"one model or one per sub-environment \(3\), got 2"):
         Engine([arm(), arm()], 3)
-    with pytest.raises(ValueError, match=r"sub-envs 0 and 1 differ in \{.*'ngeom': \(2, 3\).*compile them from one"):
+    with pytest.raises(
+        ValueError, match=r"sub-environments 0 and 1 differ in \{.*'ngeom': \(2, 3\).*compile them from one"
+    ):
         Engine([arm(), arm(extra='<geom size="0.1" pos="5 5 5"/>')], 2)
     with pytest.raises(ValueError, match="nthread must be 0"):
         Engine(arm(), 1, nthread=-1)

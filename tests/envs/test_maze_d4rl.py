@@ -134,7 +134,7 @@ def test_trajectories_are_the_same(d4rl: ModuleType, name: str, env_id: str, war
         physics = envs.get_state()["physics"][:, 1:]
         for i in np.flatnonzero(running):
             observation, reward, _, _ = references[i].step(actions[i])
-            where = f"sub-env {i}, step {step}"
+            where = f"sub-environment {i}, step {step}"
             np.testing.assert_allclose(physics[i], observation, rtol=0, atol=1e-9, err_msg=where)
             np.testing.assert_array_equal(observations[i], physics[i].astype(np.float32))
             assert rewards[i] == pytest.approx(reward - 1, abs=1e-9)

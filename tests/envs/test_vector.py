@@ -29,7 +29,7 @@ def held_actions(steps: int, num_envs: int, seed: int = 0) -> np.ndarray:
 
 
 def near_goal(envs: MazeVectorEnv, *indices: int) -> None:
-    """Put the balls of some sub-envs on their goals."""
+    """Put the balls of some sub-environments on their goals."""
     state = envs.get_state()
     for i in indices:
         state["physics"][i, 1:3] = envs.task_set.goals[envs.task_ids[i]]
@@ -161,14 +161,14 @@ def test_disabled_raises_for_finished_sub_envs() -> None:
     envs.reset(seed=0)
     envs.step(np.zeros((3, 2)))
     envs.reset(options={"reset_mask": np.array([True, False, True])})
-    with pytest.raises(RuntimeError, match=r"sub-envs \[1\] have finished: reset them first"):
+    with pytest.raises(RuntimeError, match=r"sub-environments \[1\] have finished: reset them first"):
         envs.step(np.zeros((3, 2)))
     envs.reset(options={"reset_mask": np.array([False, True, False])})
     envs.step(np.zeros((3, 2)))
 
 
 def test_the_three_modes_make_the_same_transitions() -> None:
-    """Transition by transition, when every sub-env meets the same actions in the same order."""
+    """Transition by transition, when every sub-environment meets the same actions in the same order."""
     actions = held_actions(200, 1)[:, 0]
     transitions = {}
     for mode in MODES:
@@ -403,7 +403,7 @@ def test_wrong_actions() -> None:
     bad[1, 0] = np.nan
     envs.step(np.zeros((3, 2)))
     before = envs.get_state()
-    with pytest.raises(ValueError, match=r"NaN: got .* for sub-env 1 \(task 1 '5_6_to_1_2', step 2"):
+    with pytest.raises(ValueError, match=r"NaN: got .* for sub-environment 1 \(task 1 '5_6_to_1_2', step 2"):
         envs.step(bad)
     assert data_equivalence(envs.get_state(), before, exact=True)
 
@@ -417,7 +417,7 @@ def test_diverging_physics_are_named(value: float, tmp_path: Any, monkeypatch: p
     state = envs.get_state()
     state["physics"][2, 1] = value
     envs.set_state(state)
-    with pytest.raises(FloatingPointError, match=r"sub-env 2 \(task 2 '5_6_to_4_1', step 2 of its episode\)"):
+    with pytest.raises(FloatingPointError, match=r"sub-environment 2 \(task 2 '5_6_to_4_1', step 2 of its episode\)"):
         envs.step(np.zeros((3, 2)))
     envs.reset(seed=0)
     envs.step(np.zeros((3, 2)))
@@ -451,7 +451,7 @@ def test_wrong_resets() -> None:
         envs.reset(options={"reset_mask": np.array([True, False])})
     with pytest.raises(ValueError, match=r"must have shape \(3,\) and one True at least"):
         envs.reset(options={"reset_mask": np.zeros(3, dtype=bool)})
-    with pytest.raises(ValueError, match=r"a seed per sub-env \(3\) or one integer, got 2"):
+    with pytest.raises(ValueError, match=r"a seed per sub-environment \(3\) or one integer, got 2"):
         envs.reset(seed=[1, 2])
 
 
@@ -484,9 +484,9 @@ def test_wrong_arguments() -> None:
         MazeVectorEnv("Maze3-v0", 1, max_episode_steps=0)
     with pytest.raises(ValueError, match="render_mode must be None or 'rgb_array', got 'human'"):
         MazeVectorEnv("Maze3-v0", 1, render_mode="human")
-    with pytest.raises(ValueError, match="task_ids must be 2 integers, one per sub-env"):
+    with pytest.raises(ValueError, match="task_ids must be 2 integers, one per sub-environment"):
         MazeVectorEnv("Maze3-v0", 2, task_ids=[0])
-    with pytest.raises(ValueError, match="task_ids must be 1 integers, one per sub-env"):
+    with pytest.raises(ValueError, match="task_ids must be 1 integers, one per sub-environment"):
         MazeVectorEnv("Maze3-v0", 1, task_ids=[0.5])  # type: ignore[list-item]
     with pytest.raises(ValueError, match=r"task_ids\[1\] is 3, but Maze3-v0 has tasks 0 to 2"):
         MazeVectorEnv("Maze3-v0", 2, task_ids=[0, 3])

@@ -1,0 +1,90 @@
+"""What the collector is given, checked and brought into one form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import VectorEnv
+from numpy.typing import ArrayLike
+
+from qmp_collect.callables import is_per_task
+from qmp_collect.switch import Ids
+from qmp_collect.transitions import TransitionSink
+
+_ARRAY_SPACES = (gym.spaces.Box, gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary)
+
+
+def check_envs(envs: Any) -> None:
+    """`TypeError` unless ``envs`` is a vector environment whose observations and actions are arrays."""
+    if not isinstance(envs, VectorEnv):
+        raise TypeError(
+            f"expected a gymnasium.vector.VectorEnv, got {type(envs).__name__}: make one with "
+            "gymnasium.make_vec(env_id, num_envs=...) or gymnasium.vector.SyncVectorEnv([...])"
+        )
+    space = envs.single_observation_space
+    if not isinstance(space, _ARRAY_SPACES):
+        raise TypeError(
+            f"observations must be arrays, got the space {space}: wrap the environment in "
+            "gymnasium.wrappers.vector.FlattenObservation"
+        )
+    if not isinstance(envs.single_action_space, _ARRAY_SPACES):
+        raise TypeError(
+            f"actions must be arrays or integers, got the space {envs.single_action_space}: wrap the "
+            "sub-environments so that their action space is a Box or Discrete"
+        )
+
+
+def resolve_tasks(
+    envs: VectorEnv[Any, Any, Any],
+    policies: Any,
+    q_functions: Any,
+    task_ids: ArrayLike | None,
+    num_tasks: int | None,
+) -> tuple[Ids, int]:
+    """Each sub-environment's task ``(N,)`` and the number of tasks, from whoever knows them."""
+    n = int(envs.num_envs)
+    known = getattr(envs.unwrapped, "num_tasks", None)
+    if num_tasks is None:
+        # A list of Q-functions has one per task; a list of policies may have more, unless nothing else tells.
+        tellers = (q_functions, policies) if task_ids is None else (q_functions,)
+        listed = next((len(fns) for fns in tellers if is_per_task(fns)), None)
+        num_tasks = known if known is not None else listed
+    if task_ids is None:
+        task_ids = getattr(envs.unwrapped, "task_ids", None)
+    if task_ids is None:
+        if num_tasks is not None and num_tasks != n:
+            raise ValueError(
+                f"task_ids is needed: there are {n} sub-environments for {num_tasks} tasks and the environment has no "
+                "`task_ids`; pass task_ids=[...], one task per sub-environment"
+            )
+        if num_tasks is None:
+            raise ValueError("pass task_ids or num_tasks: neither the callables nor the environment tell the tasks")
+        task_ids = np.arange(n)
+    ids = np.array(task_ids)
+    if ids.shape != (n,) or ids.dtype.kind not in "iu":
+        raise ValueError(
+            f"task_ids must be {n} integers, one per sub-environment, got {ids.dtype} of shape {ids.shape}"
+        )
+    if num_tasks is None:
+        num_tasks = int(ids.max()) + 1
+    bad = (ids < 0) | (ids >= num_tasks)
+    if bad.any():
+        env = int(bad.argmax())
+        raise ValueError(f"task_ids[{env}] is {ids[env]}, expected 0 to {num_tasks - 1}: there are {num_tasks} tasks")
+    return ids.astype(np.int64), num_tasks
+
+
+def resolve_sinks(buffer: Any, num_tasks: int) -> TransitionSink | list[TransitionSink] | None:
+    """One sink, a list with one per task, or `None`."""
+    if isinstance(buffer, list | tuple) and len(buffer) != num_tasks:
+        raise ValueError(f"expected one sink or one per task, got {len(buffer)} sinks for {num_tasks} tasks")
+    sinks = buffer if isinstance(buffer, list | tuple) else [] if buffer is None else [buffer]
+    for index, sink in enumerate(sinks):
+        if not callable(getattr(sink, "add", None)):
+            raise TypeError(
+                f"sink {index} of buffer is a {type(sink).__name__} without a method add(transitions): use "
+                "TaskReplayBuffer, or an adapter of qmp_collect.adapters"
+            )
+    return list(sinks) if isinstance(buffer, list | tuple) else buffer

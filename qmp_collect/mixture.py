@@ -1,0 +1,179 @@
+"""Who acts: warm-up, own probability, horizon and switch, one decision per vector step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qmp_collect.callables import Callables
+from qmp_collect.switch import Ids, OwnPolicy, QScored, Switch
+
+Schedule = Callable[[int], float]
+Gaps = tuple[Ids, NDArray[np.floating[Any]]]  # tasks that asked the switch, Q_i(chosen) - Q_i(own)
+
+
+class Decision(NamedTuple):
+    """An `act` that waits for its `observe`: until then it changes nothing that is counted or held."""
+
+    obs: NDArray[Any]
+    actions: NDArray[Any]
+    behavior_ids: Ids
+    hold_left: NDArray[np.int64]
+    gaps: Gaps | None = None
+
+
+class Mixture:
+    """Decides which policy acts in each sub-environment; `QMPCollector` documents the arguments."""
+
+    def __init__(
+        self,
+        callables: Callables,
+        switch: Switch,
+        task_ids: Ids,
+        *,
+        horizon: int,
+        own_probability: float | Schedule,
+        warmup_steps: int,
+        rng: np.random.Generator,
+    ) -> None:
+        if horizon < 1:
+            raise ValueError(f"horizon must be at least 1 step, got {horizon}")
+        if not callable(own_probability) and not 0.0 <= own_probability <= 1.0:
+            raise ValueError(f"own_probability must lie in [0, 1], got {own_probability}")
+        if warmup_steps < 0:
+            raise ValueError(f"warmup_steps must not be negative, got {warmup_steps}")
+        self._callables = callables
+        self._switch = switch
+        self._scoring = scoring_of(switch)
+        self._only_own = isinstance(switch, OwnPolicy)
+        self._task_ids = task_ids
+        self._rows = np.arange(len(task_ids))
+        self._horizon = horizon
+        self._own_probability = own_probability
+        self._warmup_steps = warmup_steps
+        self._rng = rng
+        self._held = task_ids.copy()  # the policy that holds the horizon
+        self._hold_left = np.zeros(len(task_ids), np.int64)  # steps that it still has
+
+    def commit(self, decision: Decision) -> None:
+        """The decision was executed: its choices hold from now on."""
+        self._held, self._hold_left = decision.behavior_ids.copy(), decision.hold_left
+
+    def forget(self, rows: NDArray[np.bool_]) -> None:
+        """New episodes begin in ``rows``: held choices end."""
+        self._hold_left[rows] = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Held policies and random state."""
+        return {"held": self._held.copy(), "hold_left": self._hold_left.copy(), "rng": self._rng.bit_generator.state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a `state_dict`. ``ValueError`` if it is of more policies than are known to be here."""
+        known = self._callables.num_policies
+        if known is not None and state["held"].max() >= known:
+            raise ValueError(f"the state holds policy {state['held'].max()}, but there are only {known} policies")
+        self._held, self._hold_left = state["held"].copy(), state["hold_left"].copy()
+        self._rng.bit_generator.state = state["rng"]
+
+    def choose(self, obs: NDArray[Any], num_steps: int, recorded: NDArray[np.bool_]) -> Decision:
+        """Who acts, and how.
+
+        Args:
+            obs: ``(N, *O)``.
+            num_steps: transitions stored so far.
+            recorded: ``(N,)`` rows whose next step will be stored; of the others nothing is counted or complained of.
+
+        Raises:
+            FloatingPointError: a task's own action, or its own Q-value, is not finite in a recorded row.
+        """
+        own = self._task_ids
+        gaps = None
+        if self._only_own or num_steps < self._warmup_steps:
+            actions, behavior_ids = self._callables.own_actions(obs), own.copy()
+            hold_left = np.zeros_like(self._hold_left)
+        else:
+            deciding = self._hold_left == 0
+            asking = deciding & ~self._draw_own(num_steps)
+            candidates, scores = self._callables.candidates(obs, self._scoring if asking.any() else None)
+            behavior_ids = np.where(deciding, own, self._held)
+            if asking.any():
+                choice, gaps = self._ask(candidates, scores, asking, num_steps, recorded)
+                behavior_ids = np.where(asking, choice, behavior_ids)
+            actions = candidates[self._rows, behavior_ids]
+            hold_left = np.where(deciding, self._horizon, self._hold_left) - 1
+            if (lost := _broken(actions) & (behavior_ids != own)).any():
+                # A policy that is held, or was drawn unseen, and breaks here loses its turn to the own policy.
+                behavior_ids, hold_left = np.where(lost, own, behavior_ids), np.where(lost, 0, hold_left)
+                actions = candidates[self._rows, behavior_ids]
+        if (broken := _broken(actions) & recorded).any():
+            env = int(broken.argmax())
+            raise FloatingPointError(
+                f"policy {own[env]} proposed {actions[env].tolist()} for task {own[env]} (sub-environment {env}) at "
+                f"step {num_steps}: its parameters or the observation are not finite"
+            )
+        return Decision(obs, actions, behavior_ids, hold_left, gaps)
+
+    def _draw_own(self, num_steps: int) -> NDArray[np.bool_]:
+        probability = self._own_probability
+        if callable(probability):
+            probability = float(probability(num_steps))
+            if not 0.0 <= probability <= 1.0:
+                raise ValueError(f"own_probability({num_steps}) must lie in [0, 1], got {probability}")
+        if probability == 0.0:
+            return np.zeros(len(self._task_ids), np.bool_)
+        return self._rng.random(len(self._task_ids)) < probability
+
+    def _ask(
+        self,
+        candidates: NDArray[Any],
+        scores: NDArray[Any] | None,
+        asking: NDArray[np.bool_],
+        num_steps: int,
+        recorded: NDArray[np.bool_],
+    ) -> tuple[Ids, Gaps | None]:
+        """The switch's choice for every row ``(N,)``, for rows that are not asking too, and what it gains."""
+        own = self._task_ids
+        if scores is None:
+            return self._switched(np.zeros(candidates.shape[:2])), None
+        counted = asking & recorded
+        own_scores = scores[self._rows, own]
+        broken = counted & ~np.isfinite(own_scores)
+        if broken.any():
+            env = int(broken.argmax())
+            raise FloatingPointError(
+                f"task {own[env]}'s Q-function gives {own_scores[env]} for the action of its own policy, "
+                f"{candidates[env, own[env]].tolist()} (sub-environment {env}), at step {num_steps}: policy "
+                f"{own[env]} or its Q-function has diverged. No other task's data is affected"
+            )
+        # Another policy's broken candidate cannot win. Rows without a say only need something to compare.
+        usable = np.where(np.isfinite(scores), scores, -np.inf)
+        if not counted.all():
+            usable[~counted, own[~counted]] = 0.0
+        choice = self._switched(usable)
+        return choice, (own[counted], (scores[self._rows, choice] - own_scores)[counted])
+
+    def _switched(self, scores: NDArray[Any]) -> Ids:
+        """The switch's answer ``(N,)``, checked: a caller's own switch may write to its inputs and may be wrong."""
+        choice = np.asarray(self._switch(scores, self._task_ids.copy(), self._rng))
+        n, k = scores.shape
+        if choice.shape != (n,) or choice.dtype.kind not in "iu" or choice.min() < 0 or choice.max() >= k:
+            raise ValueError(f"{self._switch!r} must return {n} policy indices from 0 to {k - 1}, got {choice!r}")
+        return choice
+
+
+def _broken(actions: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which rows of ``(N, *A)`` actions are not finite."""
+    if actions.dtype.kind != "f" or (finite := np.isfinite(actions)).all():
+        return np.zeros(len(actions), np.bool_)
+    broken: NDArray[np.bool_] = ~finite.reshape(len(actions), -1).all(axis=1)
+    return broken
+
+
+def scoring_of(switch: Switch) -> QScored | None:
+    """How to score for a switch: by its own settings, by the defaults for a caller's own switch, or not at all."""
+    if isinstance(switch, QScored):
+        return switch
+    return QScored() if getattr(switch, "needs_scores", True) else None
