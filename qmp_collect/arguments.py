@@ -46,13 +46,13 @@ def resolve_tasks(
     """Each sub-environment's task ``(N,)`` and the number of tasks, from whoever knows them."""
     n = int(envs.num_envs)
     known = getattr(envs.unwrapped, "num_tasks", None)
+    if task_ids is None:
+        task_ids = getattr(envs.unwrapped, "task_ids", None)
     if num_tasks is None:
         # A list of Q-functions has one per task; a list of policies may have more, unless nothing else tells.
         tellers = (q_functions, policies) if task_ids is None else (q_functions,)
         listed = next((len(fns) for fns in tellers if is_per_task(fns)), None)
         num_tasks = known if known is not None else listed
-    if task_ids is None:
-        task_ids = getattr(envs.unwrapped, "task_ids", None)
     if task_ids is None:
         if num_tasks is not None and num_tasks != n:
             raise ValueError(

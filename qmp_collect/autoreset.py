@@ -80,6 +80,9 @@ def step_success(mode: AutoresetMode, key: str, done: Mask, infos: dict[str, Any
 def _flags(infos: dict[str, Any], key: str, num_envs: int) -> Mask:
     if key not in infos:
         return np.zeros(num_envs, dtype=np.bool_)
-    flags: Mask = np.asarray(infos[key]).astype(np.bool_)  # None, in an object array, becomes False
+    values = np.asarray(infos[key])
+    if values.dtype.kind == "f":
+        values = np.nan_to_num(values)
+    flags: Mask = values.astype(np.bool_)  # None, in an object array, becomes False
     present = infos.get(f"_{key}")
     return flags if present is None else flags & present

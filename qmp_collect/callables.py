@@ -229,6 +229,8 @@ class Callables:
         totals: list[Any] = []
         for actions in candidates:
             values = self._q_values(backend, q_inputs, backend.array(actions))
+            if len(candidates) > 1:  # as with policies: the next answer may come in the same array
+                values = [backend.copy(value) for value in values]
             totals = [a + b for a, b in zip(totals, values, strict=True)] if totals else values
         return [total / len(candidates) for total in totals] if len(candidates) > 1 else totals
 
@@ -358,7 +360,7 @@ def _as_proposal(output: Any) -> Proposal:
 
 
 def _is_integer(actions: Any) -> bool:
-    return any(kind in str(actions.dtype) for kind in ("int", "long"))
+    return any(kind in str(actions.dtype) for kind in ("int", "long", "bool"))
 
 
 def _stack_field(backend: Backend, proposals: list[Proposal], name: str) -> Any:

@@ -181,8 +181,10 @@ class QMPCollector:
             seed: Default: the constructor's at the first reset, none afterwards.
             options: Passed on to ``envs.reset``.
         """
-        if not self._started and seed is None:
+        if seed is None and not self._started:
             seed = self._first_seed
+        elif isinstance(seed, np.integer):
+            seed = int(seed)  # Gymnasium knows only Python's
         # Read before the call: Gymnasium pops the mask from the caller's dict.
         rows = np.array((options or {}).get("reset_mask", np.ones(self.num_envs, np.bool_)))
         obs, infos = self.envs.reset(seed=seed, options=options)
@@ -209,11 +211,11 @@ class QMPCollector:
         observed = self._checked_obs(obs)
         if episode_start is not None:
             start = self._checked_row("episode_start", episode_start, np.bool_)
+            if self._started and not (start.all() and not _same(observed, self._next_obs)):
+                # Unless the caller has reset everything, an ended episode is the environment's to reset (NEXT_STEP),
+                # and its next step no transition, even if the caller marks it as a start.
+                start &= ~self._ignored
             self._started |= bool(start.all())
-            if self._next_obs is not None:
-                # Where the observation is still the one that ended the episode, the environment itself is yet to reset.
-                unchanged = (observed == self._next_obs).reshape(self.num_envs, -1).all(axis=1)
-                start = start & ~(self._ignored & unchanged)
             self._begin_episodes(start)
         if not self._started:
             raise RuntimeError(
@@ -329,6 +331,7 @@ class QMPCollector:
         finally:
             if self._quota is not None:
                 self._quota, self._started = None, False
+                self._ignored[:] = False
         return self._tally.stats()
 
     def stats(self, *, clear: bool = False) -> CollectStats:
@@ -459,6 +462,10 @@ class QMPCollector:
         if row.shape != (self.num_envs,):
             raise ValueError(f"expected {name} of shape ({self.num_envs},), got {row.shape}")
         return row
+
+
+def _same(a: NDArray[Any], b: NDArray[Any] | None) -> bool:
+    return b is not None and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
 
 
 def _exactly_one(n_step: int | None, n_episode: int | None) -> int:

@@ -153,7 +153,9 @@ class Mixture:
         if not counted.all():
             usable[~counted, own[~counted]] = 0.0
         choice = self._switched(usable)
-        return choice, (own[counted], (scores[self._rows, choice] - own_scores)[counted])
+        gaps = scores[self._rows, choice] - own_scores
+        counted &= np.isfinite(gaps)  # a caller's own switch may choose what it should not
+        return choice, (own[counted], gaps[counted])
 
     def _switched(self, scores: NDArray[Any]) -> Ids:
         """The switch's answer ``(N,)``, checked: a caller's own switch may write to its inputs and may be wrong."""
