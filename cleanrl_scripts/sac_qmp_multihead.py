@@ -434,6 +434,9 @@ if __name__ == "__main__":
         tqdm(total=args.total_timesteps, initial=global_step, unit="step", disable=None) as bar,
         qmp_collect.StopSignal() as stop,
     ):
+        tqdm.write(f"{run_dir} on {device}; Ctrl-C saves a checkpoint and stops")
+        if args.switch != "own" and args.total_timesteps <= args.warmup_rounds * round_steps:
+            tqdm.write(f"only own policies act: all {args.total_timesteps} steps are warm-up, see --warmup-rounds")
         if resume is None:
             collector.reset()
             evaluate(global_step)

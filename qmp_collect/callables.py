@@ -411,7 +411,8 @@ def _per_row(weight: Any, task_ids: Ids) -> Floats:
 def _check_shape(name: str, array: Any, expected: tuple[int, ...]) -> None:
     got = getattr(array, "shape", None)
     if got is None:
-        raise _WrongOutput(f"{name} must return an array of shape {expected}, got {type(array).__name__}")
+        twins = ": of twin critics return one, or their minimum" if isinstance(array, tuple | list) else ""
+        raise _WrongOutput(f"{name} must return an array of shape {expected}, got {type(array).__name__}{twins}")
     got = tuple(got)
     if got == expected:
         return

@@ -57,6 +57,8 @@ def _resumed(args_class: type[ArgsT], run_dir: Path, argv: Sequence[str] | None)
     config = run_dir / "config.json"
     if not config.exists():
         raise SystemExit(f"--resume {run_dir}: there is no {config}, expected the folder of an earlier run")
+    if not (run_dir / "checkpoint.npz").exists():
+        raise SystemExit(f"--resume {run_dir}: it stopped before its first checkpoint, start it anew")
     default = args_class(**json.loads(config.read_text(encoding="utf-8")) | {"resume": str(run_dir)})
     args = tyro.cli(args_class, default=default, args=argv)
     changed = [k for k, v in vars(args).items() if v != getattr(default, k) and k not in ("total_timesteps", "resume")]

@@ -39,6 +39,8 @@ class Mixture:
         warmup_steps: int,
         rng: np.random.Generator,
     ) -> None:
+        if isinstance(switch, type) or not callable(switch):
+            raise TypeError(f"switch must be a switch such as QSwitch() or OwnPolicy(), got {switch!r}")
         if horizon < 1:
             raise ValueError(f"horizon must be at least 1 step, got {horizon}")
         if not callable(own_probability) and not 0.0 <= own_probability <= 1.0:

@@ -185,7 +185,13 @@ def main(args: Args) -> None:
     """
     if not args.run_dirs:
         raise ValueError("expected at least one run directory")
-    groups = group_runs([load_run(path) for path in args.run_dirs])
+    runs = []
+    for path in args.run_dirs:
+        if (path / "metrics.jsonl").exists():
+            runs.append(load_run(path))
+        else:
+            print(f"{path}: skipped, it holds no metrics.jsonl", file=sys.stderr)
+    groups = group_runs(runs)
     methods = list(dict.fromkeys(group.method for group in groups))
     texts = args.labels or _default_labels(methods)
     if len(texts) != len(methods):
