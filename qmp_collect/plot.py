@@ -183,14 +183,14 @@ def main(args: Args) -> None:
     Raises:
         ValueError: for no run at all, or another number of labels than of scripts and switches.
     """
-    if not args.run_dirs:
-        raise ValueError("expected at least one run directory")
     runs = []
     for path in args.run_dirs:
         if (path / "metrics.jsonl").exists():
             runs.append(load_run(path))
         else:
             print(f"{path}: skipped, it holds no metrics.jsonl", file=sys.stderr)
+    if not runs:
+        raise ValueError(f"expected at least one run directory with metrics.jsonl, got {[*map(str, args.run_dirs)]}")
     groups = group_runs(runs)
     methods = list(dict.fromkeys(group.method for group in groups))
     texts = args.labels or _default_labels(methods)

@@ -179,5 +179,12 @@ def test_refused_arguments(tmp_path):
         main(Args((), tmp_path / "figure.png"))
     with pytest.raises(ValueError, match="expected 1 labels"):
         main(Args((path,), tmp_path / "figure.png", labels=("a", "b")))
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ValueError, match="at least one run directory"):
         main(Args((tmp_path / "absent",), tmp_path / "figure.png"))
+
+
+def test_folders_without_metrics_are_skipped(tmp_path, capsys):
+    (tmp_path / "failed").mkdir()
+    main(Args((write_run(tmp_path, curve(0.1)), tmp_path / "failed"), tmp_path / "figure.png"))
+    assert "failed: skipped" in capsys.readouterr().err
+    assert (tmp_path / "figure.png").exists()
