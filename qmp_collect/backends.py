@@ -132,10 +132,10 @@ class JaxBackend:
         return tuple(np.asarray(a) for a in self._jax.device_get(arrays))
 
 
-def make_backend(name: str, device: Any = None, dtype: Any = None) -> Backend:
+def make_backend(name: str, device: Any = None) -> Backend:
     """The backend of that name. ``ValueError`` for another name or for a device that it has no use for."""
     if name == "torch":
-        return TorchBackend(device, dtype)
+        return TorchBackend(device)
     if name not in ("numpy", "jax"):
         raise ValueError(f'backend must be "numpy", "torch" or "jax", got {name!r}')
     if device is not None:

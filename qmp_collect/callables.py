@@ -155,7 +155,12 @@ class Callables:
         A candidate that is not finite, or whose Q-value is not, scores ``nan``.
         """
         with no_grad():
-            inputs, proposal = self._for_policies(lambda b: _with(b.array(obs), lambda x: self._propose(b, x)))
+
+            def ask(backend: Backend) -> tuple[Any, Proposal]:
+                inputs = backend.array(obs)
+                return inputs, self._propose(backend, inputs)
+
+            inputs, proposal = self._for_policies(ask)
             policy_backend = self._for_policies.known
             if scoring is None:
                 return policy_backend.host(proposal.actions)[0], None
@@ -168,7 +173,7 @@ class Callables:
                 scored = [Proposal(policy_backend.copy(actions)) for actions in samples]
             values = self._for_q(lambda b: self._score(b, obs, inputs, [_scored_actions(p, scoring) for p in scored]))
             entropies = () if _is_zero(scoring.entropy_weight) else (_entropies_of(proposal),)
-            if policy_backend is self._for_q.known or policy_backend.name == self._for_q.known.name:
+            if policy_backend.name == self._for_q.known.name:
                 actions, *extra = policy_backend.host(proposal.actions, *entropies, *values)
             else:
                 actions, *extra = policy_backend.host(proposal.actions, *entropies)
@@ -349,10 +354,6 @@ def _flat(group: Any) -> list[Any]:
     if group is None:
         return []
     return group if isinstance(group, list) else [group]
-
-
-def _with(x: Any, fn: Callable[[Any], T]) -> tuple[Any, T]:
-    return x, fn(x)
 
 
 def _as_proposal(output: Any) -> Proposal:
