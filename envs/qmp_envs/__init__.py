@@ -11,9 +11,9 @@ import gymnasium as gym
 
 from qmp_envs.maze import MAZES, MazeEnv, MazeTaskSet, MazeVectorEnv
 from qmp_envs.task_set import TaskSet
-from qmp_envs.vector import PhysicsVectorEnv
+from qmp_envs.vector import BatchedVectorEnv, PhysicsVectorEnv
 
-__all__ = ["TASK_SETS", "MazeEnv", "MazeTaskSet", "MazeVectorEnv", "PhysicsVectorEnv", "TaskSet"]
+__all__ = ["TASK_SETS", "BatchedVectorEnv", "MazeEnv", "MazeTaskSet", "MazeVectorEnv", "PhysicsVectorEnv", "TaskSet"]
 
 # Gymnasium id -> task set
 TASK_SETS: dict[str, TaskSet] = {**MAZES}
