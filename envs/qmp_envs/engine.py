@@ -124,12 +124,17 @@ class Engine:
 
     def run(self, row: int | np.intp, controls: npt.NDArray[np.float64]) -> None:
         """Step simulation ``row`` alone, with ``controls`` (steps, ncontrol), one for each physics step."""
-        states, _ = self._rollout.rollout(
+        states = np.empty((1, len(controls), self.state.shape[1]))
+        self._rollout.rollout(
             self.models[row : row + 1],
             self._data,
             self.state[row : row + 1],
             controls[None],
             control_spec=self._control_spec,
+            skip_checks=True,
+            nstep=len(controls),
+            state=states,
+            chunk_size=1,
         )
         self.state[row] = states[0, -1]
 

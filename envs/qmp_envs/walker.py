@@ -75,48 +75,67 @@ def _model(crawl: bool) -> mujoco.MjModel:
 
 # ---------------------------------------------------------------------- geometry, from joint positions alone
 
-# Points of the plane are complex numbers x + iz, so that turning is multiplying.
-_BONES = np.array([-0.45j, -0.5j, 0.2])  # hip to knee, knee to ankle, ankle to toe
-_SOLE = -0.1j  # toe to the origin of the foot's frame
-_RADII = np.array([0.05, 0.05, 0.04, 0.06, 0.05, 0.04, 0.06])  # of the capsules in the order of `skeleton`
-_CORNERS = np.array([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
+# The axes of the walker's capsules lead from the top of the torso to hip, knee, ankle and toe. Another line
+# leads from the toe to the origin of the foot's frame. Negative lengths point down, if all angles are 0.
+_LENGTHS = np.array([-0.4, -0.45, -0.5, 0.2, -0.1])
+_RADII = np.array([0.05, 0.05, 0.04, 0.06])
+_ACROSS = np.array([0.0, 0.0, np.pi / 2])  # The foot is at a right angle to the rest.
 
 
-def skeleton(qpos: Array) -> tuple[Array, Array, Array]:
+def skeleton(qpos: Array) -> npt.NDArray[np.float64]:
     """Where the walker is, from its joint positions (N, 9).
 
     Returns:
-        Both ends (N, 7) and (N, 7) of the axes of its capsules: torso; thigh, leg and foot on the right; the same
-        on the left. Origins (N, 2) of the frames of the right and the left foot. Complex numbers x + iz.
+        Points (N, 2, 6, 2): for the right and the left leg top of the torso, hip, knee, ankle, toe and origin of the
+        foot's frame, in x and z.
     """
-    tilt = np.exp(-1j * qpos[:, 2])
-    torso = qpos[:, 0] + 1j * qpos[:, 1]
-    turns = np.exp(1j * np.cumsum(qpos[:, 3:].reshape(-1, 2, 3), axis=2)) * tilt[:, None, None]
-    top, hip = torso + 0.2j * tilt, torso - 0.2j * tilt
-    ends = np.cumsum(turns * _BONES, axis=2) + hip[:, None, None]
-    starts = np.empty((len(qpos), 7), dtype=np.complex128)
-    starts[:, 0] = top
-    starts[:, 1::3] = hip[:, None]
-    starts[:, 2:4], starts[:, 5:7] = ends[:, 0, :2], ends[:, 1, :2]
-    return starts, np.column_stack((hip, ends.reshape(-1, 6))), ends[:, :, 2] + turns[:, :, 2] * _SOLE
+    angles = np.empty((len(qpos), 2, 5))
+    angles[:, :, 0] = qpos[:, 2, None]
+    angles[:, :, 1:4] = _ACROSS - qpos[:, 3:].reshape(-1, 2, 3)
+    angles[:, :, 4] = -np.pi / 2
+    angles = angles.cumsum(axis=2)
+    points = np.empty((len(qpos), 2, 6, 2))
+    lines = points[:, :, 1:]
+    np.sin(angles, out=lines[..., 0])
+    np.cos(angles, out=lines[..., 1])
+    lines *= _LENGTHS[:, None]
+    points[:, :, 0] = qpos[:, None, :2] - lines[:, :, 0] / 2  # The torso's middle is what qpos tells.
+    return points.cumsum(axis=2)
 
 
-def touches_ceiling(qpos: Array) -> npt.NDArray[np.bool_]:
-    """Whether a capsule of the walker and a ceiling overlap, (N,), from joint positions (N, 9)."""
-    starts, ends, _ = skeleton(qpos)
-    # Along an axis the distance to a box is least at an end, abreast of a corner, or where it crosses the line of a
-    # side: that makes 10 candidates. Axes of the arrays: N, capsule, ceiling, candidate, x and z.
-    start, along = (np.stack((z.real, z.imag), axis=-1)[:, :, None, None] for z in (starts, ends - starts))
+_CORNERS = np.array([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
+# Where the walker's axes must be for its capsules to touch a ceiling, at least.
+_LOW = CEILINGS[:, :2] - CEILINGS[:, 2:] - _RADII.max()
+_HIGH = CEILINGS[:, :2] + CEILINGS[:, 2:] + _RADII.max()
+
+
+def touches_ceiling(points: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Whether a capsule of the walker and a ceiling overlap, (N,), from the points of `skeleton`."""
+    points = points[:, :, :5]
+    flat = points.reshape(-1, 10, 2)
+    low, high = flat.min(axis=1, keepdims=True), flat.max(axis=1, keepdims=True)
+    beside = (low > _HIGH) | (high < _LOW)
+    touches: npt.NDArray[np.bool_] = ~beside.any(axis=2).all(axis=1)
+    # What is left has to be looked at closely; most of the time it is nothing.
+    if touches.any():
+        touches[touches] = _overlap(points[touches])
+    return touches
+
+
+def _overlap(points: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    # Along a capsule's axis the distance to a box is least at an end, abreast of a corner, or where it crosses the
+    # line of a side: that makes 10 candidates. Axes of the arrays: N, leg, capsule, ceiling, candidate, x and z.
+    start = points[:, :, :-1, None, None]
+    along = points[:, :, 1:, None, None] - start
     centre, half = CEILINGS[:, None, :2], CEILINGS[:, None, 2:]
     to_corner = centre + half * _CORNERS - start
     abreast = (to_corner * along).sum(axis=-1) / (along * along).sum(axis=-1)
-    parallel = np.abs(along) < 1e-9
-    crossing = (to_corner / np.where(parallel, 1.0, along))[:, :, :, [0, 3]].reshape(*abreast.shape)
-    both_ends = np.broadcast_to([0.0, 1.0], (*abreast.shape[:3], 2))
-    where = np.concatenate((abreast, crossing, both_ends), axis=3).clip(0.0, 1.0)
+    crossing = (to_corner / np.where(along == 0.0, 1.0, along))[..., [0, 3], :].reshape(*abreast.shape)
+    both_ends = np.broadcast_to([0.0, 1.0], (*abreast.shape[:-1], 2))
+    where = np.concatenate((abreast, crossing, both_ends), axis=-1).clip(0.0, 1.0)
     outside = np.maximum(np.abs(start + where[..., None] * along - centre) - half, 0.0)
-    nearest = np.hypot(outside[..., 0], outside[..., 1]).min(axis=(2, 3))
-    overlap: npt.NDArray[np.bool_] = (nearest < _RADII).any(axis=1)
+    distance = np.hypot(outside[..., 0], outside[..., 1]).min(axis=(3, 4))
+    overlap: npt.NDArray[np.bool_] = (distance < _RADII).any(axis=(1, 2))
     return overlap
 
 
@@ -136,8 +155,8 @@ def judge(
     """
     velocity = (next_qpos[:, 0] - qpos[:, 0]) / DT
     target = TARGET_VELOCITY[task_ids]
-    _, _, feet = skeleton(next_qpos)
-    height = next_qpos[:, 1] - feet.imag.max(axis=1)
+    points = skeleton(next_qpos)
+    height = next_qpos[:, 1] - np.maximum(points[:, 0, 5, 1], points[:, 1, 5, 1])
     feet_speed = np.abs(next_qpos[:, 5:9:3] - qpos[:, 5:9:3]).sum(axis=1) / DT
     rewards = (
         1.0  # for being alive
@@ -149,7 +168,7 @@ def judge(
     )
     failures = next_qpos[:, 1] < MIN_HEIGHT[task_ids]
     crawling = np.flatnonzero(task_ids == CRAWL)
-    hit = crawling[touches_ceiling(next_qpos[crawling])]
+    hit = crawling[touches_ceiling(points[crawling])]
     rewards[hit] -= 10.0
     failures[hit] = True
     return rewards, failures
@@ -213,6 +232,7 @@ class WalkerVectorEnv(PhysicsVectorEnv):
             **kwargs,
         )
         self._force_probability = np.broadcast_to(probability, (task_set.num_tasks,))[self.task_ids]
+        self._pushed = np.flatnonzero(self._force_probability)
         self._before = np.zeros((num_envs, 9))
 
     def _start(self, rows: Rows) -> None:
@@ -228,7 +248,7 @@ class WalkerVectorEnv(PhysicsVectorEnv):
 
     def _apply(self, actions: Array) -> None:
         np.clip(actions[:, None], -1.0, 1.0, out=self._engine.control[:, :, :_MOTORS])
-        for i in np.flatnonzero(self._force_probability):
+        for i in self._pushed:
             self._push(i)
         self._before[...] = self._engine.qpos
 
@@ -260,6 +280,7 @@ class WalkerVectorEnv(PhysicsVectorEnv):
 
     def _draw(self, index: int) -> npt.NDArray[np.uint8]:
         qpos = self._engine.qpos[index]
+        points = skeleton(qpos[None])[0]
         left = qpos[0] - WIDTH / 2  # The camera follows the walker.
         image = np.full((round((ABOVE + BELOW) * PIXELS), round(WIDTH * PIXELS), 3), _SKY, dtype=np.float64)
 
@@ -275,12 +296,14 @@ class WalkerVectorEnv(PhysicsVectorEnv):
         if self.task_ids[index] == CRAWL:
             for x, z, half_x, half_z in (*CEILINGS, CURB):
                 box(x, z, half_x, half_z, _OBSTACLE)
-        starts, ends, _ = skeleton(qpos[None])
-        colours = [TORSO_COLOUR] + 3 * [RIGHT_COLOUR] + 3 * [LEFT_COLOUR]
-        for part in (4, 5, 6, 0, 1, 2, 3):  # The left leg is behind.
-            a, b = (pixel(z.real, z.imag) for z in (starts[0, part], ends[0, part]))
-            capsule(image, a, b, _RADII[part] * PIXELS, _EDGE)
-            capsule(image, a, b, _RADII[part] * PIXELS - 1.5, colours[part])
+        for leg, line, colour in (  # The left leg is behind.
+            *((1, line, LEFT_COLOUR) for line in (1, 2, 3)),
+            (0, 0, TORSO_COLOUR),
+            *((0, line, RIGHT_COLOUR) for line in (1, 2, 3)),
+        ):
+            a, b = (pixel(x, z) for x, z in points[leg, line : line + 2])
+            capsule(image, a, b, _RADII[line] * PIXELS, _EDGE)
+            capsule(image, a, b, _RADII[line] * PIXELS - 1.5, colour)
         picture: npt.NDArray[np.uint8] = np.rint(image).astype(np.uint8)
         return picture
 
