@@ -21,7 +21,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import qmp_envs
-from qmp_envs.walker import DT, LEFT_COLOUR, RIGHT_COLOUR, TORSO_COLOUR, WalkerEnv, WalkerVectorEnv, judge
+from qmp_envs.walker import (
+    DT,
+    LEFT_COLOUR,
+    RIGHT_COLOUR,
+    TORSO_COLOUR,
+    WalkerEnv,
+    WalkerVectorEnv,
+    judge,
+    relabelled_rewards,
+)
 
 FORWARD, BACKWARD, BALANCE, CRAWL = range(4)
 STANDING = np.array([0.0, 1.25, 0, 0, 0, 0, 0, 0, 0])
@@ -486,7 +495,7 @@ def test_standing_still_succeeds_in_every_task() -> None:
     assert (per_task > 0.3).all(), per_task
     # Unhurt but slow: the walkers' returns are 1 a step for being up, without what moving is worth.
     assert (returns[successes] < 1200).all()
-    assert returns.reshape(-1, 4)[:, BALANCE].max() > 950
+    assert returns.reshape(-1, 4)[:, BALANCE].max() > 900
 
 
 # ---------------------------------------------------------------------- relabelling
@@ -514,6 +523,28 @@ def test_any_task_can_judge_stored_transitions() -> None:
         observations = following
         if terminations.any():
             break
+
+
+def test_relabelling_by_observations_alone_is_nearly_exact() -> None:
+    envs = WalkerVectorEnv(num_envs=40, autoreset_mode=AutoresetMode.DISABLED)
+    observations, infos = envs.reset(seed=0)
+    rng = np.random.default_rng(0)
+    errors = []
+    for step in range(25):
+        if step % 5 == 0:
+            actions = rng.uniform(-1, 1, (40, 6)).astype(np.float32)
+        following, rewards, terminations, _, infos = envs.step(actions)
+        relabelled = relabelled_rewards(observations, actions, following, envs.task_ids)
+        # What the velocity's error leaves: its weight is 1, and 2 in crawling.
+        mean = (observations[:, 8] + following[:, 8]) / 2
+        allowed = np.abs(mean - infos["x_velocity"]) * np.where(envs.task_ids == CRAWL, 2, 1)
+        assert (np.abs(relabelled - rewards) <= allowed + 1e-4).all()
+        errors.append(relabelled - rewards)
+        observations = following
+        if terminations.any():
+            break
+    assert step > 8
+    assert np.abs(errors).mean() < 0.05 < np.abs(rewards).mean()
 
 
 # ---------------------------------------------------------------------- forces
