@@ -151,6 +151,19 @@ def _reset_hand(hand: Point) -> tuple[Floats, Floats, Floats]:
 # ---------------------------------------------------------------------- rewards
 
 # Each is Meta-World's V2 reward for M rows. Positions are (M, 3), everything else (M,); rewards lie in [0, 10].
+# ``error`` is the handle's distance from its goal, ``effort`` in [-1, 1] closes the gripper.
+
+_SHUT = np.array([0.0, 0.2, 0.0])  # the handle at the start of drawer-open, from the goal
+_WEIGHTS = np.array([3.0, 3.0, 1.0])
+_BEHIND_HANDLE = np.array([0.0, 0.03, -0.01])
+_FUNNEL = np.array([-0.05, 0.0])
+_TINY = 1e-9
+_LOG_TENTH = float(np.log(0.1))
+_SUNK = float(np.exp(-10.0))  # where the funnel's floor reaches 0
+_DOOR_CLOSE_MARGIN = float(np.hypot(0.2, 0.2))  # from the door's body to the goal
+# Meta-World's handle point is 5 cm above the one of this scene. The start is taken from there nonetheless.
+_PULLED_OUT = np.array([0.0, -0.16, 0.05])  # from the goal
+_DRAWER_CLOSE_MARGIN = float(np.hypot(0.16, 0.05)) - 0.05
 
 
 def _length(vectors: Floats) -> Floats:
@@ -159,87 +172,59 @@ def _length(vectors: Floats) -> Floats:
 
 
 def _long_tail(distance: Floats, radius: float, margin: Floats | float) -> Floats:
-    """1 up to ``radius``, falling off to 0.1 at ``margin`` beyond it."""
+    """1 up to ``radius``, then falling, 0.1 at ``radius + margin``."""
     excess: Floats = np.maximum(distance - radius, 0.0) / margin
-    return 1.0 / (1.0 + 9.0 * excess**2)
+    return 1.0 / (1.0 + 9.0 * excess * excess)
 
 
 def _gaussian(distance: Floats, radius: float, margin: Floats | float) -> Floats:
-    """1 up to ``radius``, falling off to 0.1 at ``margin`` beyond it."""
+    """1 up to ``radius``, then falling, 0.1 at ``radius + margin``, faster than `_long_tail` beyond."""
     excess: Floats = np.maximum(distance - radius, 0.0) / margin
-    value: Floats = np.exp(np.log(0.1) * excess**2)
+    value: Floats = np.exp(_LOG_TENTH * excess * excess)
     return value
 
 
 def _hamacher(a: Floats, b: Floats) -> Floats:
     """Hamacher product, a smooth "and" of numbers in [0, 1]."""
     both = a * b
-    product: Floats = both / np.maximum(a + b - both, np.finfo(np.float64).tiny)
+    product: Floats = both / np.maximum(a + b - both, _TINY)
     return product
 
 
-def door_open_reward(hand: Floats, handle: Floats, goal: Floats, angle: Floats, effort: Floats) -> Floats:
-    """Come down on the handle with closed fingers, then swing the door to beyond -1.59 rad.
-
-    Args:
-        hand, handle, goal: positions of the hand, of the door's handle, and where the handle shall go.
-        angle: of the hinge, rad.
-        effort: closing effort of the gripper, in [-1, 1].
-    """
+def door_open_reward(hand: Floats, handle: Floats, error: Floats, angle: Floats, effort: Floats) -> Floats:
+    """Come down behind the handle, fingers closed, and swing the door. ``error`` is in x alone, ``angle`` in rad."""
     offset = hand - handle
-    offset[:, 0] += 0.05
-    # A funnel around the handle keeps the hand from running into it from the side.
-    beyond = np.sqrt(offset[:, 0] ** 2 + offset[:, 1] ** 2) - 0.12
-    floor = np.where(beyond > 0.0, 0.04 * np.log(np.maximum(beyond, 1e-300)) + 0.4, 0.0)
-    below = floor - hand[:, 2]
-    above = np.where(below <= 0.0, 1.0, _long_tail(below, 0.01, np.maximum(floor, 1e-300) / 2.0))
-    near = _long_tail(_length(offset - (0.05, 0.03, -0.01)), 0.06, 0.5)
-    ready = _hamacher(above, near)
-    opened = 0.2 * (angle < -np.pi / 90) + 0.8 * _long_tail(np.abs(2.0 * np.pi / 3.0 + angle - 0.25), 0.25, np.pi / 3.0)
-    rewards = 2.0 * _hamacher(ready, (effort + 1.0) / 2.0) + 8.0 * opened
-    return np.where(np.abs(handle[:, 0] - goal[:, 0]) <= 0.08, 10.0, rewards)
+    # A funnel keeps the hand above the handle until it is near: its floor is 0 up to 0.12 m from the axis.
+    beyond = _length(offset[:, :2] - _FUNNEL) - 0.12
+    floor = 0.4 + 0.04 * np.log(np.maximum(beyond, _SUNK))
+    above = _long_tail(floor - hand[:, 2], 0.01, np.maximum(floor / 2.0, _TINY))
+    near = _long_tail(_length(offset - _BEHIND_HANDLE), 0.06, 0.5)
+    grasp = _hamacher(_hamacher(above, near), (effort + 1.0) / 2.0)
+    # fully open from 0.5 rad before 2/3 pi to there
+    opened = 0.2 * (angle < -np.pi / 90) + 0.8 * _long_tail(np.abs(angle + (2 * np.pi / 3 - 0.25)), 0.25, np.pi / 3)
+    return np.where(error <= 0.08, 10.0, 2.0 * grasp + 8.0 * opened)
 
 
-def door_close_reward(tip: Floats, handle: Floats, goal: Floats, hand_start: Point) -> Floats:
-    """Bring handle and fingertips to the goal.
-
-    Args:
-        tip, handle, goal: positions of the fingertips' centre, of the door's handle, and where the handle shall go.
-        hand_start: where the hand starts an episode.
-    """
-    error = _length(handle - goal)
-    in_place = _gaussian(error, 0.05, float(np.hypot(0.2, 0.2)))  # the goal's distance from the door's body
+def door_close_reward(tip: Floats, handle: Floats, goal: Floats, error: Floats, hand_start: Floats) -> Floats:
+    """Bring handle and fingertips' centre to the goal. ``hand_start`` (3,): where the hand starts."""
+    in_place = _gaussian(error, 0.05, _DOOR_CLOSE_MARGIN)
     reach = _gaussian(_length(tip - goal), 0.0125, _length(handle - hand_start) + 0.1)
     return np.where(error < 0.05, 10.0, 3.0 * reach + 6.0 * in_place)
 
 
-def drawer_open_reward(hand: Floats, handle: Floats, goal: Floats, tip_start: Floats) -> Floats:
-    """Bring the hand to the handle, above all in x and y, and the handle to the goal.
-
-    Args:
-        hand, handle, goal: positions of the hand, of the drawer's handle, and where the handle shall go.
-        tip_start: (3,) where the fingertips start an episode.
-    """
-    weights = (3.0, 3.0, 1.0)
-    opened = _long_tail(_length(handle - goal), 0.02, 0.2)
-    start_error = _length((goal + np.array([0.0, 0.2, 0.0]) - tip_start) * weights)
-    caged = _long_tail(_length((handle - hand) * weights), 0.01, start_error)
-    return 5.0 * (caged + opened)
+def drawer_open_reward(hand: Floats, handle: Floats, goal: Floats, error: Floats, tip_start: Floats) -> Floats:
+    """Bring the hand to the handle, above all in x and y, and pull. ``tip_start`` (3,): where the fingertips start."""
+    start = _length((goal + _SHUT - tip_start) * _WEIGHTS)
+    caged = _long_tail(_length((handle - hand) * _WEIGHTS), 0.01, start)
+    return 5.0 * (caged + _long_tail(error, 0.02, 0.2))
 
 
-def drawer_close_reward(tip: Floats, handle: Floats, goal: Floats, tip_start: Floats, effort: Floats) -> Floats:
-    """Bring closed fingertips to the handle and the handle to the goal.
-
-    Args:
-        tip, handle, goal: positions of the fingertips' centre, of the drawer's handle, and where the handle shall go.
-        tip_start: (3,) where the fingertips start an episode.
-        effort: closing effort of the gripper, in [-1, 1].
-    """
-    error = _length(handle - goal)
-    # Meta-World's handle point is 5 cm higher than the one of this scene. The margins still start there.
-    in_place = _long_tail(error, 0.05, float(np.hypot(0.16, 0.05)) - 0.05)
-    start_error = _length(goal + np.array([0.0, -0.16, 0.05]) - tip_start)
-    reach = _gaussian(_length(handle - tip), 0.005, np.abs(start_error - 0.005))
+def drawer_close_reward(
+    tip: Floats, handle: Floats, goal: Floats, error: Floats, tip_start: Floats, effort: Floats
+) -> Floats:
+    """Bring closed fingertips to the handle and push. ``tip_start`` (3,): where the fingertips start."""
+    in_place = _long_tail(error, 0.05, _DRAWER_CLOSE_MARGIN)
+    reach = _gaussian(_length(handle - tip), 0.005, np.abs(_length(goal + _PULLED_OUT - tip_start) - 0.005))
     rewards = 10.0 * _hamacher(_hamacher(reach, np.maximum(effort, 0.0)), in_place)
     return np.where(error <= 0.065, 10.0, rewards)
 
@@ -299,6 +284,7 @@ class MetaWorldCDSVectorEnv(PhysicsVectorEnv):
         self._is_door = np.array([task.door for task in _TASKS])[self.task_ids]
         self._radii = np.array([task.radius for task in _TASKS])[self.task_ids]
         self._tip_start = _reset_hand(_HAND)[2]
+        self._hand_start = np.array(_TASKS[1].hand)
         self._effort = np.zeros(num_envs)
         # positions of the hand's target, the drawer and the door
         self._episode["mocap"] = np.zeros((num_envs, 9))
@@ -334,10 +320,10 @@ class MetaWorldCDSVectorEnv(PhysicsVectorEnv):
         rewards = np.choose(
             self.task_ids,
             (
-                door_open_reward(hand, handle, goal, self._engine.qpos[:, _HINGE], self._effort),
-                door_close_reward(tip, handle, goal, _TASKS[1].hand),
-                drawer_open_reward(hand, handle, goal, self._tip_start),
-                drawer_close_reward(tip, handle, goal, self._tip_start, self._effort),
+                door_open_reward(hand, handle, error, self._engine.qpos[:, _HINGE], self._effort),
+                door_close_reward(tip, handle, goal, error, self._hand_start),
+                drawer_open_reward(hand, handle, goal, error, self._tip_start),
+                drawer_close_reward(tip, handle, goal, error, self._tip_start, self._effort),
             ),
         )
         return rewards, np.zeros(self.num_envs, dtype=np.bool_), {"success": error <= self._radii}
