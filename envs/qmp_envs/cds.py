@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from qmp_envs.engine import CONTROL
 from qmp_envs.single import SingleEnv
+from qmp_envs.sketch import Camera, Marker, Sketch
 from qmp_envs.task_set import TaskSet
 from qmp_envs.vector import Array, PhysicsVectorEnv, Rows
 
@@ -25,10 +26,14 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 
 SUBSTEPS = 5  # of 2.5 ms
 STRIDE = 0.01  # m that the hand's target moves under an action of 1
-TARGET_LOW, TARGET_HIGH = (-0.5, 0.4, 0.05), (0.5, 1.0, 0.5)  # box of the hand's target
+TARGET_BOX = np.array([(-0.5, 0.4, 0.05), (0.5, 1.0, 0.5)])  # where the hand's target may be
 DRAWER_HOME, DOOR_HOME = (0.4, 0.9, 0.0), (-0.1, 0.9, 0.15)  # where the object stands that is not the task's
 _SLIDE, _HINGE = 9, 10  # joints of drawer and door
 _GRIP = np.array([0.0, -0.16, 0.0])  # drawer handle, from the drawer's own frame
+# what textured materials look like without their textures
+_TINTS = {"table_wood": (0.82, 0.68, 0.5, 1.0), "wall_metal": (0.62, 0.63, 0.66, 1.0)}
+_CAMERA = Camera(lookat=(0.03, 0.68, 0.1), distance=1.5, azimuth=138.0, elevation=-33.0)
+_GREEN = (0.15, 0.6, 0.38)
 REACH = 2.0  # no part of arm, door or drawer gets farther from the arm's base
 
 
@@ -56,11 +61,13 @@ _TASKS = (
     _Task("drawer-close", False, _HAND, *_DRAWERS, -0.15, (0.0, -0.16, 0.09), 0.065),
 )
 
+_TASK_NAMES = tuple(task.name for task in _TASKS)
+
 # id -> task set
 CDS: dict[str, TaskSet] = {
     "MetaWorldCDS-v0": TaskSet(
         env_id="MetaWorldCDS-v0",
-        task_names=tuple(task.name for task in _TASKS),
+        task_names=_TASK_NAMES,
         horizon=500,
         success_rule=(
             "the handle is within 0.08 m (door-close), 0.03 m (drawer-open) or 0.065 m (drawer-close) of its goal, "
@@ -120,7 +127,7 @@ def _strip(spec: mujoco.MjSpec) -> None:
     """Drop textures, and the meshes that came with the door's scene: two thirds of the compiled model."""
     for geom in spec.geoms:
         if geom.material:
-            geom.rgba = spec.material(geom.material).rgba
+            geom.rgba = _TINTS.get(geom.material, spec.material(geom.material).rgba)
             geom.material = ""
     used = {geom.meshname for geom in spec.geoms}
     unused = [mesh for mesh in spec.meshes if mesh.name not in used]
@@ -131,6 +138,11 @@ def _strip(spec: mujoco.MjSpec) -> None:
 @cache
 def _model() -> mujoco.MjModel:
     return cds_spec().compile()
+
+
+@cache
+def _sketch() -> Sketch:
+    return Sketch(_model())
 
 
 @cache
@@ -283,8 +295,9 @@ class MetaWorldCDSVectorEnv(PhysicsVectorEnv):
         )
         self._is_door = np.array([task.door for task in _TASKS])[self.task_ids]
         self._radii = np.array([task.radius for task in _TASKS])[self.task_ids]
-        self._tip_start = _reset_hand(_HAND)[2]
-        self._hand_start = np.array(_TASKS[1].hand)
+        self._along_x = self.task_ids == _TASK_NAMES.index("door-open")
+        self._hand_start = np.array(_TASKS[_TASK_NAMES.index("door-close")].hand)
+        self._tip_start = _reset_hand(_HAND)[2]  # of both drawer tasks
         self._effort = np.zeros(num_envs)
         # positions of the hand's target, the drawer and the door
         self._episode["mocap"] = np.zeros((num_envs, 9))
@@ -304,7 +317,7 @@ class MetaWorldCDSVectorEnv(PhysicsVectorEnv):
     def _apply(self, actions: Array) -> None:
         actions = np.clip(actions, -1.0, 1.0)
         mocap, control = self._episode["mocap"], self._engine.control
-        np.clip(mocap[:, :3] + STRIDE * actions[:, :3], TARGET_LOW, TARGET_HIGH, out=mocap[:, :3])
+        np.clip(mocap[:, :3] + STRIDE * actions[:, :3], *TARGET_BOX, out=mocap[:, :3])
         self._effort = actions[:, 3]
         control[:, :, 0] = self._effort[:, None]
         control[:, :, 1] = -self._effort[:, None]
@@ -315,7 +328,7 @@ class MetaWorldCDSVectorEnv(PhysicsVectorEnv):
         hand, tip = sensors[:, :3], (sensors[:, 9:12] + sensors[:, 12:15]) / 2
         handle = np.where(self._is_door[:, None], sensors[:, 6:9], sensors[:, 3:6] + _GRIP)
         offset = handle - goal
-        error = np.where(self.task_ids == 0, np.abs(offset[:, 0]), _length(offset))
+        error = np.where(self._along_x, np.abs(offset[:, 0]), _length(offset))
         # Four formulas for all rows cost less than picking out each task's rows.
         rewards = np.choose(
             self.task_ids,
@@ -341,6 +354,13 @@ class MetaWorldCDSVectorEnv(PhysicsVectorEnv):
         observations[:, 14:18] = np.sign(np.take_along_axis(quaternion, largest, axis=1)) * quaternion
         observations[:, 18:] = self._episode["goal"]
         return observations
+
+    def _draw(self, index: int) -> npt.NDArray[np.uint8]:
+        # `set_state` leaves the controls to the next step, which is too late for a picture.
+        self._engine.control[index, :, 2:] = self._episode["mocap"][index]
+        goal, radius = self._episode["goal"][index], float(self._radii[index])
+        markers = (Marker(goal, 0.015, (*_GREEN, 1.0)), Marker(goal, radius, (*_GREEN, 0.35)))
+        return _sketch().draw(self._engine.evaluate(index), _CAMERA, markers)
 
 
 class MetaWorldCDSEnv(SingleEnv):
