@@ -50,15 +50,15 @@ class _Task(NamedTuple):
     radius: float  # of success
 
 
-_HAND = (0.0, 0.6, 0.2)
+_ABOVE = (0.0, 0.6, 0.2)
 _DOORS = ((-0.1, 0.85, 0.15), (0.0, 0.95, 0.15))
 _DRAWERS = ((0.3, 0.9, 0.0), (0.4, 0.9, 0.0))
 _TASKS = (
-    _Task("door-open", True, _HAND, *_DOORS, 0.0, (-0.3, -0.45, 0.0), 0.08),
+    _Task("door-open", True, _ABOVE, *_DOORS, 0.0, (-0.3, -0.45, 0.0), 0.08),
     # This hand starts outside the box of its target; the first action brings the target back into the box.
     _Task("door-close", True, (-0.6, 0.6, 0.2), *_DOORS, -1.5708, (0.2, -0.2, 0.0), 0.08),
-    _Task("drawer-open", False, _HAND, *_DRAWERS, 0.0, (0.0, -0.36, 0.09), 0.03),
-    _Task("drawer-close", False, _HAND, *_DRAWERS, -0.15, (0.0, -0.16, 0.09), 0.065),
+    _Task("drawer-open", False, _ABOVE, *_DRAWERS, 0.0, (0.0, -0.36, 0.09), 0.03),
+    _Task("drawer-close", False, _ABOVE, *_DRAWERS, -0.15, (0.0, -0.16, 0.09), 0.065),
 )
 
 _TASK_NAMES = tuple(task.name for task in _TASKS)
@@ -162,83 +162,121 @@ def _reset_hand(hand: Point) -> tuple[Floats, Floats, Floats]:
 
 # ---------------------------------------------------------------------- rewards
 
-# Each is Meta-World's V2 reward for M rows. Positions are (M, 3), everything else (M,); rewards lie in [0, 10].
-# ``error`` is the handle's distance from its goal, ``effort`` in [-1, 1] closes the gripper.
-
-_SHUT = np.array([0.0, 0.2, 0.0])  # the handle at the start of drawer-open, from the goal
-_WEIGHTS = np.array([3.0, 3.0, 1.0])
-_BEHIND_HANDLE = np.array([0.0, 0.03, -0.01])
-_FUNNEL = np.array([-0.05, 0.0])
 _TINY = 1e-9
 _LOG_TENTH = float(np.log(0.1))
 _SUNK = float(np.exp(-10.0))  # where the funnel's floor reaches 0
 _DOOR_CLOSE_MARGIN = float(np.hypot(0.2, 0.2))  # from the door's body to the goal
-# Meta-World's handle point is 5 cm above the one of this scene. The start is taken from there nonetheless.
-_PULLED_OUT = np.array([0.0, -0.16, 0.05])  # from the goal
-_DRAWER_CLOSE_MARGIN = float(np.hypot(0.16, 0.05)) - 0.05
+# Where a drawer's handle starts, from the goal. Meta-World's handle point for drawer-close is 5 cm above the one of
+# this scene; the start is taken from there all the same.
+_SHUT, _PULLED_OUT = np.array([(0.0, 0.2, 0.0), (0.0, -0.16, 0.05)])
+_DRAWER_CLOSE_MARGIN = float(np.linalg.norm(_PULLED_OUT)) - 0.05
 
-
-def _length(vectors: Floats) -> Floats:
-    lengths: Floats = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
-    return lengths
+# The points that rewards are measured between, and the middle of the fingertips.
+_HAND, _DRAWER, _DOOR, _RIGHT, _LEFT, _GOAL = np.eye(6)
+_TIPS = (_RIGHT + _LEFT) / 2
 
 
 def _long_tail(distance: Floats, radius: float, margin: Floats | float) -> Floats:
     """1 up to ``radius``, then falling, 0.1 at ``radius + margin``."""
-    excess: Floats = np.maximum(distance - radius, 0.0) / margin
-    return 1.0 / (1.0 + 9.0 * excess * excess)
+    excess: Floats = np.maximum(distance - radius, 0.0) * (3.0 / margin)
+    return 1.0 / (1.0 + excess * excess)
 
 
 def _gaussian(distance: Floats, radius: float, margin: Floats | float) -> Floats:
     """1 up to ``radius``, then falling, 0.1 at ``radius + margin``, faster than `_long_tail` beyond."""
     excess: Floats = np.maximum(distance - radius, 0.0) / margin
-    value: Floats = np.exp(_LOG_TENTH * excess * excess)
+    value: Floats = np.exp(_LOG_TENTH * (excess * excess))
     return value
 
 
-def _hamacher(a: Floats, b: Floats) -> Floats:
+def _both(a: Floats, b: Floats) -> Floats:
     """Hamacher product, a smooth "and" of numbers in [0, 1]."""
-    both = a * b
-    product: Floats = both / np.maximum(a + b - both, _TINY)
-    return product
+    product = a * b
+    both: Floats = product / np.maximum(a + b - product, _TINY)
+    return both
 
 
-def door_open_reward(hand: Floats, handle: Floats, error: Floats, angle: Floats, effort: Floats) -> Floats:
-    """Come down behind the handle, fingers closed, and swing the door. ``error`` is in x alone, ``angle`` in rad."""
-    offset = hand - handle
-    # A funnel keeps the hand above the handle until it is near: its floor is 0 up to 0.12 m from the axis.
-    beyond = _length(offset[:, :2] - _FUNNEL) - 0.12
-    floor = 0.4 + 0.04 * np.log(np.maximum(beyond, _SUNK))
-    above = _long_tail(floor - hand[:, 2], 0.01, np.maximum(floor / 2.0, _TINY))
-    near = _long_tail(_length(offset - _BEHIND_HANDLE), 0.06, 0.5)
-    grasp = _hamacher(_hamacher(above, near), (effort + 1.0) / 2.0)
+class Rewards:
+    """Meta-World's V2 rewards of N rows with a task each.
+
+    Args:
+        task_ids: (N,) task of each row.
+        tip_start: (3,) where the fingertips start an episode of the drawer tasks.
+    """
+
+    def __init__(self, task_ids: npt.NDArray[np.int64], tip_start: Floats) -> None:
+        one, level, start = (1.0, 1.0, 1.0), (3.0, 3.0, 1.0), -np.array(_TASKS[1].hand)
+        # three vectors for each task: a mixture of points, plus an offset, times weights of x, y, z
+        measures: Any = (
+            # error in x; hand to a point behind the handle; hand to the axis of a funnel over the handle
+            (
+                (_DOOR - _GOAL, 0.0, (1.0, 0.0, 0.0)),
+                (_HAND - _DOOR, (0.0, -0.03, 0.01), one),
+                (_HAND - _DOOR, (0.05, 0.0, 0.0), (1.0, 1.0, 0.0)),
+            ),
+            # error; fingertips to goal; handle to start of the hand
+            ((_DOOR - _GOAL, 0.0, one), (_TIPS - _GOAL, 0.0, one), (_DOOR, start, one)),
+            # error; hand to handle; start of handle to start of fingertips
+            ((_DRAWER - _GOAL, _GRIP, one), (_HAND - _DRAWER, -_GRIP, level), (_GOAL, _SHUT - tip_start, level)),
+            # error; fingertips to handle; start of handle to start of fingertips
+            ((_DRAWER - _GOAL, _GRIP, one), (_TIPS - _DRAWER, -_GRIP, one), (_GOAL, _PULLED_OUT - tip_start, one)),
+        )
+        self._task_ids = task_ids
+        self._mixture = np.array([[mixture for mixture, _, _ in task] for task in measures])[task_ids]
+        self._offset = np.array([[np.add(offset, np.zeros(3)) for _, offset, _ in task] for task in measures])[task_ids]
+        self._weights = np.array([[weights for _, _, weights in task] for task in measures])[task_ids]
+
+    def __call__(self, points: Floats, angle: Floats, effort: Floats) -> tuple[Floats, Floats]:
+        """Judge N rows.
+
+        Args:
+            points: (N, 6, 3) hand, drawer, door handle, right and left fingertip, goal of the task's handle.
+            angle: (N,) of the door's hinge, rad.
+            effort: (N,) closing effort of the gripper, in [-1, 1].
+
+        Returns:
+            Rewards (N,) in [0, 10], and distances (N,) of the handles from their goals (door-open: in x).
+        """
+        vectors = (self._mixture @ points + self._offset) * self._weights
+        error, reach, span = np.sqrt(np.einsum("ijk,ijk->ji", vectors, vectors))
+        # Four formulas for all rows cost less than picking out each task's rows.
+        rewards: Floats = np.choose(
+            self._task_ids,
+            (
+                _door_open(error, reach, span, points[:, 0, 2], angle, effort),
+                _door_close(error, reach, span),
+                _drawer_open(error, reach, span),
+                _drawer_close(error, reach, span, effort),
+            ),
+        )
+        return rewards, error
+
+
+def _door_open(error: Floats, behind: Floats, axis: Floats, height: Floats, angle: Floats, effort: Floats) -> Floats:
+    """Come down behind the handle, inside the funnel and with closed fingers, and swing the door."""
+    floor = 0.4 + 0.04 * np.log(np.maximum(axis - 0.12, _SUNK))
+    above = _long_tail(floor - height, 0.01, np.maximum(floor / 2.0, _TINY))
+    grasp = _both(_both(above, _long_tail(behind, 0.06, 0.5)), (effort + 1.0) / 2.0)
     # fully open from 0.5 rad before 2/3 pi to there
-    opened = 0.2 * (angle < -np.pi / 90) + 0.8 * _long_tail(np.abs(angle + (2 * np.pi / 3 - 0.25)), 0.25, np.pi / 3)
-    return np.where(error <= 0.08, 10.0, 2.0 * grasp + 8.0 * opened)
+    opened = _long_tail(np.abs(angle + (2 * np.pi / 3 - 0.25)), 0.25, np.pi / 3)
+    return np.where(error <= 0.08, 10.0, 2.0 * grasp + 6.4 * opened + 1.6 * (angle < -np.pi / 90))
 
 
-def door_close_reward(tip: Floats, handle: Floats, goal: Floats, error: Floats, hand_start: Floats) -> Floats:
-    """Bring handle and fingertips' centre to the goal. ``hand_start`` (3,): where the hand starts."""
-    in_place = _gaussian(error, 0.05, _DOOR_CLOSE_MARGIN)
-    reach = _gaussian(_length(tip - goal), 0.0125, _length(handle - hand_start) + 0.1)
-    return np.where(error < 0.05, 10.0, 3.0 * reach + 6.0 * in_place)
+def _door_close(error: Floats, reach: Floats, swing: Floats) -> Floats:
+    """Bring handle and fingertips to the goal."""
+    rewards = 6.0 * _gaussian(error, 0.05, _DOOR_CLOSE_MARGIN) + 3.0 * _gaussian(reach, 0.0125, swing + 0.1)
+    return np.where(error < 0.05, 10.0, rewards)
 
 
-def drawer_open_reward(hand: Floats, handle: Floats, goal: Floats, error: Floats, tip_start: Floats) -> Floats:
-    """Bring the hand to the handle, above all in x and y, and pull. ``tip_start`` (3,): where the fingertips start."""
-    start = _length((goal + _SHUT - tip_start) * _WEIGHTS)
-    caged = _long_tail(_length((handle - hand) * _WEIGHTS), 0.01, start)
-    return 5.0 * (caged + _long_tail(error, 0.02, 0.2))
+def _drawer_open(error: Floats, reach: Floats, start: Floats) -> Floats:
+    """Bring the hand to the handle, above all in x and y, and pull."""
+    return 5.0 * (_long_tail(reach, 0.01, start) + _long_tail(error, 0.02, 0.2))
 
 
-def drawer_close_reward(
-    tip: Floats, handle: Floats, goal: Floats, error: Floats, tip_start: Floats, effort: Floats
-) -> Floats:
-    """Bring closed fingertips to the handle and push. ``tip_start`` (3,): where the fingertips start."""
-    in_place = _long_tail(error, 0.05, _DRAWER_CLOSE_MARGIN)
-    reach = _gaussian(_length(handle - tip), 0.005, np.abs(_length(goal + _PULLED_OUT - tip_start) - 0.005))
-    rewards = 10.0 * _hamacher(_hamacher(reach, np.maximum(effort, 0.0)), in_place)
-    return np.where(error <= 0.065, 10.0, rewards)
+def _drawer_close(error: Floats, reach: Floats, start: Floats, effort: Floats) -> Floats:
+    """Bring closed fingertips to the handle and push."""
+    grasp = _both(_gaussian(reach, 0.005, np.abs(start - 0.005)), np.maximum(effort, 0.0))
+    return np.where(error <= 0.065, 10.0, 10.0 * _both(grasp, _long_tail(error, 0.05, _DRAWER_CLOSE_MARGIN)))
 
 
 # ---------------------------------------------------------------------- environments
@@ -255,7 +293,7 @@ class MetaWorldCDSVectorEnv(PhysicsVectorEnv):
     4-6    drawer handle
     7-10   orientation of the drawer, constant (w, x, y, z)
     11-13  door handle
-    14-17  orientation of the door handle (x, y, z, w), largest component positive
+    14-17  orientation of the door handle (x, y, z, w), z positive
     18-20  goal of the handle
     ====== ==========================================================================
 
@@ -293,11 +331,8 @@ class MetaWorldCDSVectorEnv(PhysicsVectorEnv):
             num_envs=num_envs,
             **kwargs,
         )
-        self._is_door = np.array([task.door for task in _TASKS])[self.task_ids]
         self._radii = np.array([task.radius for task in _TASKS])[self.task_ids]
-        self._along_x = self.task_ids == _TASK_NAMES.index("door-open")
-        self._hand_start = np.array(_TASKS[_TASK_NAMES.index("door-close")].hand)
-        self._tip_start = _reset_hand(_HAND)[2]  # of both drawer tasks
+        self._rewards = Rewards(self.task_ids, _reset_hand(_ABOVE)[2])
         self._effort = np.zeros(num_envs)
         # positions of the hand's target, the drawer and the door
         self._episode["mocap"] = np.zeros((num_envs, 9))
@@ -324,34 +359,21 @@ class MetaWorldCDSVectorEnv(PhysicsVectorEnv):
         control[:, :, 2:] = mocap[:, None]
 
     def _judge(self) -> tuple[Floats, npt.NDArray[np.bool_], dict[str, Array]]:
-        sensors, goal = self._engine.sensordata, self._episode["goal"]
-        hand, tip = sensors[:, :3], (sensors[:, 9:12] + sensors[:, 12:15]) / 2
-        handle = np.where(self._is_door[:, None], sensors[:, 6:9], sensors[:, 3:6] + _GRIP)
-        offset = handle - goal
-        error = np.where(self._along_x, np.abs(offset[:, 0]), _length(offset))
-        # Four formulas for all rows cost less than picking out each task's rows.
-        rewards = np.choose(
-            self.task_ids,
-            (
-                door_open_reward(hand, handle, error, self._engine.qpos[:, _HINGE], self._effort),
-                door_close_reward(tip, handle, goal, error, self._hand_start),
-                drawer_open_reward(hand, handle, goal, error, self._tip_start),
-                drawer_close_reward(tip, handle, goal, error, self._tip_start, self._effort),
-            ),
-        )
+        points = np.concatenate((self._engine.sensordata[:, :15], self._episode["goal"]), axis=1)
+        rewards, error = self._rewards(points.reshape(-1, 6, 3), self._engine.qpos[:, _HINGE], self._effort)
         return rewards, np.zeros(self.num_envs, dtype=np.bool_), {"success": error <= self._radii}
 
     def _observe(self) -> Array:
         sensors = self._engine.sensordata
         observations = np.empty((self.num_envs, 21), dtype=np.float32)
         observations[:, :3] = sensors[:, :3]
-        observations[:, 3] = np.minimum(_length(sensors[:, 9:12] - sensors[:, 12:15]) / 0.1, 1.0)
+        between = sensors[:, 9:12] - sensors[:, 12:15]
+        observations[:, 3] = np.minimum(np.sqrt(np.einsum("ij,ij->i", between, between)) / 0.1, 1.0)
         observations[:, 4:7] = sensors[:, 3:6] + _GRIP
         observations[:, 7:11] = (1.0, 0.0, 0.0, 0.0)
         observations[:, 11:14] = sensors[:, 6:9]
-        quaternion = sensors[:, (16, 17, 18, 15)]
-        largest = np.abs(quaternion).argmax(axis=1)[:, None]
-        observations[:, 14:18] = np.sign(np.take_along_axis(quaternion, largest, axis=1)) * quaternion
+        # A quaternion's sign is free. z stays off 0 while the door turns; Meta-World's is positive.
+        observations[:, 14:18] = np.sign(sensors[:, 18:]) * sensors[:, (16, 17, 18, 15)]
         observations[:, 18:] = self._episode["goal"]
         return observations
 

@@ -245,22 +245,26 @@ class Case(SimpleNamespace):
         closed = min(max(0.0, self.effort), 1.0)
         return 10.0 if error <= 0.065 else 10 * hamacher(hamacher(reach, closed), in_place)
 
+    def points(self, task: int) -> np.ndarray:
+        """Hand, drawer, door handle, fingertips and goal, with the other object somewhere else."""
+        drawer, door = (1.0, 2.0, 3.0), self.handle
+        if task >= DRAWER_OPEN:
+            drawer, door = (self.handle[0], self.handle[1] + 0.16, self.handle[2]), (-1.0, 2.0, 0.5)
+        spread = np.array([0.01, -0.04, 0.002])
+        return np.array([self.hand, drawer, door, self.tip + spread, self.tip - spread, self.goal])
+
     def batched(self, task: int) -> float:
         """The module's answer, as one row among others."""
-        row = {
-            k: np.array([v, np.full_like(v, 0.3), v], dtype=float) for k, v in vars(self).items() if k != "tip_start"
-        }
-        hand, tip, handle, goal, angle, effort = (row[k] for k in ("hand", "tip", "handle", "goal", "angle", "effort"))
-        error, start = np.array([self.error(task), 0.2, self.error(task)]), np.array(self.tip_start)
-        rewards = (
-            lambda: cds.door_open_reward(hand, handle, error, angle, effort),
-            lambda: cds.door_close_reward(tip, handle, goal, error, np.array([-0.6, 0.6, 0.2])),
-            lambda: cds.drawer_open_reward(hand, handle, goal, error, start),
-            lambda: cds.drawer_close_reward(tip, handle, goal, error, start, effort),
-        )[task]()
-        assert rewards.shape == (3,)
-        assert rewards[0] == rewards[2]
-        return float(rewards[0])
+        tasks = np.array([3, task, 0, 1, 2, task])
+        points = np.stack([self.points(t) for t in tasks])
+        points[0] += 0.1
+        rewards, errors = cds.Rewards(tasks, np.array(self.tip_start))(
+            points, np.full(6, self.angle), np.full(6, self.effort)
+        )
+        assert rewards.shape == errors.shape == (6,)
+        assert rewards[1] == rewards[2 + task] if task < 3 else rewards[1] == rewards[5]
+        assert errors[1] == pytest.approx(self.error(task), abs=1e-12)
+        return float(rewards[1])
 
     def meta_world(self, task: int) -> float:
         """Meta-World's own method, called on a stand-in for its environment."""
