@@ -206,19 +206,19 @@ class Rewards:
 
     def __init__(self, task_ids: npt.NDArray[np.int64], tip_start: Floats) -> None:
         one, level, start = (1.0, 1.0, 1.0), (3.0, 3.0, 1.0), -np.array(_TASKS[1].hand)
-        # three vectors for each task: a mixture of points, plus an offset, times weights of x, y, z
+        # Three vectors for each task: a mixture of points, plus an offset, times weights of x, y, z.
         measures: Any = (
-            # error in x; hand to a point behind the handle; hand to the axis of a funnel over the handle
+            # door-open: error in x; hand to a point behind the handle; hand to the axis of a funnel over the handle
             (
                 (_DOOR - _GOAL, 0.0, (1.0, 0.0, 0.0)),
                 (_HAND - _DOOR, (0.0, -0.03, 0.01), one),
                 (_HAND - _DOOR, (0.05, 0.0, 0.0), (1.0, 1.0, 0.0)),
             ),
-            # error; fingertips to goal; handle to start of the hand
+            # door-close: error; fingertips to goal; handle to start of the hand
             ((_DOOR - _GOAL, 0.0, one), (_TIPS - _GOAL, 0.0, one), (_DOOR, start, one)),
-            # error; hand to handle; start of handle to start of fingertips
+            # drawer-open: error; hand to handle, mostly in x and y; the same at the start, but of the fingertips
             ((_DRAWER - _GOAL, _GRIP, one), (_HAND - _DRAWER, -_GRIP, level), (_GOAL, _SHUT - tip_start, level)),
-            # error; fingertips to handle; start of handle to start of fingertips
+            # drawer-close: error; fingertips to handle; the same at the start
             ((_DRAWER - _GOAL, _GRIP, one), (_TIPS - _DRAWER, -_GRIP, one), (_GOAL, _PULLED_OUT - tip_start, one)),
         )
         self._task_ids = task_ids
@@ -298,8 +298,8 @@ class MetaWorldCDSVectorEnv(PhysicsVectorEnv):
     ====== ==========================================================================
 
     Action (4,): shift of the hand's target in x, y, z by 0.01 m, and closing effort of the gripper. Reward: Meta-World
-    V2, 0 to 10. Success does not end the episode. A step is 0.0125 s; positions are those 2.5 ms before its end.
-    Paper: appendix D.3.
+    V2, 0 to 10. Success does not end the episode. A step is 0.0125 s; positions are those 2.5 ms before its end,
+    as MuJoCo's step leaves them; the hinge angle in door-open's reward is the one at its end. Paper: appendix D.3.
 
     Args:
         env_id: which task set, a key of `CDS`.
