@@ -11,68 +11,25 @@ policies, by default the one whose action task i's critic values most (QMP, ICLR
 
 import math
 import os
-import random
-import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import gymnasium as gym
-import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F  # noqa: N812
-from tqdm import tqdm
 
 import qmp_collect
 import qmp_envs
-from qmp_collect import cli, precision, video
+from qmp_collect import cli, presets, training
 
 
 @dataclass
-class Args:
+class Args(training.RunArgs):
     exp_name: str = os.path.basename(__file__)[: -len(".py")]
     """name of the experiment, part of the run's name"""
-    seed: int = 1
-    """seed of networks, environments, replay and switch"""
-    torch_deterministic: bool = True
-    """ask cuDNN for deterministic algorithms"""
-    cuda: bool = True
-    """train on the GPU if there is one"""
-    track: bool = False
-    """also log to Weights & Biases"""
-    wandb_project_name: str = "qmp"
-    """Weights & Biases project"""
-    wandb_entity: str | None = None
-    """Weights & Biases entity (team)"""
-    capture_video: bool = False
-    """at the end, save one evaluation episode of each task as RUN_DIR/videos/TASK.gif"""
-
-    # Run
-    run_dir_root: str = "runs"
-    """folder in which the run gets its own folder"""
-    resume: str | None = None
-    """folder of a run to continue with its own settings, of which only --total-timesteps may be changed"""
-    checkpoint_every: int = 0
-    """env steps between checkpoints (0: a twentieth of the run)"""
-    eval_every: int = 0
-    """env steps between evaluations (0: a hundredth of the run)"""
-    eval_episodes: int = 10
-    """evaluation episodes of each task"""
-    torch_threads: int = 0
-    """CPU threads of torch (0: as torch decides)"""
-    matmul_precision: Literal["auto", "highest", "high", "medium"] = "auto"
-    """torch.set_float32_matmul_precision (auto: the fastest that really computes in float32)"""
-    compile: bool = False
-    """use torch.compile"""
-    cudagraphs: bool = False
-    """record updates and acting as CUDA graphs (needs a GPU and tensordict)"""
 
     # Algorithm
-    env_id: str = "Maze10-v0"
-    """task set"""
-    total_timesteps: int = 12_000_000
-    """env steps of the run, summed over tasks like every other count of env steps"""
     envs_per_task: int = 1
     """parallel environments of each task"""
     buffer_size: int = 1_000_000
@@ -119,28 +76,7 @@ class Args:
     """rounds in which only own policies act"""
 
 
-# fmt: off
-MAZE = {"min_buffer_size": 3_000, "env_steps_per_round": 600, "gradient_steps_per_round": 100, "batch_size": 256}
-METAWORLD = {"env_steps_per_round": 500, "gradient_steps_per_round": 50, "learning_rate": 1.5e-3}
-PRESETS: dict[str, dict[str, Any]] = {  # the paper's table 4; its code where the table is silent or cannot be meant
-    "Maze3": {**MAZE, "total_timesteps": 3_600_000},
-    "Maze5": {**MAZE, "total_timesteps": 6_000_000},
-    "Maze10": {**MAZE, "total_timesteps": 12_000_000},
-    "MazeMT10": {**MAZE, "total_timesteps": 12_000_000},
-    "Maze20": {**MAZE, "total_timesteps": 24_000_000},
-    "Reacher5": {"total_timesteps": 2_000_000, "min_buffer_size": 10_000, "env_steps_per_round": 200,
-                 "gradient_steps_per_round": 200, "batch_size": 32},
-    "Walker4": {"total_timesteps": 8_000_000, "min_buffer_size": 2_500, "env_steps_per_round": 1_000,
-                "gradient_steps_per_round": 1_500, "batch_size": 256},
-    "Kitchen10": {"total_timesteps": 5_000_000, "min_buffer_size": 200, "env_steps_per_round": 200,
-                  "gradient_steps_per_round": 50, "batch_size": 1_280, "eval_episodes": 5},
-    "MetaWorldCDS": {**METAWORLD, "total_timesteps": 10_000_000, "min_buffer_size": 10_000, "batch_size": 256},
-    "MetaWorldMT10": {**METAWORLD, "total_timesteps": 40_000_000, "min_buffer_size": 500, "batch_size": 2_560,
-                      "own_probability": 0.7},
-    "MetaWorldMT50": {**METAWORLD, "total_timesteps": 30_000_000, "min_buffer_size": 1_500, "batch_size": 1_280,
-                      "learning_rate": 3e-4, "hidden_dim": 400, "eval_episodes": 5},
-}
-# fmt: on
+PRESETS = presets.tuned(presets.SEPARATE, MetaWorldMT10={"own_probability": 0.7})  # paper, appendix H.5
 
 
 def parse_args(argv: list[str] | None = None) -> Args:
@@ -219,7 +155,6 @@ class Agent:
     """All tasks' SACs at once: how they learn, and how they answer the collector."""
 
     PARTS = ("actor", "qf", "qf_target", "actor_optimizer", "q_optimizer", "a_optimizer")
-    LOSSES = ("qf_loss", "qf_value", "actor_loss", "alpha_loss", "alpha", "entropy")
 
     def __init__(self, args, num_tasks, obs_dim, action_dim, device):
         self.args, self.num_tasks = args, num_tasks
@@ -237,7 +172,7 @@ class Agent:
         self.a_optimizer = torch.optim.Adam([self.log_alpha], **adam)
 
     def update(self, data):
-        """One gradient step of each task on its own batch, fields (T, B, ...). Returns LOSSES, (6, T)."""
+        """One gradient step of each task on its own batch, fields (T, B, ...). Returns what to log, (T,) each."""
         alpha = self.log_alpha.detach().exp()
         with torch.no_grad():
             next_actions, next_log_prob, _ = self.actor.get_action(data.next_obs)
@@ -266,8 +201,14 @@ class Agent:
 
         with torch.no_grad():
             torch._foreach_lerp_(list(self.qf_target.parameters()), list(self.qf.parameters()), self.args.tau)
-        losses = (qf_loss.mean(0), qf_value.mean((0, 2)), actor_loss, alpha_loss, alpha.squeeze(-1), entropy)
-        return torch.stack(losses).detach()
+        return {
+            "qf_loss": qf_loss.mean(0),
+            "qf_value": qf_value.mean((0, 2)),
+            "actor_loss": actor_loss,
+            "alpha_loss": alpha_loss,
+            "alpha": alpha.squeeze(-1),
+            "entropy": entropy,
+        }
 
     # What the collector asks. Row i of the vector environment has task i mod T.
     def by_task(self, x):
@@ -327,55 +268,31 @@ def make_switch(args, agent, task_set):
 
 if __name__ == "__main__":
     args = parse_args()
-    resume, args.resume = args.resume, None
-    if resume is None:
-        run_name = f"{args.env_id}__{args.exp_name}__{args.switch}__{args.seed}__{int(time.time())}"
-        run_dir = Path(args.run_dir_root) / run_name
-        args.eval_every = args.eval_every or max(args.total_timesteps // 100, 1)
-        args.checkpoint_every = args.checkpoint_every or max(args.total_timesteps // 20, 1)
-    else:
-        run_dir = Path(resume)
-
-    # TRY NOT TO MODIFY: seeding
-    random.seed(args.seed)
-    np.random.seed(args.seed)
-    torch.manual_seed(args.seed)
-    torch.backends.cudnn.deterministic = args.torch_deterministic
-
-    device = torch.device("cuda" if torch.cuda.is_available() and args.cuda else "cpu")
-    if args.torch_threads:
-        torch.set_num_threads(args.torch_threads)
-    precision.set_matmul_precision(args.matmul_precision, device)
+    task_set = qmp_envs.TASK_SETS[args.env_id]
+    num_tasks = task_set.num_tasks
+    run = training.TrainingRun(args, task_set.task_names)
+    device = run.device
 
     # env setup
-    task_set = qmp_envs.TASK_SETS[args.env_id]
-    num_tasks, task_names = task_set.num_tasks, task_set.task_names
-    same_step = gym.vector.AutoresetMode.SAME_STEP
-    envs = gym.make_vec(args.env_id, num_envs=num_tasks * args.envs_per_task, autoreset_mode=same_step)
-    eval_envs = gym.make_vec(args.env_id, num_envs=num_tasks * args.eval_episodes, autoreset_mode=same_step)
+    num_envs = num_tasks * args.envs_per_task
+    envs = gym.make_vec(args.env_id, num_envs=num_envs, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
     obs_space, action_space = envs.single_observation_space, envs.single_action_space
     assert action_space == gym.spaces.Box(-1.0, 1.0, action_space.shape), "only actions in [-1, 1] are supported"
 
     # ALGO LOGIC: initialize agent, replay buffer and collector here
     agent = Agent(args, num_tasks, obs_space.shape[0], action_space.shape[0], device)
-    buffer = qmp_collect.TaskReplayBuffer(
-        args.buffer_size, num_tasks, obs_space, action_space, device=device, seed=args.seed
-    )
-    if args.cudagraphs and device.type != "cuda":
-        raise SystemExit("--cudagraphs needs a CUDA device")
-    for name in ("update", "policies", "q_functions", "own_policy"):
-        if args.compile:
-            setattr(agent, name, torch.compile(getattr(agent, name)))
-        if args.cudagraphs:
-            from tensordict.nn import CudaGraphModule
-
-            setattr(agent, name, CudaGraphModule(getattr(agent, name), warmup=5))
+    capacity = args.buffer_size
+    buffer = qmp_collect.TaskReplayBuffer(capacity, num_tasks, obs_space, action_space, device=device, seed=args.seed)
+    run.accelerate(agent, "update", "policies", "q_functions", "own_policy")
 
     def own_probability(step):
         final = args.own_probability if args.own_probability_final is None else args.own_probability_final
         return args.own_probability + (final - args.own_probability) * min(step / args.total_timesteps, 1.0)
 
     round_steps = num_tasks * args.env_steps_per_round
+    warmup_steps = args.warmup_rounds * round_steps
+    if args.switch != "own" and args.total_timesteps <= warmup_steps:
+        print(f"only own policies act: all {args.total_timesteps} steps are warm-up, see --warmup-rounds")
     collector = qmp_collect.QMPCollector(
         envs,
         agent.policies,
@@ -385,107 +302,23 @@ if __name__ == "__main__":
         switch=make_switch(args, agent, task_set),
         horizon=args.horizon,
         own_probability=own_probability,
-        warmup_steps=args.warmup_rounds * round_steps,
+        warmup_steps=warmup_steps,
         backend="torch",
         device=device,
         seed=args.seed,
     )
 
-    # What is to be continued besides agent, buffer and collector; the three know where they are
-    run = {"updates_due": 0, "scalars": {}, "next_eval": 0, "next_checkpoint": args.checkpoint_every}
-    stateful = {"agent": agent, "buffer": buffer, "collector": collector}
-    checkpoint = run_dir / "checkpoint.npz"
-    if resume is not None:
-        saved = qmp_collect.load_checkpoint(checkpoint)
-        run = saved["run"]
-        for name, part in stateful.items():
-            part.load_state_dict(saved[name])
-        qmp_collect.set_rng_state(saved["rng"])
-
-    def save():
-        parts = {name: part.state_dict() for name, part in stateful.items()}
-        qmp_collect.save_checkpoint(checkpoint, parts | {"run": run, "rng": qmp_collect.rng_state()})
-
-    def evaluate(step):
-        stats = qmp_collect.evaluate(
-            eval_envs, agent.mean_policy, backend="torch", device=device, seed=10_000 + args.seed + step
-        )
-        scalars = {}
-        for name, values in (("success", stats.successes), ("return", stats.returns)):
-            per_task = stats.per_task(values)
-            scalars |= {f"eval/{name}": per_task.mean()}
-            scalars |= {f"eval/{task}/{name}": value for task, value in zip(task_names, per_task, strict=True)}
-        logger.log(step, scalars)
-        if step:
-            mixture = np.nan_to_num(collector.stats(clear=True).mixture)[..., None]  # since the last evaluation
-            image = 255 - mixture * np.array([247, 207, 148])  # white for 0, dark blue for 1
-            logger.log_image(step, "qmp/mixture", image.astype(np.uint8).repeat(24, 0).repeat(24, 1))
-        shown["eval"] = f"{scalars['eval/success']:.2f}"
-        tqdm.write(f"global_step={step}, success={shown['eval']}, return={scalars['eval/return']:.1f}")
-        run["next_eval"] = (step // args.eval_every + 1) * args.eval_every
-
-    wandb = {"track": args.track, "wandb_project": args.wandb_project_name, "wandb_entity": args.wandb_entity}
-    global_step = start_step = collector.num_steps
-    start_time, shown = time.time(), {}
-    with (
-        qmp_collect.RunLogger(run_dir, vars(args), resume_step=start_step if resume else None, **wandb) as logger,
-        tqdm(total=args.total_timesteps, initial=global_step, unit="step", disable=None) as bar,
-        qmp_collect.StopSignal() as stop,
-    ):
-        tqdm.write(f"{run_dir} on {device}; Ctrl-C saves a checkpoint and stops")
-        if args.switch != "own" and args.total_timesteps <= args.warmup_rounds * round_steps:
-            tqdm.write(f"only own policies act: all {args.total_timesteps} steps are warm-up, see --warmup-rounds")
-        if resume is None:
-            collector.reset()
-            evaluate(global_step)
-        while not stop and (global_step < args.total_timesteps or run["updates_due"]):
+    with run.start(collector, agent.mean_policy, agent=agent, buffer=buffer):
+        while run.unfinished():
             # ALGO LOGIC: collect with the mixture
-            if not run["updates_due"]:
-                stats = collector.collect(n_step=round_steps)
-                times = {"act": stats.act_time, "env": stats.env_time, "store": stats.store_time}
-                run["scalars"] = stats.scalars(task_names) | {f"time/{name}": t for name, t in times.items()}
+            if not run.updates_due:  # else a run is resumed that was stopped between its gradient steps
+                run.collected(collector.collect(n_step=round_steps))
                 if buffer.sizes.min() >= args.min_buffer_size:
-                    run["updates_due"] = args.gradient_steps_per_round
-                global_step = collector.num_steps
-                bar.update(global_step - bar.n)
+                    run.updates_due = args.gradient_steps_per_round
 
             # ALGO LOGIC: training
-            update_start, losses = time.time(), None
-            while run["updates_due"] and not stop:
+            losses = {}
+            while run.update_due():
                 losses = agent.update(buffer.sample(args.batch_size))
-                run["updates_due"] -= 1
-            if run["updates_due"]:
-                break  # asked to stop; the resumed run begins with the gradient steps that are missing
-
-            # Of a round's gradient steps the last one is logged: the only time that the host waits for the device.
-            if losses is not None:
-                for name, values in zip(agent.LOSSES, losses.tolist(), strict=True):
-                    run["scalars"][f"losses/{name}"] = sum(values) / num_tasks
-                    run["scalars"] |= {f"tasks/{t}/{name}": v for t, v in zip(task_names, values, strict=True)}
-            sps = (global_step - start_step) / (time.time() - start_time)
-            logger.log(global_step, run["scalars"] | {"time/update": time.time() - update_start, "time/sps": sps})
-            if "charts/success" in run["scalars"]:
-                shown["success"] = f"{run['scalars']['charts/success']:.2f}"
-            bar.set_postfix(shown, SPS=int(sps))
-
-            if global_step >= min(run["next_eval"], args.total_timesteps):
-                evaluate(global_step)
-            if global_step >= run["next_checkpoint"]:
-                run["next_checkpoint"] = (global_step // args.checkpoint_every + 1) * args.checkpoint_every
-                save()
-        save()
-
-    if run["updates_due"] or global_step < args.total_timesteps:
-        print(f"stopped at step {global_step}; continue with: python {__file__} --resume {run_dir}")
-    elif args.capture_video:
-        every = torch.arange(num_tasks, device=device)
-        for task, name in enumerate(task_names):
-
-            def act(obs, task=task):
-                rows = torch.tensor(obs, dtype=torch.float32, device=device).expand(num_tasks, -1)
-                return agent.mean_policy(rows, every)[task].cpu().numpy()
-
-            with gym.make(args.env_id, task=task, render_mode="rgb_array") as env, torch.no_grad():
-                video.save_episode(env, act, run_dir / "videos" / f"{name}.gif", seed=args.seed)
+            run.end_round(losses)
     envs.close()
-    eval_envs.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gymnasium as gym
 
+from qmp_envs.cds import CDS, MetaWorldCDSEnv, MetaWorldCDSVectorEnv
 from qmp_envs.maze import MAZES, MazeEnv, MazeTaskSet, MazeVectorEnv
 from qmp_envs.point_reach import POINT_REACH, PointReachEnv, PointReachVectorEnv
 from qmp_envs.task_set import TaskSet
@@ -21,6 +22,8 @@ __all__ = [
     "MazeEnv",
     "MazeTaskSet",
     "MazeVectorEnv",
+    "MetaWorldCDSEnv",
+    "MetaWorldCDSVectorEnv",
     "PhysicsVectorEnv",
     "PointReachEnv",
     "PointReachVectorEnv",
@@ -30,19 +33,20 @@ __all__ = [
 ]
 
 # Gymnasium id -> task set
-TASK_SETS: dict[str, TaskSet] = {**MAZES, **WALKERS, **POINT_REACH}
+TASK_SETS: dict[str, TaskSet] = {**MAZES, **CDS, **WALKERS, **POINT_REACH}
 
-for _task_sets, _entry_point in (
-    (MAZES, "qmp_envs.maze:Maze"),
-    (WALKERS, "qmp_envs.walker:Walker"),
-    (POINT_REACH, "qmp_envs.point_reach:PointReach"),
+for _env_ids, _name in (
+    (MAZES, "maze:Maze"),
+    (CDS, "cds:MetaWorldCDS"),
+    (WALKERS, "walker:Walker"),
+    (POINT_REACH, "point_reach:PointReach"),
 ):
-    for _env_id in _task_sets:
+    for _env_id in _env_ids:
         # No max_episode_steps here: the environments truncate by themselves, so that a goal reached in the last
         # step is a termination only. Gymnasium's TimeLimit would report both.
         gym.register(
             id=_env_id,
-            entry_point=f"{_entry_point}Env",
-            vector_entry_point=f"{_entry_point}VectorEnv",
+            entry_point=f"qmp_envs.{_name}Env",
+            vector_entry_point=f"qmp_envs.{_name}VectorEnv",
             kwargs={"env_id": _env_id},
         )

@@ -137,7 +137,7 @@ def test_stacked_update_is_a_loop_over_separate_sacs(noise: list[Tensor]) -> Non
         losses = agent.update(data)
         for t, sac in enumerate(sacs):
             sac.update(Batch(*(field[t] for field in data)), [0] * B, [n[t] for n in noise])
-    assert losses.shape == (len(agent.LOSSES), T)
+    assert all(loss.shape == (T,) for loss in losses.values())
     for t, sac in enumerate(sacs):
         assert difference(sac, PlainSAC(agent, t, (t, T + t), 1)) < 1e-12
 
@@ -151,7 +151,7 @@ def test_multihead_update_is_a_plain_multihead_sac(noise: list[Tensor]) -> None:
         noise.clear()
         losses = agent.update(data)
         sac.update(data, data.task_ids.tolist(), noise)
-    assert losses.shape == (len(agent.LOSSES) + T,)
+    assert {name: loss.shape for name, loss in losses.items() if loss.ndim} == {"alpha": (T,)}
     assert difference(sac, PlainSAC(agent, 0, (0, 1), T)) < 1e-12
 
 

@@ -1,0 +1,313 @@
+"""What surrounds the loop of a training script and belongs to no method: settings, folder, logs, checkpoints."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from qmp_collect.checkpoint import StopSignal, load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from qmp_collect.collector import QMPCollector
+from qmp_collect.evaluation import evaluate
+from qmp_collect.logger import RunLogger
+from qmp_collect.precision import set_matmul_precision
+from qmp_collect.stats import CollectStats
+from qmp_collect.video import save_episode
+
+
+@dataclass
+class RunArgs:
+    """Settings of every training script, CleanRL's first; a script adds those of its method."""
+
+    exp_name: str = "run"
+    """name of the experiment, part of the run's name"""
+    seed: int = 1
+    """seed of networks, environments, replay and switch"""
+    torch_deterministic: bool = True
+    """ask cuDNN for deterministic algorithms"""
+    cuda: bool = True
+    """train on the GPU if there is one"""
+    track: bool = False
+    """also log to Weights & Biases"""
+    wandb_project_name: str = "qmp"
+    """Weights & Biases project"""
+    wandb_entity: str | None = None
+    """Weights & Biases entity (team)"""
+    capture_video: bool = False
+    """at the end, save one evaluation episode of each task as RUN_DIR/videos/TASK.gif"""
+
+    # Run
+    run_dir_root: str = "runs"
+    """folder in which the run gets its own folder"""
+    resume: str | None = None
+    """folder of a run to continue with its own settings, of which only --total-timesteps may be changed"""
+    checkpoint_every: int = 0
+    """env steps between checkpoints (0: a twentieth of the run)"""
+    eval_every: int = 0
+    """env steps between evaluations (0: a hundredth of the run)"""
+    eval_episodes: int = 10
+    """evaluation episodes of each task"""
+    eval_envs_per_task: int = 0
+    """parallel evaluation environments of each task, a divisor of --eval-episodes (0: one per episode)"""
+    torch_threads: int = 0
+    """CPU threads of torch (0: as torch decides)"""
+    matmul_precision: Literal["auto", "highest", "high", "medium"] = "auto"
+    """torch.set_float32_matmul_precision (auto: the fastest that really computes in float32)"""
+    compile: bool = False
+    """use torch.compile"""
+    cudagraphs: bool = False
+    """record updates and acting as CUDA graphs (needs a GPU and tensordict)"""
+
+    env_id: str = "Maze10-v0"
+    """task set"""
+    total_timesteps: int = 12_000_000
+    """env steps of the run, summed over tasks like every other count of env steps"""
+
+
+class Stateful(Protocol):
+    """What a checkpoint can hold."""
+
+    def state_dict(self) -> Any: ...
+
+    def load_state_dict(self, state: Any) -> Any: ...
+
+
+class TrainingRun:
+    """A run of a training script: seeds, device, folder, logs, evaluations, checkpoints, progress bar.
+
+    The loop itself stays in the script::
+
+        run = TrainingRun(args, task_names)
+        ...
+        with run.start(collector, agent.mean_policy, agent=agent, buffer=buffer):
+            while run.unfinished():
+                if not run.updates_due:
+                    run.collected(collector.collect(n_step=1_000))
+                    run.updates_due = 100
+                losses = {}
+                while run.update_due():
+                    losses = agent.update(buffer.sample(256))
+                run.end_round(losses)
+
+    SIGTERM and Ctrl-C end the loop before the next gradient step and save a checkpoint; a resumed run begins with
+    the gradient steps that were still due and ends bit-identical to one that nobody stopped (on a CPU).
+
+    Args:
+        args: the settings; what was 0 for "a share of the run" is filled in.
+        task_names: ``T`` names, used as parts of tags.
+
+    Attributes:
+        device: what to train on.
+        dir: the run's folder.
+        updates_due: gradient steps left in this round.
+    """
+
+    def __init__(self, args: RunArgs, task_names: Sequence[str]) -> None:
+        self.args, self.task_names = args, list(task_names)
+        self._resumed = args.resume is not None
+        if args.resume is None:
+            parts = (args.env_id, args.exp_name, getattr(args, "switch", None), args.seed, int(time.time()))
+            self.dir = Path(args.run_dir_root) / "__".join(str(part) for part in parts if part is not None)
+            args.eval_every = args.eval_every or max(args.total_timesteps // 100, 1)
+            args.checkpoint_every = args.checkpoint_every or max(args.total_timesteps // 20, 1)
+        else:
+            self.dir, args.resume = Path(args.resume), None
+
+        # TRY NOT TO MODIFY: seeding
+        random.seed(args.seed)
+        np.random.seed(args.seed)
+        torch.manual_seed(args.seed)
+        torch.backends.cudnn.deterministic = args.torch_deterministic
+
+        self.device = torch.device("cuda" if torch.cuda.is_available() and args.cuda else "cpu")
+        if args.cudagraphs and self.device.type != "cuda":
+            raise SystemExit("--cudagraphs needs a CUDA device")
+        if args.torch_threads:
+            torch.set_num_threads(args.torch_threads)
+        set_matmul_precision(args.matmul_precision, self.device)
+
+        args.eval_envs_per_task = args.eval_envs_per_task or args.eval_episodes
+        if args.eval_episodes % args.eval_envs_per_task:
+            raise SystemExit(f"--eval-envs-per-task: {args.eval_envs_per_task} must divide {args.eval_episodes}")
+
+        self.updates_due = 0
+        self._scalars: dict[str, float] = {}
+        self._next_eval, self._next_checkpoint = 0, args.checkpoint_every
+
+    def accelerate(self, agent: object, *methods: str) -> None:
+        """Replace these methods of ``agent`` by compiled or recorded ones, as --compile and --cudagraphs ask."""
+        for name in methods:
+            if self.args.compile:
+                setattr(agent, name, torch.compile(getattr(agent, name)))
+            if self.args.cudagraphs:
+                from tensordict.nn import CudaGraphModule
+
+                setattr(agent, name, CudaGraphModule(getattr(agent, name), warmup=5))
+
+    @contextmanager
+    def start(
+        self, collector: QMPCollector, mean_policy: Callable[..., Any], **parts: Stateful
+    ) -> Iterator[TrainingRun]:
+        """Open logs and evaluation environments, load the checkpoint of a resumed run, or evaluate the untrained one.
+
+        Args:
+            collector: counts the steps of the run.
+            mean_policy: what is evaluated: ``mean_policy(obs (N, *O), task_ids (N,)) -> actions (N, *A)``.
+            parts: what else belongs into the checkpoint, by name.
+        """
+        args, num_tasks = self.args, len(self.task_names)
+        self._collector, self._mean_policy = collector, mean_policy
+        self._parts: dict[str, Stateful] = {**parts, "collector": collector}
+        self._eval_envs = gym.make_vec(
+            args.env_id,
+            num_envs=num_tasks * args.eval_envs_per_task,
+            autoreset_mode=gym.vector.AutoresetMode.SAME_STEP,
+        )
+        if self._resumed:
+            self._load()
+        self._start_step, self._start_time = self.global_step, time.time()
+        self._shown: dict[str, str] = {}
+        wandb = {"track": args.track, "wandb_project": args.wandb_project_name, "wandb_entity": args.wandb_entity}
+        resume_step = self.global_step if self._resumed else None
+        with (
+            RunLogger(self.dir, vars(args), resume_step=resume_step, **wandb) as self._logger,  # type: ignore[arg-type]
+            tqdm(total=args.total_timesteps, initial=self.global_step, unit="step", disable=None) as self._bar,
+            StopSignal() as self._stop,
+        ):
+            tqdm.write(f"{self.dir} on {self.device}; Ctrl-C saves a checkpoint and stops")
+            if not self._resumed:
+                collector.reset()
+                self._evaluate()
+            yield self
+            self._save()
+        if self.updates_due or self.global_step < args.total_timesteps:
+            tqdm.write(f"stopped at step {self.global_step}; continue it with --resume {self.dir}")
+        elif args.capture_video:
+            self._save_videos()
+        self._eval_envs.close()
+
+    @property
+    def global_step(self) -> int:
+        """Transitions stored so far, summed over tasks."""
+        return self._collector.num_steps
+
+    def unfinished(self) -> bool:
+        """Whether there is a round to make, or to complete, and nobody asked to stop."""
+        self._round_time = time.time()
+        return not self._stop and (self.global_step < self.args.total_timesteps or self.updates_due > 0)
+
+    def collected(self, stats: CollectStats) -> None:
+        """Take note of what the round collected."""
+        times = {"time/act": stats.act_time, "time/env": stats.env_time, "time/store": stats.store_time}
+        self._scalars = stats.scalars(self.task_names) | times
+        self._bar.update(self.global_step - self._bar.n)
+        self._round_time = time.time()
+
+    def update_due(self) -> bool:
+        """Whether to make one more gradient step in this round; counts down."""
+        if not self.updates_due or self._stop:
+            return False
+        self.updates_due -= 1
+        return True
+
+    def end_round(self, losses: Mapping[str, torch.Tensor]) -> None:
+        """Log the round, evaluate and save if it is time; nothing if gradient steps are left because of a stop.
+
+        Args:
+            losses: of the round's last gradient step, by name: a number, or ``(T,)`` for numbers of each task, which
+                are logged as ``tasks/<name>/*`` and averaged. Reading them is the only time that a round waits for
+                the device. Empty in a round without gradient steps.
+        """
+        if self.updates_due:
+            return
+        if losses:
+            values = iter(torch.cat([loss.detach().reshape(-1) for loss in losses.values()]).tolist())
+            for name, loss in losses.items():
+                own = [next(values) for _ in range(loss.numel())]
+                self._scalars[f"losses/{name}"] = sum(own) / len(own)
+                if loss.ndim:
+                    self._scalars |= {f"tasks/{t}/{name}": v for t, v in zip(self.task_names, own, strict=True)}
+        now, args = time.time(), self.args
+        sps = (self.global_step - self._start_step) / (now - self._start_time)
+        self._logger.log(self.global_step, self._scalars | {"time/update": now - self._round_time, "time/sps": sps})
+        if "charts/success" in self._scalars:
+            self._shown["success"] = f"{self._scalars['charts/success']:.2f}"
+        self._bar.set_postfix(self._shown, SPS=int(sps))
+        if self.global_step >= min(self._next_eval, args.total_timesteps):
+            self._evaluate()
+        if self.global_step >= self._next_checkpoint:
+            self._next_checkpoint = (self.global_step // args.checkpoint_every + 1) * args.checkpoint_every
+            self._save()
+
+    # ------------------------------------------------------------------ internals
+
+    def _evaluate(self) -> None:
+        args, step = self.args, self.global_step
+        stats = evaluate(
+            self._eval_envs,
+            self._mean_policy,
+            episodes_per_env=args.eval_episodes // args.eval_envs_per_task,
+            backend="torch",
+            device=self.device,
+            seed=10_000 + args.seed + step,
+        )
+        scalars: dict[str, float] = {}
+        for name, values in (("success", stats.successes), ("return", stats.returns)):
+            per_task = stats.per_task(values)
+            scalars[f"eval/{name}"] = float(per_task.mean())
+            scalars |= {f"eval/{task}/{name}": float(v) for task, v in zip(self.task_names, per_task, strict=True)}
+        self._logger.log(step, scalars)
+        if step:
+            since_last = self._collector.stats(clear=True)
+            self._logger.log_image(step, "qmp/mixture", _picture(since_last.mixture))
+        self._shown["eval"] = f"{scalars['eval/success']:.2f}"
+        tqdm.write(f"global_step={step}, success={self._shown['eval']}, return={scalars['eval/return']:.1f}")
+        self._next_eval = (step // args.eval_every + 1) * args.eval_every
+
+    def _save(self) -> None:
+        run = {
+            "updates_due": self.updates_due,
+            "scalars": self._scalars,
+            "next_eval": self._next_eval,
+            "next_checkpoint": self._next_checkpoint,
+        }
+        tree = {name: part.state_dict() for name, part in self._parts.items()}
+        save_checkpoint(self.dir / "checkpoint.npz", tree | {"run": run, "rng": rng_state()})
+
+    def _load(self) -> None:
+        saved = load_checkpoint(self.dir / "checkpoint.npz")
+        for name, part in self._parts.items():
+            part.load_state_dict(saved[name])
+        run = saved["run"]
+        self.updates_due, self._scalars = run["updates_due"], run["scalars"]
+        self._next_eval, self._next_checkpoint = run["next_eval"], run["next_checkpoint"]
+        set_rng_state(saved["rng"])
+
+    def _save_videos(self) -> None:
+        every = torch.arange(len(self.task_names), device=self.device)
+        for task, name in enumerate(self.task_names):
+
+            def act(obs: NDArray[Any], task: int = task) -> NDArray[Any]:
+                rows = torch.as_tensor(obs, dtype=torch.float32, device=self.device).expand(len(every), *obs.shape)
+                action: NDArray[Any] = self._mean_policy(rows, every)[task].cpu().numpy()
+                return action
+
+            with gym.make(self.args.env_id, task=task, render_mode="rgb_array") as env, torch.no_grad():
+                save_episode(env, act, self.dir / "videos" / f"{name}.gif", seed=self.args.seed)
+
+
+def _picture(mixture: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """A square for each entry of a ``(T, K)`` mixture, white for 0 to dark blue for 1."""
+    image = 255 - np.nan_to_num(mixture)[..., None] * np.array([247, 207, 148])
+    picture: NDArray[np.uint8] = image.astype(np.uint8).repeat(24, 0).repeat(24, 1)
+    return picture
