@@ -123,16 +123,18 @@ def touches_ceiling(points: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
 
 
 def _overlap(points: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    # Along a capsule's axis the distance to a box is least at an end, abreast of a corner, or where it crosses the
-    # line of a side: that makes 10 candidates. Axes of the arrays: N, leg, capsule, ceiling, candidate, x and z.
+    # Along a capsule's axis the distance to a box is least at an end, abreast of a corner, or anywhere within. An axis
+    # that is partly within has an end there, or cuts off a corner and is within abreast of it, or goes through from top
+    # to bottom, as a ceiling is longer than any capsule. That makes 7 candidates.
+    # Axes of the arrays: N, leg, capsule, ceiling, candidate, x and z.
     start = points[:, :, :-1, None, None]
     along = points[:, :, 1:, None, None] - start
     centre, half = CEILINGS[:, None, :2], CEILINGS[:, None, 2:]
     to_corner = centre + half * _CORNERS - start
     abreast = (to_corner * along).sum(axis=-1) / (along * along).sum(axis=-1)
-    crossing = (to_corner / np.where(along == 0.0, 1.0, along))[..., [0, 3], :].reshape(*abreast.shape)
+    halfway = (centre - start)[..., 1] / np.where(along[..., 1] == 0.0, 1.0, along[..., 1])
     both_ends = np.broadcast_to([0.0, 1.0], (*abreast.shape[:-1], 2))
-    where = np.concatenate((abreast, crossing, both_ends), axis=-1).clip(0.0, 1.0)
+    where = np.concatenate((abreast, halfway, both_ends), axis=-1).clip(0.0, 1.0)
     outside = np.maximum(np.abs(start + where[..., None] * along - centre) - half, 0.0)
     distance = np.hypot(outside[..., 0], outside[..., 1]).min(axis=(3, 4))
     overlap: npt.NDArray[np.bool_] = (distance < _RADII).any(axis=(1, 2))

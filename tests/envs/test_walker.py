@@ -279,6 +279,7 @@ def test_ceilings_are_hit_from_all_sides() -> None:
         (2.0 - 0.051, 1.25, False),
         (2.0 - 0.049, 1.25, True),
         (8.0, 1.25, True),
+        (8.0, 1.9, True),  # A leg goes right through it.
         (13.7, 1.25, True),
         (14.051, 1.25, False),
         (-8.449, 1.25, False),
