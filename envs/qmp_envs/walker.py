@@ -44,6 +44,8 @@ MIN_HEIGHT = np.array([0.8, 0.8, 0.8, 0.3])
 MAX_FORCE = np.array([100.0, 100.0, 400.0, 300.0])  # N, and N m of torque
 RANDOM_STEPS = (5, 5, 10, 5)  # control steps with random actions before an episode
 
+_PER_TASK = np.stack((TARGET_VELOCITY, VELOCITY_WEIGHT, HEIGHT_WEIGHT, FEET_WEIGHT, MIN_HEIGHT))
+
 DT = 0.008  # seconds in a control step
 START_NOISE = 0.01
 MAX_SPEED = 10.0  # in observations only
@@ -155,24 +157,25 @@ def judge(
     Returns:
         Rewards (M,), and whether the walker fell or touched the ceiling, (M,), which terminates the episode.
     """
+    target, velocity_weight, height_weight, feet_weight, min_height = _PER_TASK[:, task_ids]
     velocity = (next_qpos[:, 0] - qpos[:, 0]) / DT
-    target = TARGET_VELOCITY[task_ids]
     points = skeleton(next_qpos)
     height = next_qpos[:, 1] - np.maximum(points[:, 0, 5, 1], points[:, 1, 5, 1])
     feet_speed = np.abs(next_qpos[:, 5:9:3] - qpos[:, 5:9:3]).sum(axis=1) / DT
     rewards = (
         1.0  # for being alive
-        + VELOCITY_WEIGHT[task_ids] * (np.abs(target) - np.abs(velocity - target))
+        + velocity_weight * (np.abs(target) - np.abs(velocity - target))
         + 0.1 * np.cos(next_qpos[:, 2])
-        - HEIGHT_WEIGHT[task_ids] * np.abs(1.1 - height)
-        - FEET_WEIGHT[task_ids] * feet_speed
+        - height_weight * np.abs(1.1 - height)
+        - feet_weight * feet_speed
         - 0.001 * np.einsum("ij,ij->i", actions, actions)
     )
-    failures = next_qpos[:, 1] < MIN_HEIGHT[task_ids]
+    failures = next_qpos[:, 1] < min_height
     crawling = np.flatnonzero(task_ids == CRAWL)
-    hit = crawling[touches_ceiling(points[crawling])]
-    rewards[hit] -= 10.0
-    failures[hit] = True
+    touches = touches_ceiling(points[crawling])
+    if touches.any():
+        rewards[crawling[touches]] -= 10.0
+        failures[crawling[touches]] = True
     return rewards, failures
 
 
@@ -269,7 +272,9 @@ class WalkerVectorEnv(PhysicsVectorEnv):
             engine.run(i, controls)
 
     def _apply(self, actions: Array) -> None:
-        np.clip(actions[:, None], -1.0, 1.0, out=self._engine.control[:, :, :_MOTORS])
+        torques = self._engine.control[:, :, :_MOTORS]
+        np.maximum(actions[:, None], -1.0, out=torques)
+        np.minimum(torques, 1.0, out=torques)
         for i in self._pushed:
             self._push(i)
         self._before[...] = self._engine.qpos
@@ -297,8 +302,10 @@ class WalkerVectorEnv(PhysicsVectorEnv):
         )
 
     def _observe(self) -> Array:
-        engine = self._engine
-        return np.hstack((engine.qpos[:, 1:], engine.qvel.clip(-MAX_SPEED, MAX_SPEED)), dtype=np.float32)
+        observations = np.empty((self.num_envs, 17), dtype=np.float32)
+        observations[:, :8] = self._engine.qpos[:, 1:]
+        observations[:, 8:] = np.minimum(np.maximum(self._engine.qvel, -MAX_SPEED), MAX_SPEED)
+        return observations
 
     def _draw(self, index: int) -> npt.NDArray[np.uint8]:
         qpos = self._engine.qpos[index]
