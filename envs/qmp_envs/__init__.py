@@ -10,20 +10,33 @@ from __future__ import annotations
 import gymnasium as gym
 
 from qmp_envs.maze import MAZES, MazeEnv, MazeTaskSet, MazeVectorEnv
+from qmp_envs.reacher import REACHERS, ReacherEnv, ReacherVectorEnv
 from qmp_envs.task_set import TaskSet
 from qmp_envs.vector import PhysicsVectorEnv
 
-__all__ = ["TASK_SETS", "MazeEnv", "MazeTaskSet", "MazeVectorEnv", "PhysicsVectorEnv", "TaskSet"]
+__all__ = [
+    "TASK_SETS",
+    "MazeEnv",
+    "MazeTaskSet",
+    "MazeVectorEnv",
+    "PhysicsVectorEnv",
+    "ReacherEnv",
+    "ReacherVectorEnv",
+    "TaskSet",
+]
 
 # Gymnasium id -> task set
-TASK_SETS: dict[str, TaskSet] = {**MAZES}
+TASK_SETS: dict[str, TaskSet] = {**MAZES, **REACHERS}
 
-for _env_id in MAZES:
+for _env_id, _entry_point in {
+    **dict.fromkeys(MAZES, "qmp_envs.maze:Maze"),
+    **dict.fromkeys(REACHERS, "qmp_envs.reacher:Reacher"),
+}.items():
     # No max_episode_steps here: the environments truncate by themselves, so that a goal reached in the last
     # step is a termination only. Gymnasium's TimeLimit would report both.
     gym.register(
         id=_env_id,
-        entry_point="qmp_envs.maze:MazeEnv",
-        vector_entry_point="qmp_envs.maze:MazeVectorEnv",
+        entry_point=f"{_entry_point}Env",
+        vector_entry_point=f"{_entry_point}VectorEnv",
         kwargs={"env_id": _env_id},
     )
