@@ -146,7 +146,7 @@ def reacher_xml() -> str:
   <sensor>
     <framepos objtype="xbody" objname="hand"/>
     {"".join(f'<framezaxis objtype="xbody" objname="{link.name}"/>' for link in LINKS)}
-    {"".join(f'<frameangacc objtype="xbody" objname="{link.name}"/>' for link in LINKS)}
+    {"".join(f'<frameangacc objtype="xbody" objname="{name}"/>' for name in ("base", *(link.name for link in LINKS)))}
   </sensor>
 </mujoco>
 """
@@ -179,6 +179,9 @@ def hand_positions(qpos: Array) -> npt.NDArray[np.float64]:
     return points + BASE
 
 
+# Of a sum of squared actions, a mean speed and a mean acceleration.
+_EFFORT = np.repeat((0.01, 0.001 / 6, 1e-5 / 6), 6)
+_ONE_HOT = np.eye(STAGES + 1, STAGES)
 # Rows: tasks. Columns: weight of the distance, penalty per stage that is missing, bonus per stage completed,
 # weight of the effort, constant.
 _WEIGHTS = {
@@ -209,15 +212,26 @@ def reacher_rewards(
         velocities, accelerations: (B, 6) of the joints, rad/s and rad/s^2.
         reward: of the reference code, or as the paper words it.
     """
-    distance, missing, bonus, effort, constant = _WEIGHTS[reward][tasks].T
-    efforts = 0.01 * np.einsum("ij,ij->i", actions, actions)
-    efforts += (0.001 / 6) * np.abs(velocities).sum(axis=1) + (1e-5 / 6) * np.abs(accelerations).sum(axis=1)
+    return _rewards(_WEIGHTS[reward][tasks].T, distances, stages_before, stages, actions, velocities, accelerations)
+
+
+def _rewards(
+    weights: Array,
+    distances: Array,
+    before: Array,
+    stages: Array,
+    actions: Array,
+    velocities: Array,
+    accelerations: Array,
+) -> npt.NDArray[np.float64]:
+    distance, missing, bonus, effort, constant = weights
+    terms = np.empty((len(distances), 18))
+    np.square(actions, out=terms[:, :6])
+    np.abs(velocities, out=terms[:, 6:12])
+    np.abs(accelerations, out=terms[:, 12:])
+    efforts = terms.dot(_EFFORT)
     rewards: npt.NDArray[np.float64] = (
-        constant
-        - distance * distances
-        - missing * (STAGES - stages)
-        + bonus * (stages - stages_before)
-        - effort * efforts
+        constant - distance * distances - missing * (STAGES - stages) + bonus * (stages - before) - effort * efforts
     )
     return rewards
 
@@ -244,7 +258,7 @@ def relabelled_rewards(
     offsets = hand_positions(qpos - TIMESTEP * qvel) - SUBGOALS[tasks, before]
     distances = np.linalg.norm(offsets, axis=1)
     after = before + ((distances < HIT_RADIUS) & (tasks != STAY))
-    return reacher_rewards(tasks, distances, before, after, np.asarray(actions), qvel, np.zeros((1, 6)), reward)
+    return reacher_rewards(tasks, distances, before, after, np.asarray(actions), qvel, np.zeros_like(qvel), reward)
 
 
 _CAMERA = Camera(lookat=(0.2, 0.0, 0.36), distance=1.6, azimuth=140.0, elevation=-22.0)
@@ -301,7 +315,8 @@ class ReacherVectorEnv(PhysicsVectorEnv):
             num_envs=num_envs,
             **kwargs,
         )
-        self._reward = reward
+        self._weights = _WEIGHTS[reward][self.task_ids].T.copy()
+        self._rows = np.arange(num_envs)
         self._hits_per_stage = np.where(self.task_ids == STAY, STAY_HITS, 1)
         self._episode["hits"] = np.zeros(num_envs, dtype=np.int64)
         self._episode["shown_stages"] = np.zeros(num_envs, dtype=np.int64)
@@ -321,19 +336,16 @@ class ReacherVectorEnv(PhysicsVectorEnv):
         engine, hits, before = self._engine, self._episode["hits"], self._episode["shown_stages"]
         sensed = engine.sensordata
         np.floor_divide(hits, self._hits_per_stage, out=before)
-        offsets = sensed[:, :3] - self._episode["subgoals"][np.arange(self.num_envs), before]
+        offsets = sensed[:, :3] - self._episode["subgoals"][self._rows, before]
         distances = np.sqrt(np.einsum("ij,ij->i", offsets, offsets))
         hit = distances < HIT_RADIUS
         hits += hit
         stages = hits // self._hits_per_stage
         success = stages >= STAGES
         # A joint's acceleration is what its link's angular acceleration adds to the parent's, along its axis.
-        axes, spins = sensed[:, 3:21].reshape(-1, 6, 3), sensed[:, 21:].reshape(-1, 6, 3).copy()
-        spins[:, 1:] -= sensed[:, 21:36].reshape(-1, 5, 3)
+        axes, spins = sensed[:, 3:21].reshape(-1, 6, 3), (sensed[:, 24:] - sensed[:, 21:-3]).reshape(-1, 6, 3)
         accelerations = np.einsum("ijk,ijk->ij", axes, spins)
-        rewards = reacher_rewards(
-            self.task_ids, distances, before, stages, engine.control[:, -1], engine.qvel, accelerations, self._reward
-        )
+        rewards = _rewards(self._weights, distances, before, stages, engine.control[:, -1], engine.qvel, accelerations)
         infos = {
             "success": success.copy(),
             "hit": hit,
@@ -345,8 +357,11 @@ class ReacherVectorEnv(PhysicsVectorEnv):
 
     def _observe(self) -> Array:
         engine = self._engine
-        shown = self._episode["shown_stages"][:, None] == np.arange(STAGES)
-        return np.hstack((engine.qpos, engine.qvel, shown), dtype=np.float32)
+        observations = np.empty((self.num_envs, 15), dtype=np.float32)
+        observations[:, :6] = engine.qpos
+        observations[:, 6:12] = engine.qvel
+        observations[:, 12:] = _ONE_HOT[self._episode["shown_stages"]]
+        return observations
 
     def _draw(self, index: int) -> npt.NDArray[np.uint8]:
         stage = int(self._episode["hits"][index] // self._hits_per_stage[index])
