@@ -1,7 +1,7 @@
 """Multistage reaching: a torque-driven 6-joint Jaco arm brings its hand to three subgoals in turn, or stays in place.
 
 Kinematics, inertias, limits, motors and solver options are those of the arm in the QMP reference code; collision
-shapes are capsules instead of meshes. Paper: section 6.1, appendix D.1 and table 1.
+shapes are capsules and a cylinder instead of meshes. Paper: section 6.1, appendix D.1 and table 1.
 """
 
 from __future__ import annotations
@@ -77,25 +77,26 @@ _WRIST = (
     'mass="0.227408" pos="0.00914824 4.53141e-8 -0.0370941" quat="0.971237 -1.92989e-5 -0.238115 3.23646e-5" '
     'diaginertia="0.000176463 0.00017225 0.000108303"'
 )
-_ELBOW = 'fromto="0 0 -0.0315 0.0208 0 -0.0602" size="0.0315"'
-# Shapes fill the bounding boxes of the original meshes, whose cross-sections are as wide as the capsules.
+_ELBOW = 'type="capsule" fromto="0 0 -0.0315 0.0208 0 -0.0602" size="0.0315"'
+# Shapes lie within the bounding boxes of the original meshes where they can meet the ground. The hand, which does,
+# comes to rest as high as the original's.
 LINKS = (
     Link(
         "link_1", "0 0 0.1535", "0 0 1 0", -1, "-0.8 0.8", 0.0, 5,
         'mass="0.613151" pos="-1.14317e-6 0.0102141 -0.0637045" quat="0.702792 0.0778988 -0.0778994 0.702813" '
         'diaginertia="0.00149348 0.00144012 0.000401632"',
-        'fromto="0 0 -0.041 0 0 -0.117" size="0.041"',
+        'type="capsule" fromto="0 0 -0.041 0 0 -0.117" size="0.041"',
     ),
     Link(
         "link_2", "0 0 -0.1185", "0 0 0.707107 0.707107", 1, "-1.5 0.7", 0.0, 10,
         'mass="1.85031" pos="0.206657 -1.55187e-7 -0.030675" diaginertia="0.0402753 0.0398125 0.00121953"',
-        'fromto="0 0 -0.0276 0.41 0 -0.0276" size="0.041"',
+        'type="capsule" fromto="0 0 -0.0276 0.41 0 -0.0276" size="0.041"',
     ),
     Link(
         "link_3", "0.41 0 0", "0 0.707107 0.707107 0", -1, "-0.698132 0.698132", 0.0, 10,
         'mass="0.70372" pos="0.0847979 -1.18469e-7 -0.020283" quat="2.33799e-5 0.694869 1.96996e-5 0.719136" '
         'diaginertia="0.00386732 0.00373181 0.000358773"',
-        'fromto="0 0 -0.0128 0.166 0 -0.0128" size="0.041"',
+        'type="capsule" fromto="0 0 -0.0128 0.166 0 -0.0128" size="0.041"',
     ),
     Link(
         "link_4", "0.207 0 -0.01125", "0 0.707107 0 -0.707107", -1, "-0.698132 0.698132", 0.0, 10, _WRIST, _ELBOW,
@@ -107,7 +108,7 @@ LINKS = (
         "hand", "0.0343 0 -0.06588", "0.627211 -0.326506 -0.326506 0.627211", -1, "-0.698132 0.698132", 0.0, 10,
         'mass="0.58074" pos="0.0036132 -6.2241e-5 -0.0583749" quat="0.669114 -0.237618 -0.23799 0.66271" '
         'diaginertia="0.000817146 0.000671192 0.000606807"',
-        'fromto="0 0 -0.0465 0 0 -0.0648" size="0.0465"',
+        'type="cylinder" pos="0 0 -0.0557" size="0.042 0.0557"',
     ),
 )  # fmt: skip
 _TURNS = np.array([link.turn for link in LINKS])
@@ -121,7 +122,7 @@ def reacher_xml() -> str:
     bodies = "".join(
         f'<body name="{link.name}" pos="{link.pos}" quat="{link.quat}"><inertial {link.inertial}/>'
         f'<joint name="{link.name}" axis="0 0 {link.turn}" range="{link.limits}" ref="{link.zero}"/>'
-        f'<geom type="capsule" {link.shape} rgba="{colour}"/>'
+        f'<geom {link.shape} rgba="{colour}"/>'
         for link, colour in zip(LINKS, _COLOURS, strict=True)
     )
     # Links touch the ground and nothing else. The base is fixed to the world, so its shapes touch nothing.
@@ -137,6 +138,8 @@ def reacher_xml() -> str:
   <worldbody>
     <geom type="plane" size="2 2 1" conaffinity="1"/>
     <body name="base" pos="{" ".join(map(str, BASE))}">
+      <inertial mass="0.787504" pos="-3.14012e-8 0.000451919 0.0770704"
+        quat="1 -0.000920048 6.51183e-6 5.62643e-5" diaginertia="0.00187445 0.00186316 0.000676952"/>
       <geom type="capsule" pos="0 0 -0.125" size="0.045 0.125" rgba="{_COLOURS[1]}"/>
       <geom type="cylinder" pos="0 0 0.077" size="0.041 0.077" rgba="{_COLOURS[1]}"/>
       {bodies}{"</body>" * len(LINKS)}
@@ -229,7 +232,7 @@ def _rewards(
     np.square(actions, out=terms[:, :6])
     np.abs(velocities, out=terms[:, 6:12])
     np.abs(accelerations, out=terms[:, 12:])
-    efforts = terms.dot(_EFFORT)
+    efforts = np.einsum("ij,j->i", terms, _EFFORT)  # dot would round differently for other numbers of rows
     rewards: npt.NDArray[np.float64] = (
         constant - distance * distances - missing * (STAGES - stages) + bonus * (stages - before) - effort * efforts
     )
@@ -261,7 +264,7 @@ def relabelled_rewards(
     return reacher_rewards(tasks, distances, before, after, np.asarray(actions), qvel, np.zeros_like(qvel), reward)
 
 
-_CAMERA = Camera(lookat=(0.2, 0.0, 0.36), distance=1.6, azimuth=140.0, elevation=-22.0)
+_CAMERA = Camera(lookat=(0.2, 0.0, 0.4), distance=1.5, azimuth=140.0, elevation=-22.0)
 _DONE, _NOW, _LATER = (0.5, 0.5, 0.5, 0.35), (0.15, 0.6, 0.38, 0.85), (0.2, 0.47, 0.75, 0.4)
 
 
