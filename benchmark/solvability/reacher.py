@@ -2,7 +2,7 @@
 
 At each step a cross-entropy search in the simulator looks `--horizon` steps ahead and its first action is executed.
 
-    python benchmark/solvability/reacher.py --out benchmark/solvability/reacher.json
+    python benchmark/solvability/reacher.py --out reacher.json > reacher.log
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--horizon", type=int, default=20)
-    parser.add_argument("--samples", type=int, default=120)
+    parser.add_argument("--samples", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()

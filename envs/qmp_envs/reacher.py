@@ -178,7 +178,8 @@ def hand_positions(qpos: Array) -> npt.NDArray[np.float64]:
     for (pos, rotation), angle in zip(_frames(), angles.T[::-1], strict=True):
         x, y, z = points.T
         cos, sin = np.cos(angle), np.sin(angle)
-        points = np.stack((cos * x - sin * y, sin * x + cos * y, z), axis=1) @ rotation.T + pos
+        turned = np.stack((cos * x - sin * y, sin * x + cos * y, z), axis=1)
+        points = np.einsum("ij,kj->ik", turned, rotation) + pos
     return points + BASE
 
 
@@ -240,22 +241,27 @@ def _rewards(
 
 
 def relabelled_rewards(
-    tasks: Array, actions: Array, next_observations: Array, reward: Literal["reference", "paper"] = "reference"
+    obs: Array,
+    actions: Array,
+    next_obs: Array,
+    task_ids: Array,
+    reward: Literal["reference", "paper"] = "reference",
 ) -> npt.NDArray[np.float64]:
-    """Rewards (B,) that B stored transitions would have had in ``tasks``, for data sharing with relabelling (CDS).
+    """Rewards (B,) that B stored transitions would have had in other tasks, for data sharing with relabelling (CDS).
 
-    The stage is taken from the observation as it stands, whatever task it was collected in. Not known from a
-    transition, and left out: the penalty on accelerations (below 0.01, except while joint 5 jumps into its limits),
-    the noise of the start position that is the target of "stay", and stages completed by staying.
+    The stage is the observation's, whatever task it was collected in. Not known from a transition, and left out:
+    the penalty on accelerations (below 0.01, except while joint 5 jumps into its limits), the noise of the start
+    position that is the target of "stay", and stages completed by staying.
 
     Args:
-        tasks: (B,) task whose reward is wanted.
+        obs: not used: what a step is judged by is all in the observation that it led to.
         actions: (B, 6) as executed, within [-1, 1].
-        next_observations: (B, 15), those that ended the transitions.
+        next_obs: (B, 15), those that ended the transitions.
+        task_ids: (B,) task whose reward is wanted.
         reward: as for `ReacherVectorEnv`.
     """
-    tasks = np.asarray(tasks)
-    qpos, qvel, stages = np.split(np.asarray(next_observations, dtype=np.float64), (6, 12), axis=1)
+    tasks = np.asarray(task_ids)
+    qpos, qvel, stages = np.split(np.asarray(next_obs, dtype=np.float64), (6, 12), axis=1)
     before = stages.argmax(axis=1)
     # The reward's hand position is one physics step old, and a step moved the joints by TIMESTEP * qvel.
     offsets = hand_positions(qpos - TIMESTEP * qvel) - SUBGOALS[tasks, before]

@@ -302,7 +302,7 @@ def test_relabelling_with_the_own_task_gives_the_own_rewards(task: int, kind: An
     env.reset(seed=SOLUTIONS[task]["seed"])
     actions = np.array(SOLUTIONS[task]["actions"])
     observations, rewards, _, _, infos = zip(*(env.step(action) for action in actions), strict=True)
-    relabelled = relabelled_rewards(np.full(len(actions), task), actions, np.array(observations), kind)
+    relabelled = relabelled_rewards(np.zeros(0), actions, np.array(observations), np.full(len(actions), task), kind)
     excess = relabelled - rewards
     if task == 4:
         # Its target carries start noise (1 cm at most), and its stages are not those of other tasks.
@@ -319,10 +319,17 @@ def test_relabelling_with_other_tasks_follows_the_formulas(model: mujoco.MjModel
     batch = 60
     tasks, stages = rng.integers(0, 5, batch), rng.integers(0, 3, batch)
     qpos, qvel = rng.uniform(*model.jnt_range.T, (batch, 6)), rng.uniform(-4, 4, (batch, 6))
-    # Some of them on their subgoals: as the first task's second subgoal is on the way of many poses.
-    qpos[:8] = [0.02, -0.16, 0.45, 0.1, -0.1, 0.1]
+    # Some of them at a subgoal: where planned episodes of task 0 get to B, their second.
+    env = ReacherEnv("Reacher5-v0", 0)
+    env.reset(seed=SOLUTIONS[0]["seed"])
+    outcomes = [env.step(np.array(action)) for action in SOLUTIONS[0]["actions"]]
+    at_b = [outcome[0] for outcome in outcomes if outcome[4]["hit"]][1]
+    qpos[:8], qvel[:8], stages[:8], tasks[:8] = at_b[:6], at_b[6:12], [1, 1, 0, 0, 1, 1, 0, 2], range(8)
+    tasks[:8] %= 5
     actions = rng.uniform(-1, 1, (batch, 6))
-    got = relabelled_rewards(tasks, actions, np.hstack((qpos, qvel, np.eye(3)[stages])).astype(np.float32))
+    next_obs = np.hstack((qpos, qvel, np.eye(3)[stages])).astype(np.float32)
+    got = relabelled_rewards(np.zeros_like(next_obs), actions, next_obs, tasks)
+    hits = 0
     for i in range(batch):
         hand = forward(model, qpos[i] - 0.01 * qvel[i]).body("hand").xpos
         goal = SEQUENCES[tasks[i]][stages[i]] if tasks[i] < 4 else POSES[0][1]
@@ -330,6 +337,8 @@ def test_relabelling_with_other_tasks_follows_the_formulas(model: mujoco.MjModel
         after = stages[i] + (d < 0.05 and tasks[i] < 4)
         expected = scalar_reward(int(tasks[i]), d, int(stages[i]), int(after), actions[i], qvel[i], [0.0], "reference")
         assert got[i] == pytest.approx(expected, abs=1e-5)
+        hits += d < 0.05 and tasks[i] < 4
+    assert hits >= 4  # tasks 0 and 1 in stage 1, tasks 2 and 3 in stage 0
 
 
 # ---------------------------------------------------------------------- stages and endings
