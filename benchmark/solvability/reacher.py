@@ -107,7 +107,7 @@ def main() -> None:
     args = parser.parse_args()
     results = [solve(task, args.horizon, args.samples, args.rounds, args.seed) for task in args.tasks]
     if args.out:
-        args.out.write_text(json.dumps(results))
+        args.out.write_text("[\n" + ",\n".join(map(json.dumps, results)) + "\n]\n")
 
 
 if __name__ == "__main__":
