@@ -2,7 +2,7 @@
 
 At each step a cross-entropy search in the simulator looks `--horizon` steps ahead and its first action is executed.
 
-    python benchmark/solvability/reacher.py --out reacher.json > reacher.log
+    python benchmark/solvability/reacher.py --out reacher.json > reacher.log  # and --seed 1, --seed 2 for the log
 """
 
 from __future__ import annotations
