@@ -11,6 +11,7 @@ import gymnasium as gym
 
 from qmp_envs.cds import CDS, MetaWorldCDSEnv, MetaWorldCDSVectorEnv
 from qmp_envs.maze import MAZES, MazeEnv, MazeTaskSet, MazeVectorEnv
+from qmp_envs.reacher import REACHERS, ReacherEnv, ReacherVectorEnv
 from qmp_envs.task_set import TaskSet
 from qmp_envs.vector import PhysicsVectorEnv
 
@@ -22,19 +23,24 @@ __all__ = [
     "MetaWorldCDSEnv",
     "MetaWorldCDSVectorEnv",
     "PhysicsVectorEnv",
+    "ReacherEnv",
+    "ReacherVectorEnv",
     "TaskSet",
 ]
 
 # Gymnasium id -> task set
-TASK_SETS: dict[str, TaskSet] = {**MAZES, **CDS}
+TASK_SETS: dict[str, TaskSet] = {**MAZES, **REACHERS, **CDS}
 
-for _env_ids, _name in ((MAZES, "maze:Maze"), (CDS, "cds:MetaWorldCDS")):
-    for _env_id in _env_ids:
-        # No max_episode_steps here: the environments truncate by themselves, so that a goal reached in the last
-        # step is a termination only. Gymnasium's TimeLimit would report both.
-        gym.register(
-            id=_env_id,
-            entry_point=f"qmp_envs.{_name}Env",
-            vector_entry_point=f"qmp_envs.{_name}VectorEnv",
-            kwargs={"env_id": _env_id},
-        )
+for _env_id, _name in {
+    **dict.fromkeys(MAZES, "maze:Maze"),
+    **dict.fromkeys(REACHERS, "reacher:Reacher"),
+    **dict.fromkeys(CDS, "cds:MetaWorldCDS"),
+}.items():
+    # No max_episode_steps here: the environments truncate by themselves, so that a goal reached in the last
+    # step is a termination only. Gymnasium's TimeLimit would report both.
+    gym.register(
+        id=_env_id,
+        entry_point=f"qmp_envs.{_name}Env",
+        vector_entry_point=f"qmp_envs.{_name}VectorEnv",
+        kwargs={"env_id": _env_id},
+    )
