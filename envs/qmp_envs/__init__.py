@@ -11,30 +11,39 @@ import gymnasium as gym
 
 from qmp_envs.cds import CDS, MetaWorldCDSEnv, MetaWorldCDSVectorEnv
 from qmp_envs.maze import MAZES, MazeEnv, MazeTaskSet, MazeVectorEnv
+from qmp_envs.point_reach import POINT_REACH, PointReachEnv, PointReachVectorEnv
 from qmp_envs.reacher import REACHERS, ReacherEnv, ReacherVectorEnv
 from qmp_envs.task_set import TaskSet
-from qmp_envs.vector import PhysicsVectorEnv
+from qmp_envs.vector import BatchedVectorEnv, PhysicsVectorEnv
+from qmp_envs.walker import WALKERS, WalkerEnv, WalkerVectorEnv
 
 __all__ = [
     "TASK_SETS",
+    "BatchedVectorEnv",
     "MazeEnv",
     "MazeTaskSet",
     "MazeVectorEnv",
     "MetaWorldCDSEnv",
     "MetaWorldCDSVectorEnv",
     "PhysicsVectorEnv",
+    "PointReachEnv",
+    "PointReachVectorEnv",
     "ReacherEnv",
     "ReacherVectorEnv",
     "TaskSet",
+    "WalkerEnv",
+    "WalkerVectorEnv",
 ]
 
 # Gymnasium id -> task set
-TASK_SETS: dict[str, TaskSet] = {**MAZES, **REACHERS, **CDS}
+TASK_SETS: dict[str, TaskSet] = {**MAZES, **REACHERS, **WALKERS, **CDS, **POINT_REACH}
 
 for _env_id, _name in {
     **dict.fromkeys(MAZES, "maze:Maze"),
     **dict.fromkeys(REACHERS, "reacher:Reacher"),
+    **dict.fromkeys(WALKERS, "walker:Walker"),
     **dict.fromkeys(CDS, "cds:MetaWorldCDS"),
+    **dict.fromkeys(POINT_REACH, "point_reach:PointReach"),
 }.items():
     # No max_episode_steps here: the environments truncate by themselves, so that a goal reached in the last
     # step is a termination only. Gymnasium's TimeLimit would report both.

@@ -183,3 +183,16 @@ def test_wrong_arguments() -> None:
         Engine([arm(), arm(extra='<geom size="0.1" pos="5 5 5"/>')], 2)
     with pytest.raises(ValueError, match="nthread must be 0"):
         Engine(arm(), 1, nthread=-1)
+
+
+def test_runs_one_simulation_alone() -> None:
+    rng = np.random.default_rng(0)
+    engine = Engine([arm(0.3), arm(0.4), arm(0.5)], 3, frame_skip=4, control_spec=MOCAP)
+    engine.restart(np.arange(3))
+    before = engine.state.copy()
+    controls = rng.uniform(-1, 1, (7, 4))
+    engine.run(1, controls)
+    expected, _ = plain(engine.models[1], before[1], controls, MOCAP)
+    np.testing.assert_allclose(engine.state[1], expected, atol=1e-12)
+    assert engine.state[1, 0] == pytest.approx(CLOCK_START + 0.07)
+    np.testing.assert_array_equal(engine.state[[0, 2]], before[[0, 2]])
