@@ -9,21 +9,34 @@ from __future__ import annotations
 
 import gymnasium as gym
 
+from qmp_envs.kitchen import KITCHENS, KitchenEnv, KitchenTask, KitchenTaskSet, KitchenVectorEnv
 from qmp_envs.maze import MAZES, MazeEnv, MazeTaskSet, MazeVectorEnv
 from qmp_envs.task_set import TaskSet
 from qmp_envs.vector import PhysicsVectorEnv
 
-__all__ = ["TASK_SETS", "MazeEnv", "MazeTaskSet", "MazeVectorEnv", "PhysicsVectorEnv", "TaskSet"]
+__all__ = [
+    "TASK_SETS",
+    "KitchenEnv",
+    "KitchenTask",
+    "KitchenTaskSet",
+    "KitchenVectorEnv",
+    "MazeEnv",
+    "MazeTaskSet",
+    "MazeVectorEnv",
+    "PhysicsVectorEnv",
+    "TaskSet",
+]
 
 # Gymnasium id -> task set
-TASK_SETS: dict[str, TaskSet] = {**MAZES}
+TASK_SETS: dict[str, TaskSet] = {**MAZES, **KITCHENS}
 
-for _env_id in MAZES:
-    # No max_episode_steps here: the environments truncate by themselves, so that a goal reached in the last
-    # step is a termination only. Gymnasium's TimeLimit would report both.
-    gym.register(
-        id=_env_id,
-        entry_point="qmp_envs.maze:MazeEnv",
-        vector_entry_point="qmp_envs.maze:MazeVectorEnv",
-        kwargs={"env_id": _env_id},
-    )
+for _env_ids, _name in ((MAZES, "maze:Maze"), (KITCHENS, "kitchen:Kitchen")):
+    for _env_id in _env_ids:
+        # No max_episode_steps here: the environments truncate by themselves, so that a goal reached in the last
+        # step is a termination only. Gymnasium's TimeLimit would report both.
+        gym.register(
+            id=_env_id,
+            entry_point=f"qmp_envs.{_name}Env",
+            vector_entry_point=f"qmp_envs.{_name}VectorEnv",
+            kwargs={"env_id": _env_id},
+        )
