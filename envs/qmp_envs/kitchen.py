@@ -143,7 +143,7 @@ def kitchen_spec() -> mujoco.MjSpec:
 
 
 @cache
-def _model() -> mujoco.MjModel:
+def kitchen_model() -> mujoco.MjModel:
     """The kitchen without what physics does not see, and with sensors of the sites' and the fingers' positions."""
     spec = kitchen_spec()
     # Visual geoms carry no mass, but nine tenths of the model's 64 MB and of its compilation time.
@@ -174,7 +174,7 @@ def _add_position(spec: mujoco.MjSpec, kind: mujoco.mjtObj, name: str) -> None:
 @cache
 def _hand_distances() -> tuple[float, ...]:
     """Distance of each task's part to the hand's ``end_effector`` site at the start."""
-    model = _model()
+    model = kitchen_model()
     data = mujoco.MjData(model)
     distances = []
     for task in _TASKS:
@@ -200,7 +200,7 @@ def _goal_of(task: KitchenTask, kind: str) -> Floats:
     return goal
 
 
-def _tolerance(distance: Floats, bound: npt.ArrayLike, margin: Floats) -> Floats:
+def _tolerance(distance: Floats, bound: Floats | float, margin: Floats) -> Floats:
     """1 up to ``bound``, then a Gaussian that has fallen to 0.1 at ``margin`` beyond it."""
     beyond: Floats = np.maximum(distance - bound, 0.0) / margin
     return 0.1 ** (beyond * beyond)
@@ -262,7 +262,7 @@ class KitchenVectorEnv(PhysicsVectorEnv):
             task_set = replace(task_set, min_reward=0.0, reward_version="sparse")
         super().__init__(
             task_set,
-            _model(),
+            kitchen_model(),
             gym.spaces.Box(-8.0, 8.0, (2 * _HOME.size,), np.float32),
             gym.spaces.Box(-1.0, 1.0, (ROBOT,), np.float32),
             num_envs=num_envs,
