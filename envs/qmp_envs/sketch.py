@@ -304,8 +304,8 @@ def _triangles(model: mujoco.MjModel, g: int) -> tuple[Array, Array] | None:
         quad = np.array([(-1, -1, 1), (1, -1, 1), (1, 1, 1), (-1, 1, 1)], dtype=np.float64)
         top = quad[[(0, 1, 2), (0, 2, 3)]]
         sides = [sign * np.roll(top, k, axis=2)[:, ::sign] for k in range(3) for sign in (1, -1)]
-        directions = [np.full((2, 3, 3), sign * np.roll((0.0, 0.0, 1.0), k)) for k in range(3) for sign in (1, -1)]
-        return np.concatenate(sides) * size, np.concatenate(directions)
+        facing = [np.full((2, 3, 3), sign * np.roll((0.0, 0.0, 1.0), k)) for k in range(3) for sign in (1, -1)]
+        return np.concatenate(sides) * size, np.concatenate(facing)
     if kind == mujoco.mjtGeom.mjGEOM_MESH:
         mesh = model.geom_dataid[g]
         faces = slice(model.mesh_faceadr[mesh], model.mesh_faceadr[mesh] + model.mesh_facenum[mesh])
