@@ -21,7 +21,6 @@ import mujoco
 import numpy as np
 import numpy.typing as npt
 
-import qmp_envs
 from qmp_envs.kitchen import KITCHENS, ROBOT, kitchen_model
 
 ENV_ID = "Kitchen10-v0"
@@ -69,15 +68,16 @@ class Plan:
 DOOR = Plan()
 KNOB_ON = Plan(point=(0.0, 0.038, 0.038), side=0.063, deep=0.016, push=0.08, up=0.027, pitch=0.05)
 KNOB_OFF = Plan(
-    point=(0.0, 0.05, 0.038),
+    point=(0.0, 0.0514, 0.038),
     side=0.05,
     front=0.07,
-    deep=-0.02,
+    deep=-0.0145,
     push=0.115,
     up=-0.025,
     yaw=-0.23,
     pitch=-0.1,
-    tip=0.24,
+    tip=0.2464,
+    speed=0.125,
     gain=3.85,
 )
 PLANS = {
@@ -184,7 +184,9 @@ class ScriptedPolicy:
         mujoco.mj_jac(model, data, moved, spun, position, self.link)
         motion = self.solve(
             np.vstack((moved[:, :ARM], plan.attitude * spun[:, :ARM])),
-            np.concatenate((offset * min(1.0, plan.speed / max(distance, 1e-9)), plan.attitude * twist.clip(-0.3, 0.3))),
+            np.concatenate(
+                (offset * min(1.0, plan.speed / max(distance, 1e-9)), plan.attitude * twist.clip(-0.3, 0.3))
+            ),
         )
         motion *= plan.gain / STEP
         return np.concatenate((motion / max(1.0, np.abs(motion).max()), [fingers, fingers]))
@@ -192,7 +194,7 @@ class ScriptedPolicy:
     def solve(self, matrix: npt.NDArray[np.float64], vector: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Joint motions (7,) inside the joints' ranges with ``matrix @ motions`` near ``vector``."""
         joints = self.data.qpos[:ARM]
-        low, high = (self.model.jnt_range[:ARM].T + [[0.05], [-0.05]]) - joints
+        low, high = self.model.jnt_range[:ARM].T - joints + np.array([[0.05], [-0.05]])
         assert self.home is not None
         usual = 0.3 * (self.home - joints)
         free, motion = np.ones(ARM, dtype=np.bool_), np.zeros(ARM)
@@ -241,10 +243,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None, help="JSON file to write")
     args = parser.parse_args()
     tasks = {}
-    for task, name in enumerate(qmp_envs.TASK_SETS[ENV_ID].task_names):
+    rng = np.random.default_rng(args.seed)
+    shape = (args.episodes, ROBOT)
+    for task, name in enumerate(TASK_SET.task_names):
         start = time.perf_counter()
-        rng = np.random.default_rng(args.seed)
-        shape = (args.episodes, ROBOT)
         steps = successes(task, args.episodes, args.seed, scripted(task, args.episodes))
         untrained = {
             "random": successes(task, args.episodes, args.seed, lambda _: rng.uniform(-1.0, 1.0, shape)),
