@@ -30,13 +30,15 @@ __all__ = [
 # Gymnasium id -> task set
 TASK_SETS: dict[str, TaskSet] = {**MAZES, **KITCHENS}
 
-for _env_ids, _name in ((MAZES, "maze:Maze"), (KITCHENS, "kitchen:Kitchen")):
-    for _env_id in _env_ids:
-        # No max_episode_steps here: the environments truncate by themselves, so that a goal reached in the last
-        # step is a termination only. Gymnasium's TimeLimit would report both.
-        gym.register(
-            id=_env_id,
-            entry_point=f"qmp_envs.{_name}Env",
-            vector_entry_point=f"qmp_envs.{_name}VectorEnv",
-            kwargs={"env_id": _env_id},
-        )
+for _env_id, _entry_point in {
+    **dict.fromkeys(MAZES, "qmp_envs.maze:Maze"),
+    **dict.fromkeys(KITCHENS, "qmp_envs.kitchen:Kitchen"),
+}.items():
+    # No max_episode_steps here: the environments truncate by themselves, so that a goal reached in the last
+    # step is a termination only. Gymnasium's TimeLimit would report both.
+    gym.register(
+        id=_env_id,
+        entry_point=f"{_entry_point}Env",
+        vector_entry_point=f"{_entry_point}VectorEnv",
+        kwargs={"env_id": _env_id},
+    )

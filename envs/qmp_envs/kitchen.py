@@ -132,7 +132,7 @@ def kitchen_spec() -> mujoco.MjSpec:
     Raises:
         ModuleNotFoundError: gymnasium-robotics is not installed.
     """
-    # Its files are all we need: importing the package costs a second and registers a hundred environments.
+    # Its files are all we need: importing the package takes a second and registers environments by the hundred.
     package = importlib.util.find_spec("gymnasium_robotics")
     if package is None or package.origin is None:
         raise ModuleNotFoundError(
@@ -147,25 +147,24 @@ def kitchen_spec() -> mujoco.MjSpec:
 def kitchen_model() -> mujoco.MjModel:
     """The kitchen without what physics does not see, and with sensors of the sites' and the fingers' positions."""
     spec = kitchen_spec()
-    # Visual geoms carry no mass, but nine tenths of the model's 64 MB and of its compilation time.
-    for geom in spec.geoms:
-        if not geom.contype and not geom.conaffinity:
-            geom.delete()
+    # Visual geoms and textures have no part in the physics, but make up 63 of the model's 64 MB.
+    _delete(spec, [geom for geom in spec.geoms if not geom.contype and not geom.conaffinity])
     used = {geom.meshname for geom in spec.geoms}
-    for mesh in spec.meshes:
-        if mesh.name not in used:
-            mesh.delete()
+    _delete(spec, [mesh for mesh in spec.meshes if mesh.name not in used])
     for geom in spec.geoms:
         geom.material = ""
-    for material in spec.materials:
-        material.delete()
-    for texture in spec.textures:
-        texture.delete()
+    _delete(spec, [*spec.materials, *spec.textures])
     for name in _SITES:
         _add_position(spec, mujoco.mjtObj.mjOBJ_SITE, name)
     for name in _FINGERS:
         _add_position(spec, mujoco.mjtObj.mjOBJ_XBODY, name)
     return spec.compile()
+
+
+def _delete(spec: mujoco.MjSpec, elements: list[Any]) -> None:
+    for element in elements:
+        # MuJoCo moved this method from the elements to the spec within its versions 3.3.
+        (spec.delete if hasattr(spec, "delete") else type(element).delete)(element)
 
 
 def _add_position(spec: mujoco.MjSpec, kind: mujoco.mjtObj, name: str) -> None:
@@ -181,9 +180,8 @@ def _picture() -> tuple[mujoco.MjModel, Sketch]:
     """The kitchen as it looks, with the same joints as `kitchen_model`."""
     spec = kitchen_spec()
     # The arm's visual meshes have 130 000 triangles; what it collides with looks the same at this size.
-    for geom in spec.geoms:
-        if geom.meshname.endswith("_viz") and geom.meshname != "finger_viz":
-            geom.delete()
+    fine = [geom for geom in spec.geoms if geom.meshname.endswith("_viz") and geom.meshname != "finger_viz"]
+    _delete(spec, fine)
     model = spec.compile()
     meshes = (model.geom_type == mujoco.mjtGeom.mjGEOM_MESH) & (model.geom_group == 3)
     model.geom_rgba[meshes] = 0.95, 0.99, 0.92, 1.0
