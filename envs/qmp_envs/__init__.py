@@ -10,6 +10,7 @@ from __future__ import annotations
 import gymnasium as gym
 
 from qmp_envs.cds import CDS, MetaWorldCDSEnv, MetaWorldCDSVectorEnv
+from qmp_envs.kitchen import KITCHENS, KitchenEnv, KitchenTask, KitchenTaskSet, KitchenVectorEnv
 from qmp_envs.maze import MAZES, MazeEnv, MazeTaskSet, MazeVectorEnv
 from qmp_envs.point_reach import POINT_REACH, PointReachEnv, PointReachVectorEnv
 from qmp_envs.reacher import REACHERS, ReacherEnv, ReacherVectorEnv
@@ -20,6 +21,10 @@ from qmp_envs.walker import WALKERS, WalkerEnv, WalkerVectorEnv
 __all__ = [
     "TASK_SETS",
     "BatchedVectorEnv",
+    "KitchenEnv",
+    "KitchenTask",
+    "KitchenTaskSet",
+    "KitchenVectorEnv",
     "MazeEnv",
     "MazeTaskSet",
     "MazeVectorEnv",
@@ -36,12 +41,13 @@ __all__ = [
 ]
 
 # Gymnasium id -> task set
-TASK_SETS: dict[str, TaskSet] = {**MAZES, **REACHERS, **WALKERS, **CDS, **POINT_REACH}
+TASK_SETS: dict[str, TaskSet] = {**MAZES, **REACHERS, **WALKERS, **KITCHENS, **CDS, **POINT_REACH}
 
 for _env_id, _name in {
     **dict.fromkeys(MAZES, "maze:Maze"),
     **dict.fromkeys(REACHERS, "reacher:Reacher"),
     **dict.fromkeys(WALKERS, "walker:Walker"),
+    **dict.fromkeys(KITCHENS, "kitchen:Kitchen"),
     **dict.fromkeys(CDS, "cds:MetaWorldCDS"),
     **dict.fromkeys(POINT_REACH, "point_reach:PointReach"),
 }.items():
