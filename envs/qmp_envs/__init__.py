@@ -10,13 +10,14 @@ from __future__ import annotations
 import gymnasium as gym
 
 from qmp_envs.maze import MAZES, MazeEnv, MazeTaskSet, MazeVectorEnv
+from qmp_envs.meta_world import META_WORLD
 from qmp_envs.task_set import TaskSet
 from qmp_envs.vector import PhysicsVectorEnv
 
 __all__ = ["TASK_SETS", "MazeEnv", "MazeTaskSet", "MazeVectorEnv", "PhysicsVectorEnv", "TaskSet"]
 
 # Gymnasium id -> task set
-TASK_SETS: dict[str, TaskSet] = {**MAZES}
+TASK_SETS: dict[str, TaskSet] = {**MAZES, **META_WORLD}
 
 for _env_id in MAZES:
     # No max_episode_steps here: the environments truncate by themselves, so that a goal reached in the last
@@ -25,5 +26,13 @@ for _env_id in MAZES:
         id=_env_id,
         entry_point="qmp_envs.maze:MazeEnv",
         vector_entry_point="qmp_envs.maze:MazeVectorEnv",
+        kwargs={"env_id": _env_id},
+    )
+
+for _env_id in META_WORLD:
+    gym.register(
+        id=_env_id,
+        entry_point="qmp_envs.meta_world:MetaWorldEnv",
+        vector_entry_point="qmp_envs.meta_world:make_vector_env",
         kwargs={"env_id": _env_id},
     )
