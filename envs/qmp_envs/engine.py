@@ -131,16 +131,18 @@ class Engine:
 
     def sense(self, rows: npt.NDArray[np.intp]) -> None:
         """Evaluate the sensors of ``rows`` at their current state, without stepping."""
-        if self._sensors is None:
-            return
-        data = self._data[0]
-        for i in rows:
-            model = self.models[i]
-            mujoco.mj_resetData(model, data)
-            mujoco.mj_setState(model, data, self.state[i], _STATE)
-            mujoco.mj_setState(model, data, self.control[i, -1], self._control_spec)
-            mujoco.mj_forward(model, data)
-            self.sensordata[i] = data.sensordata
+        if self._sensors is not None:
+            for i in rows:
+                self.sensordata[i] = self.evaluate(i).sensordata
+
+    def evaluate(self, row: int) -> mujoco.MjData:
+        """All quantities of one simulation at its current state, without stepping. Valid until the next call."""
+        model, data = self.models[row], self._data[0]
+        mujoco.mj_resetData(model, data)
+        mujoco.mj_setState(model, data, self.state[row], _STATE)
+        mujoco.mj_setState(model, data, self.control[row, -1], self._control_spec)
+        mujoco.mj_forward(model, data)
+        return data
 
     def close(self) -> None:
         """Stop the native threads. Stepping afterwards raises."""
