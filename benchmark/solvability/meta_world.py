@@ -20,7 +20,7 @@ from metaworld.policies import ENV_POLICY_MAP
 import qmp_envs
 
 ENV_ID = "MetaWorldMT50-v0"
-EPISODES = {"scripted": 10, "random": 20, "zero": 10}
+EPISODES = {"scripted": 10, "random": 10, "zero": 5}
 
 
 def policies(task_name: str) -> dict[str, Callable[[np.ndarray], np.ndarray]]:

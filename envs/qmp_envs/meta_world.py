@@ -214,7 +214,7 @@ def _simulation(task_name: str) -> Sawyer:
     try:
         from qmp_envs.sawyer import simulation
     except ModuleNotFoundError as error:
-        if error.name != "metaworld":
+        if (error.name or "").partition(".")[0] != "metaworld":
             raise
         raise ImportError("MetaWorldMT10 and MetaWorldMT50 need Meta-World: pip install metaworld") from error
     return simulation(task_name)
