@@ -50,7 +50,7 @@ class Sawyer(SawyerXYZEnv):
     not.
     """
 
-    goal: Array
+    rand_vec: Array  # of the running episode; `goal` is something else in Meta-World's code
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,16 +62,16 @@ class Sawyer(SawyerXYZEnv):
 
     # ------------------------------------------------------------------ what this package calls
 
-    def start(self, rng: np.random.Generator | None = None, goal: Array | None = None) -> Array:
+    def start(self, rng: np.random.Generator | None = None, rand_vec: Array | None = None) -> Array:
         """Start an episode as Meta-World does, whatever was before: the observation (39,).
 
-        Exactly one of the arguments is given: where to draw a new goal from, or the goal itself. "Goal" is all that
-        a task randomises; its numbers are placements of objects and of the target.
+        Exactly one of the arguments is given: where to draw a new goal from, or the goal itself, in the form of the
+        "random vector" of Meta-World's tasks: placements of objects and of the target.
         """
         self.model.body_pos[:], self.model.site_pos[:] = self._pristine
         self._rng = rng
-        if goal is not None:
-            self.goal = goal.copy()
+        if rand_vec is not None:
+            self.rand_vec = rand_vec.copy()
         # Twice, as Meta-World does: the second time, what the goal has moved in the model is there from the start.
         for _ in range(2):
             mujoco.mj_resetData(self.model, self.data)
@@ -105,7 +105,7 @@ class Sawyer(SawyerXYZEnv):
         # The one thing that a reward keeps from an earlier step (bin-picking).
         first_distance = getattr(self, "_target_to_obj_init", None)
         return {
-            "goal": self.goal.copy(),
+            "rand_vec": self.rand_vec.copy(),
             "physics": physics,
             "previous": self._prev_obs.copy(),
             "first_distance": None if first_distance is None else float(first_distance),
@@ -114,7 +114,7 @@ class Sawyer(SawyerXYZEnv):
     def resume(self, state: dict[str, Any]) -> None:
         """Continue where `state` was called, bit for bit."""
         # The reset restores what a task keeps in attributes, some of which are views of the simulation's arrays.
-        self.start(goal=np.asarray(state["goal"]))
+        self.start(rand_vec=np.asarray(state["rand_vec"]))
         mujoco.mj_setState(self.model, self.data, state["physics"], _STATE)
         mujoco.mj_forward(self.model, self.data)
         mujoco.mj_setState(self.model, self.data, state["physics"], _STATE)  # the warm start was overwritten
@@ -136,8 +136,8 @@ class Sawyer(SawyerXYZEnv):
         if self._rng is not None:  # several times in a row, until the task accepts it
             space = self._random_reset_space
             assert space is not None
-            self.goal = self._rng.uniform(space.low, space.high)
-        return self.goal.copy()
+            self.rand_vec = self._rng.uniform(space.low, space.high)
+        return self.rand_vec.copy()
 
     def _get_curr_obs_combined_no_goal(self) -> Array:
         positions = self.data.xpos

@@ -62,7 +62,7 @@ def test_every_number_is_meta_worlds(task: int) -> None:
         ours.step(np.ones(4))
     policy, rng = ENV_POLICY_MAP[name](), np.random.default_rng(task)
     observation, info = ours.reset(seed=2000 + task)
-    theirs = meta_worlds_own(name, ours._simulation.goal)
+    theirs = meta_worlds_own(name, ours._simulation.rand_vec)
     for field in ("body_mass", "body_inertia", "body_ipos", "body_iquat", "dof_invweight0", "dof_damping"):
         np.testing.assert_array_equal(getattr(ours._simulation.model, field), getattr(theirs.model, field), field)
     expected, _ = theirs.reset()
@@ -120,10 +120,10 @@ def test_seed_fixes_fifty_goals_and_their_order() -> None:
 
     def goals(number: int, seed: int) -> list[tuple[float, ...]]:
         env.reset(seed=seed)
-        drawn = [tuple(env._simulation.goal)]
+        drawn = [tuple(env._simulation.rand_vec)]
         for _ in range(number - 1):
             env.reset()
-            drawn.append(tuple(env._simulation.goal))
+            drawn.append(tuple(env._simulation.rand_vec))
         return drawn
 
     first = goals(40, 1)
