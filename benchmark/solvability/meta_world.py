@@ -1,6 +1,8 @@
 """Can each task of MT50 (and so of MT10) be solved, and not by accident? Success rates of three kinds of policy.
 
-    python benchmark/solvability/meta_world.py > benchmark/solvability/meta_world.log
+    python benchmark/solvability/meta_world.py > benchmark/solvability/meta_world_mt50.log
+    python benchmark/solvability/meta_world.py --env-id MetaWorldMT10-v0 --episodes 50 50 10 \
+        > benchmark/solvability/meta_world_mt10.log
 
 scripted: the policy that Meta-World ships for the task. random: uniform actions. zero: no movement. An episode counts
 if any of its 500 steps succeeds, and ends there. "at once" counts episodes that succeed in their first step.
@@ -8,6 +10,7 @@ if any of its 500 steps succeeds, and ends there. "at once" counts episodes that
 
 from __future__ import annotations
 
+import argparse
 import platform
 import warnings
 from collections.abc import Callable
@@ -18,9 +21,6 @@ import numpy as np
 from metaworld.policies import ENV_POLICY_MAP
 
 import qmp_envs
-
-ENV_ID = "MetaWorldMT50-v0"
-EPISODES = {"scripted": 10, "random": 10, "zero": 5}
 
 
 def policies(task_name: str) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
@@ -47,17 +47,17 @@ def successes(env: gym.Env, policy: Callable[[np.ndarray], np.ndarray], episodes
     return won, at_once, latest
 
 
-def main() -> None:
+def main(env_id: str, episodes: dict[str, int]) -> None:
     packages = ", ".join(f"{name} {version(name)}" for name in ("metaworld", "mujoco", "gymnasium", "numpy"))
-    print(f"{ENV_ID}, Python {platform.python_version()}, {packages}; seeds 0, 1, ... of each task's episodes")
+    print(f"{env_id}, Python {platform.python_version()}, {packages}; seeds 0, 1, ... of each task's episodes")
     print(f"{'task':<30}{'scripted':>10}{'slowest':>10}{'random':>10}{'zero':>10}{'at once':>10}")
-    for task, name in enumerate(qmp_envs.TASK_SETS[ENV_ID].task_names):
-        env = gym.make(ENV_ID, task=task)
+    for task, name in enumerate(qmp_envs.TASK_SETS[env_id].task_names):
+        env = gym.make(env_id, task=task)
         cells, first_step = [], 0
         for kind, policy in policies(name).items():
-            won, at_once, latest = successes(env, policy, EPISODES[kind])
+            won, at_once, latest = successes(env, policy, episodes[kind])
             first_step += at_once
-            cells.append(f"{won}/{EPISODES[kind]}")
+            cells.append(f"{won}/{episodes[kind]}")
             if kind == "scripted":
                 cells.append(str(latest))
         print(f"{name:<30}" + "".join(f"{cell:>10}" for cell in (*cells, str(first_step))), flush=True)
@@ -66,4 +66,8 @@ def main() -> None:
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", message="Constant\\(s\\) may be too high")
-    main()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--env-id", default="MetaWorldMT50-v0", choices=["MetaWorldMT10-v0", "MetaWorldMT50-v0"])
+    parser.add_argument("--episodes", type=int, nargs=3, default=[10, 10, 5], metavar=("SCRIPTED", "RANDOM", "ZERO"))
+    args = parser.parse_args()
+    main(args.env_id, dict(zip(("scripted", "random", "zero"), args.episodes, strict=True)))

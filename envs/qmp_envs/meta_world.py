@@ -165,6 +165,14 @@ class MetaWorldEnv(gym.Env[Array, Array]):
         info = {"success": bool(details["success"]), **{key: float(details[key]) for key in INFO}}
         return state.astype(np.float32), float(reward), False, self._finished, info
 
+    def render(self) -> npt.NDArray[np.uint8] | None:
+        """Picture (H, W, 3) uint8, or None without a render mode."""
+        if self.render_mode is None:
+            gym.logger.warn("render() needs render_mode='rgb_array', given when the environment is made")
+            return None
+        self._require_reset("render")
+        return self._simulation.picture()
+
     def get_state(self) -> dict[str, Any]:
         """Everything that the future depends on, as a tree of arrays, numbers and strings.
 

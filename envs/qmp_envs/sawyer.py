@@ -17,6 +17,8 @@ import numpy.typing as npt
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.sawyer_xyz_env import SawyerXYZEnv
 
+from qmp_envs.sketch import Camera, Marker, Sketch
+
 Array = npt.NDArray[np.float64]
 
 # All that the next step depends on, the constraint solver's warm start included.
@@ -43,11 +45,22 @@ def _model(path: str) -> mujoco.MjModel:
     return spec.compile()
 
 
+_CAMERA = Camera(lookat=(0.0, 0.68, 0.15), distance=1.25, azimuth=140.0, elevation=-28.0)
+_GOAL = (0.20, 0.95, 0.55, 0.75)
+
+
+@cache
+def _sketch(path: str) -> tuple[mujoco.MjModel, mujoco.MjData, Sketch]:
+    """The whole model, for pictures."""
+    model = mujoco.MjModel.from_xml_path(path)
+    return model, mujoco.MjData(model), Sketch(model)
+
+
 class Sawyer(SawyerXYZEnv):
     """What is common to all tasks. `simulation` derives it from a task's class as well.
 
-    The three methods to use are `start`, `advance` and `resume`; Gymnasium's ``reset`` and ``step`` of the class are
-    not.
+    The methods to use are `start`, `advance`, `state`, `resume` and `picture`; Gymnasium's ``reset`` and ``step`` of
+    the class are not.
     """
 
     rand_vec: Array  # of the running episode; `goal` is something else in Meta-World's code
@@ -121,6 +134,14 @@ class Sawyer(SawyerXYZEnv):
         self._prev_obs = np.array(state["previous"])
         if state["first_distance"] is not None:
             self._target_to_obj_init = state["first_distance"]
+
+    def picture(self) -> npt.NDArray[np.uint8]:
+        """The current state, (H, W, 3); the goal's position is a green ball."""
+        model, data, sketch = _sketch(self.fullpath)
+        model.body_pos[:] = self.model.body_pos
+        data.qpos[:] = self.data.qpos
+        mujoco.mj_kinematics(model, data)
+        return sketch.draw(data, _CAMERA, [Marker(self._get_pos_goal(), 0.02, _GOAL)])
 
     # ------------------------------------------------------------------ what Meta-World's code calls
 

@@ -243,6 +243,40 @@ def test_meta_world_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
         MetaWorldEnv("MetaWorldMT10-v0")
 
 
+# ---------------------------------------------------------------------- pictures
+
+
+def test_pictures_show_the_state_and_leave_it_alone() -> None:
+    env = gym.make("MetaWorldMT10-v0", task=9, render_mode="rgb_array")
+    env.reset(seed=0)
+    before = env.unwrapped.get_state()  # type: ignore[attr-defined]
+    first = env.render()
+    assert isinstance(first, np.ndarray)
+    assert (first.shape, first.dtype) == ((400, 400, 3), np.uint8)
+    assert data_equivalence(env.unwrapped.get_state(), before, exact=True)  # type: ignore[attr-defined]
+    for _ in range(10):
+        env.step(np.array([1.0, 0.0, 0.0, 0.0], dtype=np.float32))
+    assert (env.render() != first).any(axis=2).mean() > 0.01
+    env.reset()  # another window and another goal
+    assert (env.render() != first).any(axis=2).mean() > 0.01
+
+
+def test_pictures_of_vector_environments() -> None:
+    envs = gym.make_vec("MetaWorldMT10-v0", num_envs=2, vector_strategy="async", render_mode="rgb_array")
+    envs.reset(seed=0)
+    frames = envs.render()
+    assert frames is not None
+    assert [frame.shape for frame in frames] == [(400, 400, 3)] * 2
+    envs.close()
+
+
+def test_no_pictures_without_a_render_mode() -> None:
+    env = MetaWorldEnv("MetaWorldMT10-v0")
+    env.reset(seed=0)
+    with pytest.warns(UserWarning, match="needs render_mode='rgb_array'"):
+        assert env.render() is None
+
+
 # ---------------------------------------------------------------------- vector environments
 
 
