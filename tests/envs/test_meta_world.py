@@ -26,6 +26,7 @@ from metaworld.policies import ENV_POLICY_MAP
 from metaworld.types import Task
 
 import qmp_envs
+from qmp_collect.checkpoint import load_checkpoint, save_checkpoint
 from qmp_envs import meta_world
 from qmp_envs.meta_world import INFO, META_WORLD, MetaWorldEnv, make_vector_env
 
@@ -316,7 +317,7 @@ def test_strategy_by_default(cores: int, num_envs: int, kind: str, monkeypatch: 
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
-def test_both_strategies_agree_and_resume(mode: AutoresetMode) -> None:
+def test_both_strategies_agree_and_resume(mode: AutoresetMode, tmp_path: Path) -> None:
     """Three steps, then saved where one episode has just ended, and continued in new environments of both kinds."""
 
     def make(strategy: str) -> Any:
@@ -347,9 +348,11 @@ def test_both_strategies_agree_and_resume(mode: AutoresetMode) -> None:
     assert finished == [False, mode is AutoresetMode.NEXT_STEP]
     expected = steps(sync, 8, np.random.default_rng(2))
     assert data_equivalence(steps(background, 8, np.random.default_rng(2)), expected, exact=True)
-    background.set_state(states[0])
+    save_checkpoint(tmp_path / "checkpoint.npz", states[0])
+    saved = load_checkpoint(tmp_path / "checkpoint.npz")
+    background.set_state(saved)
     fresh = make("sync")
-    fresh.set_state(states[0])
+    fresh.set_state(saved)
     for envs in (background, fresh):
         assert data_equivalence(steps(envs, 8, np.random.default_rng(2)), expected, exact=True)
     with pytest.raises(ValueError, match=r"expected a state of MetaWorldMT10-v0 with tasks \[0\], got one of"):
