@@ -60,6 +60,7 @@ META_WORLD: dict[str, TaskSet] = {
 GOALS = 50  # of a sub-environment, as in Meta-World's benchmarks
 INFO = ("near_object", "grasp_success", "grasp_reward", "in_place_reward", "obj_to_target")
 ASYNC_CORES = 4  # from this many cores on, processes of their own are faster than a loop
+ASYNC_ENVS_PER_CORE = 16  # a process takes about 20 MB; more of them only wait for each other
 
 # Hand, opening of the gripper, two objects. Meta-World clips the observed hand, opening and goal to such bounds.
 _FRAME_LOW = [-0.525, 0.348, -0.0525, 0.0, *[-np.inf] * 14]
@@ -321,7 +322,8 @@ def make_vector_env(
         env_id: which task set, a key of `META_WORLD`.
         num_envs: N.
         vector_strategy: "sync" steps one after the other, "async" in N processes; None is "async" if there are
-            several sub-environments, and at least `ASYNC_CORES` cores that this process may use.
+            at least `ASYNC_CORES` cores that this process may use, and 2 sub-environments or more, but no more than
+            `ASYNC_ENVS_PER_CORE` for each core.
         kwargs: ``task_ids``, (N,) task of each sub-environment; ``autoreset_mode``, one of Gymnasium's three;
             ``max_episode_steps`` and ``render_mode``, see `MetaWorldEnv`.
 
@@ -332,7 +334,9 @@ def make_vector_env(
     if vector_strategy not in (None, "sync", "async"):
         raise ValueError(f"vector_strategy must be 'sync', 'async' or None, got {vector_strategy!r}")
     if vector_strategy is None:
-        vector_strategy = "async" if num_envs > 1 and _cores() >= ASYNC_CORES else "sync"
+        cores = _cores()
+        worthwhile = cores >= ASYNC_CORES and 2 <= num_envs <= ASYNC_ENVS_PER_CORE * cores
+        vector_strategy = "async" if worthwhile else "sync"
     vector_class = MetaWorldAsyncVectorEnv if vector_strategy == "async" else MetaWorldSyncVectorEnv
     return vector_class(env_id, num_envs, **kwargs)
 

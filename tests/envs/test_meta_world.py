@@ -308,7 +308,9 @@ def test_any_number_of_sub_environments() -> None:
     assert envs.spec.id == "MetaWorldMT10-v0"
 
 
-@pytest.mark.parametrize(("cores", "num_envs", "kind"), [(3, 2, "Sync"), (4, 1, "Sync"), (4, 2, "Async")])
+@pytest.mark.parametrize(
+    ("cores", "num_envs", "kind"), [(3, 2, "Sync"), (4, 1, "Sync"), (4, 2, "Async"), (4, 65, "Sync")]
+)
 def test_strategy_by_default(cores: int, num_envs: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meta_world, "_cores", lambda: cores)
     envs = make_vector_env("MetaWorldMT10-v0", num_envs)
