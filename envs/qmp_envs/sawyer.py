@@ -28,7 +28,7 @@ _GRIP_DOWN = (1.0, 0.0, 1.0, 0.0)  # orientation of the hand, not normalised, as
 
 @cache
 def _model(path: str) -> mujoco.MjModel:
-    """The model without the meshes that are for the eye only: they take nine tenths of the time to compile."""
+    """The model without the meshes that are for the eye only: they take most of the time to compile."""
     spec = mujoco.MjSpec.from_file(path)
     for geom in list(spec.geoms):
         # Rewards and observations look up some of the others by their names.
