@@ -47,7 +47,7 @@ OBS_DIM, ACTION_DIM = 4, 2
 
 @dataclass
 class Args:
-    only: tuple[Literal["reference", "act", "physics", "round", "update", "replay"], ...] = ()
+    only: tuple[Literal["reference", "act", "physics", "meta_world", "round", "update", "replay"], ...] = ()
     """sections to measure (none: all)"""
     repeats: int = 11
     """samples of each side"""
@@ -81,6 +81,7 @@ class Comparison:
     ours: Side
     others: tuple[Side, ...]
     unit: str = "call"
+    repeats: int | None = None  # samples of each side; default: the script's
 
 
 @dataclass
@@ -148,7 +149,8 @@ class Result:
 def measure(comparison: Comparison, args: Args) -> Result:
     """Interleaved samples of all sides, after one of each as warm-up."""
     sides = (comparison.ours, *comparison.others)
-    samples = [[_sample(side, args.quick) for side in sides] for _ in range(1 + (2 if args.quick else args.repeats))]
+    repeats = 2 if args.quick else comparison.repeats or args.repeats
+    samples = [[_sample(side, args.quick) for side in sides] for _ in range(1 + repeats)]
     columns = np.array(samples[1:]).T
     return Result(comparison, columns[0], list(columns[1:]))
 
@@ -364,6 +366,40 @@ def physics(args: Args) -> Iterator[Comparison]:
         vector.close()
 
 
+def meta_world(args: Args) -> Iterator[Comparison]:
+    """MT10 and MT50 made and reset, against Meta-World's own vector environments; all in one process.
+
+    Meta-World makes its 50 goals of each task beforehand, by as many resets; this package makes each when it is needed.
+    """
+    import metaworld  # registers its environments  # noqa: F401
+
+    from qmp_envs import sawyer
+
+    goals = 1 if args.quick else 50
+
+    def ours(env_id: str, num_envs: int) -> None:
+        sawyer._model.cache_clear()  # as in a process that has made none before
+        envs = gym.make_vec(env_id, num_envs=num_envs, vector_strategy="sync")
+        envs.reset(seed=1)
+        envs.close()
+
+    def theirs(benchmark: str) -> None:
+        envs = gym.make_vec(f"Meta-World/{benchmark}", vector_strategy="sync", seed=1, num_goals=goals)
+        envs.reset(seed=1)
+        envs.close()
+
+    for benchmark, num_envs in (("MT10", 10), ("MT50", 50))[: 1 if args.quick else 2]:
+        yield Comparison(
+            f"{benchmark} made and reset",
+            "speedup",
+            5,
+            Side("this package", functools.partial(ours, f"MetaWorld{benchmark}-v0", num_envs)),
+            (Side("Meta-World", functools.partial(theirs, benchmark)),),
+            unit=f"{num_envs} sub-environments",
+            repeats=3,
+        )
+
+
 def training_round(args: Args) -> Iterator[Comparison]:
     """A round of training, collection and updates, with sharing against without, at the paper's settings for Maze10.
 
@@ -447,6 +483,7 @@ SECTIONS: dict[str, Callable[[Args], Iterator[Comparison]]] = {
     "reference": reference,
     "act": act,
     "physics": physics,
+    "meta_world": meta_world,
     "round": training_round,
     "update": update,
     "replay": replay,

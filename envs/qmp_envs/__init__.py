@@ -12,6 +12,7 @@ import gymnasium as gym
 from qmp_envs.cds import CDS, MetaWorldCDSEnv, MetaWorldCDSVectorEnv
 from qmp_envs.kitchen import KITCHENS, KitchenEnv, KitchenTask, KitchenTaskSet, KitchenVectorEnv
 from qmp_envs.maze import MAZES, MazeEnv, MazeTaskSet, MazeVectorEnv
+from qmp_envs.meta_world import META_WORLD
 from qmp_envs.point_reach import POINT_REACH, PointReachEnv, PointReachVectorEnv
 from qmp_envs.reacher import REACHERS, ReacherEnv, ReacherVectorEnv
 from qmp_envs.task_set import TaskSet
@@ -41,7 +42,7 @@ __all__ = [
 ]
 
 # Gymnasium id -> task set
-TASK_SETS: dict[str, TaskSet] = {**MAZES, **REACHERS, **WALKERS, **KITCHENS, **CDS, **POINT_REACH}
+TASK_SETS: dict[str, TaskSet] = {**MAZES, **REACHERS, **WALKERS, **KITCHENS, **CDS, **META_WORLD, **POINT_REACH}
 
 for _env_id, _name in {
     **dict.fromkeys(MAZES, "maze:Maze"),
@@ -57,5 +58,13 @@ for _env_id, _name in {
         id=_env_id,
         entry_point=f"qmp_envs.{_name}Env",
         vector_entry_point=f"qmp_envs.{_name}VectorEnv",
+        kwargs={"env_id": _env_id},
+    )
+
+for _env_id in META_WORLD:  # a model for each task, so a function that chooses one of Gymnasium's vector environments
+    gym.register(
+        id=_env_id,
+        entry_point="qmp_envs.meta_world:MetaWorldEnv",
+        vector_entry_point="qmp_envs.meta_world:make_vector_env",
         kwargs={"env_id": _env_id},
     )
