@@ -211,13 +211,14 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         np.greater(truncations, terminations, out=truncations)  # truncated and not terminated
         observations = self._observe()
         np.logical_or(terminations, truncations, out=self._finished)
-        self._any_finished = bool(self._finished.any())
+        self._any_finished = bool(np.count_nonzero(self._finished))  # quicker than any()
         infos: dict[str, Any] = {}
         if self._any_finished and self.autoreset_mode is AutoresetMode.SAME_STEP:
             observations = self._finish(observations, outcome, infos)
-        for key, values in outcome.items():
+        masks = np.ones((len(outcome), self.num_envs), dtype=np.bool_)
+        for (key, values), mask in zip(outcome.items(), masks, strict=True):
             infos[key] = values
-            infos[f"_{key}"] = np.ones(self.num_envs, dtype=np.bool_)
+            infos[f"_{key}"] = mask
         return observations, rewards, terminations, truncations, infos
 
     def render(self) -> tuple[npt.NDArray[np.uint8], ...] | None:
@@ -380,7 +381,9 @@ class PhysicsVectorEnv(BatchedVectorEnv):
         Also the place to look at or to edit ``engine.state`` before the step. As it stands: clip to the
         action space and repeat for each physics step.
         """
-        np.clip(actions[:, None], self._action_low, self._action_high, out=self._engine.control)
+        control = self._engine.control
+        np.maximum(actions[:, None], self._action_low, out=control)  # quicker than np.clip
+        np.minimum(control, self._action_high, out=control)
 
     def _advance(self, actions: Array) -> None:
         self._apply(actions)
