@@ -14,7 +14,8 @@ class TaskSet:
         task_names: T names, usable as parts of file names and logging tags.
         horizon: control steps after which an episode is truncated.
         success_rule: in words, when ``infos["success"]`` is true.
-        min_reward: lower bound of the reward, the label that UDS gives to other tasks' transitions.
+        min_reward: the label that UDS gives to other tasks' transitions: a lower bound of the reward, but for
+            Walker4, whose rewards have none.
         reward_version: names the reward function, so that logged returns can be compared.
         source: where tasks, physics and reward come from.
         domain_matrix: T rows of T probabilities of the hand-made mixture QMP-Domain (row: task that collects,
