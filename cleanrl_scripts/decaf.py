@@ -55,11 +55,13 @@ class Args(training.RunArgs):
 
     # Behaviour sharing
     switch: Literal["qmp", "own"] = "own"
-    """which policy acts: the one that the own critic values most, or the own one"""
+    """which policy acts: highest value, own"""
     horizon: int = 1
     """steps for which a chosen policy keeps acting"""
     own_probability: float = 0.0
     """at each decision, probability of the own policy acting without a question to the switch"""
+    own_probability_final: float | None = None
+    """where own_probability arrives at the end of the run, linearly"""
     warmup_rounds: int = 0
     """rounds in which only own policies act"""
 
@@ -276,6 +278,10 @@ if __name__ == "__main__":
     buffer = qmp_collect.TaskReplayBuffer(capacity, num_tasks, obs_space, action_space, device=device, seed=args.seed)
     run.accelerate(agent, "update", "policies", "q_functions", "own_policy")
 
+    def own_probability(step):
+        final = args.own_probability if args.own_probability_final is None else args.own_probability_final
+        return args.own_probability + (final - args.own_probability) * min(step / args.total_timesteps, 1.0)
+
     round_steps = num_tasks * args.env_steps_per_round
     warmup_steps = args.warmup_rounds * round_steps
     if args.switch != "own" and args.total_timesteps <= warmup_steps:
@@ -288,7 +294,7 @@ if __name__ == "__main__":
         buffer=buffer,
         switch=qmp_collect.QSwitch() if args.switch == "qmp" else qmp_collect.OwnPolicy(),
         horizon=args.horizon,
-        own_probability=args.own_probability,
+        own_probability=own_probability,
         warmup_steps=warmup_steps,
         backend="torch",
         device=device,

@@ -79,7 +79,7 @@ class PlainDecaf:
 def test_stacked_update_is_a_loop_over_plain_networks(noise: list[Tensor]) -> None:  # noqa: F811
     agent = make_agent(decaf)
     plain = PlainDecaf(agent)
-    for _ in range(8):
+    for _ in range(4):
         data = batch(T, B)
         noise.clear()
         losses = agent.update(data)

@@ -79,7 +79,7 @@ def test_divergence_by_hand() -> None:
 def test_stacked_update_is_a_loop_over_sacs(noise: list[Tensor]) -> None:  # noqa: F811
     agent = make_agent(dnc, batch_size=B, kl_coefficient=BETA)
     sacs = plain(agent)
-    for _ in range(8):
+    for _ in range(4):
         data = batch(T, B)
         noise.clear()
         losses = agent.update(data)

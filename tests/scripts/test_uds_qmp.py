@@ -128,7 +128,7 @@ def test_stacked_update_is_a_loop_over_sacs_on_what_they_take(quantile: float, n
     agent = make_agent(uds, batch_size=B, sharing_quantile=quantile)
     sacs = [PlainSAC(agent, t, (t, T + t), 1) for t in range(T)]
     numbers = set()
-    for _ in range(8):
+    for _ in range(4):
         data = batch(T, 2 * B)
         noise.clear()
         losses = agent.update(data)
