@@ -150,6 +150,7 @@ class Actor(nn.Module):
         return torch.tanh(x), log_prob.sum(-1), torch.tanh(mean)
 
 
+# ALGO LOGIC: data sharing
 class SharedReplay:
     """Batches of B = ``batch_size`` own transitions of each task, then F foreign ones, as many of each other task."""
 
@@ -188,6 +189,7 @@ class SharedReplay:
         return data
 
     def rewards_of_receivers(self, foreign):
+        # Task sets compute in NumPy: when training on a GPU, this waits for it.
         asked = (foreign.obs, foreign.actions, foreign.next_obs, self.receivers.expand_as(foreign.task_ids))
         rewards = self.task_set.relabel(*(field.flatten(0, 1).cpu().numpy() for field in asked))
         return torch.from_numpy(rewards).view_as(foreign.rewards)

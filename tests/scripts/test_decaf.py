@@ -148,4 +148,8 @@ def test_one_task() -> None:
     agent = decaf.Agent(decaf.Args(hidden_dim=8), 1, O, A, "cpu")
     data = decaf.qmp_collect.Batch(*(field[:1] for field in batch(T, B)))
     assert agent.update(data)["own_weight"].tolist() == [1.0]
+
+
+def test_command_line() -> None:
     assert decaf.parse_args([]).switch == "own"
+    assert decaf.PRESETS == load_script("sac_qmp_separate").PRESETS

@@ -172,3 +172,12 @@ def test_schedule(flags: str, distillations: int, run_script: Callable[..., None
     run_script("dnc", *tiny.split(), "--run-dir-root", tmp_path, *flags.split())
     (run_dir,) = tmp_path.iterdir()
     assert qmp_collect.load_checkpoint(run_dir / "checkpoint.npz")["agent"]["distillations"] == distillations
+
+
+def test_command_line() -> None:
+    args = dnc.parse_args(["--env-id", "Maze3", "--no-distill", "--kl-coefficient", "1e-4"])
+    assert (args.distill, args.kl_coefficient, args.distill_steps, args.batch_size) == (False, 1e-4, 500, 256)
+    assert dnc.parse_args([]).distill
+    assert dnc.PRESETS["MetaWorldMT10"] == {
+        k: v for k, v in separate.PRESETS["MetaWorldMT10"].items() if k != "own_probability"
+    }

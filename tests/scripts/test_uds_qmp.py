@@ -164,3 +164,9 @@ def test_one_task_has_nobody_to_share_with() -> None:
     assert data.rewards.tolist() == [[1.0] * 4]
     losses = uds.Agent(uds.Args(batch_size=4, hidden_dim=8), 1, O, A, "cpu").update(data)
     assert all(torch.isfinite(loss).all() for loss in losses.values())
+
+
+def test_command_line() -> None:
+    args = uds.parse_args(["--env-id", "Maze3"])
+    assert (args.relabel, args.sharing_quantile, args.share_terminations, args.switch) == ("min", 0.8, True, "qmp")
+    assert uds.PRESETS == load_script("sac_qmp_separate").PRESETS
