@@ -164,7 +164,7 @@ class Agent:
         self.distillations, self.distill_loss = 0, torch.zeros((), device=device)
 
     def update(self, data):
-        """One gradient step of each task on its own batch, fields (T, B, ...). Returns what to log, (T,) each."""
+        """One gradient step of each task on its own batch, fields (T, B, ...). Returns what to log, (T,) or () each."""
         alpha = self.log_alpha.detach().exp()
         with torch.no_grad():
             next_actions, next_log_prob, _ = self.actor.get_action(data.next_obs)
