@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from script_files import SCRIPTS
+from script_files import SCRIPTS, load_script
 
 import qmp_collect
 
@@ -23,10 +24,16 @@ SETTINGS = {
     "env-id": "Maze3", "total-timesteps": 1350, "env-steps-per-round": 50, "gradient-steps-per-round": 10,
     "min-buffer-size": 100, "buffer-size": 900, "batch-size": 8, "hidden-dim": 16, "warmup-rounds": 1,
     "horizon": 3, "own-probability": 0.3, "own-probability-final": 0.1, "eval-every": 900, "eval-episodes": 1,
-    "checkpoint-every": 450, "torch-threads": 1,
+    "checkpoint-every": 450, "torch-threads": 1, "distill-every": 400, "distill-steps": 3,
 }  # fmt: skip
-TINY = [word for flag, value in SETTINGS.items() for word in (f"--{flag}", str(value))] + ["--entropy-term"]
 RunScript = Callable[..., None]
+
+
+def tiny(name: str) -> list[str]:
+    """These settings, as far as a script has them."""
+    known = vars(load_script(name).Args())
+    found = [f"--{flag}={value}" for flag, value in SETTINGS.items() if flag.replace("-", "_") in known]
+    return found + ["--entropy-term"] * ("entropy_term" in known)
 
 
 def only_run(root: Path) -> Path:
@@ -62,14 +69,14 @@ def assert_same(run_dir: Path, reference: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, RunScript], Path]:
     """The run of a script that nothing disturbed, made once."""
     roots: dict[str, Path] = {}
 
-    def run(name: str) -> Path:
+    def run(name: str, run_script: RunScript) -> Path:
         if name not in roots:
             roots[name] = tmp_path_factory.mktemp(name)
-            subprocess.run(command(name, *TINY, "--run-dir-root", roots[name]), check=True, timeout=120)
+            run_script(name, *tiny(name), "--run-dir-root", roots[name])
         return only_run(roots[name])
 
     return run
@@ -79,15 +86,18 @@ def command(name: str, *arguments: object) -> list[str]:
     return [sys.executable, str(SCRIPTS / f"{name}.py"), *map(str, arguments)]
 
 
-names = pytest.mark.parametrize("name", ["sac_qmp_separate", "sac_qmp_multihead"])
+parents = ["sac_qmp_separate", "sac_qmp_multihead"]
+names = pytest.mark.parametrize("name", parents)
+METHODS = ["uds_qmp", "decaf", "dnc"]
 
 
-@names
-@pytest.mark.parametrize("questions", [0, 5, 37])
+@pytest.mark.parametrize(
+    ("name", "questions"), [*itertools.product(parents, [0, 5, 37]), *itertools.product(METHODS, [37])]
+)
 def test_stopped_anywhere(
     name: str,
     questions: int,
-    uninterrupted: Callable[[str], Path],
+    uninterrupted: Callable[[str, RunScript], Path],
     run_script: RunScript,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -97,20 +107,31 @@ def test_stopped_anywhere(
     left = iter([False] * questions)
     with monkeypatch.context() as patch:
         patch.setattr(qmp_collect.StopSignal, "__bool__", lambda stop: next(left, True))
-        run_script(name, *TINY, "--run-dir-root", tmp_path)
+        run_script(name, *tiny(name), "--run-dir-root", tmp_path)
     assert f"--resume {only_run(tmp_path)}" in capsys.readouterr().out
     due = qmp_collect.load_checkpoint(only_run(tmp_path) / "checkpoint.npz")["run"]["updates_due"]
     assert (due > 0) == (questions > 0)
     run_script(name, "--resume", only_run(tmp_path))
-    assert_same(only_run(tmp_path), uninterrupted(name))
+    assert_same(only_run(tmp_path), uninterrupted(name, run_script))
 
 
-@names
-@pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    ("name", "kill"),
+    [
+        *itertools.product(parents, [signal.SIGTERM, signal.SIGKILL]),
+        *zip(METHODS, itertools.cycle([signal.SIGKILL, signal.SIGTERM]), strict=False),
+    ],
+)
 def test_killed(
-    name: str, kill: signal.Signals, uninterrupted: Callable[[str], Path], run_script: RunScript, tmp_path: Path
+    name: str,
+    kill: signal.Signals,
+    uninterrupted: Callable[[str, RunScript], Path],
+    run_script: RunScript,
+    tmp_path: Path,
 ) -> None:
-    process = subprocess.Popen(command(name, *TINY, "--run-dir-root", tmp_path), stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(name, *tiny(name), "--run-dir-root", tmp_path), stdout=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 100
     while not any('"global_step": 600' in file.read_text() for file in tmp_path.glob("*/metrics.jsonl")):
         assert process.poll() is None
@@ -120,15 +141,15 @@ def test_killed(
     process.communicate(timeout=60)
     assert process.returncode == (0 if kill == signal.SIGTERM else -kill)
     run_script(name, "--resume", only_run(tmp_path))
-    assert_same(only_run(tmp_path), uninterrupted(name))
+    assert_same(only_run(tmp_path), uninterrupted(name, run_script))
 
 
 @names
 def test_a_finished_run_can_be_made_longer(name: str, run_script: RunScript, tmp_path: Path) -> None:
     # The schedule of own_probability is over the run's length: without it.
     constant = ["--own-probability-final", "None"]
-    run_script(name, *TINY, *constant, "--run-dir-root", tmp_path / "long")
-    run_script(name, *TINY, *constant, "--run-dir-root", tmp_path / "short", "--total-timesteps", 900)
+    run_script(name, *tiny(name), *constant, "--run-dir-root", tmp_path / "long")
+    run_script(name, *tiny(name), *constant, "--run-dir-root", tmp_path / "short", "--total-timesteps", 900)
     run_dir = only_run(tmp_path / "short")
     run_script(name, "--resume", run_dir, "--total-timesteps", 1350)
     assert json.loads((run_dir / "config.json").read_text())["total_timesteps"] == 1350

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -22,7 +23,10 @@ SETTINGS = {
 }  # fmt: skip
 TINY = [word for flag, value in SETTINGS.items() for word in (f"--{flag}", str(value))]
 RunScript = Callable[..., None]
-scripts = pytest.mark.parametrize("name", ["sac_qmp_separate", "sac_qmp_multihead"])
+parents = ["sac_qmp_separate", "sac_qmp_multihead"]
+scripts = pytest.mark.parametrize("name", parents)
+methods = pytest.mark.parametrize("name", [*parents, "uds_qmp", "decaf", "dnc"])
+JOINT = ("sac_qmp_multihead",)  # with one replay buffer for all tasks
 
 
 def run(run_script: RunScript, root: Path, name: str, *flags: str) -> tuple[Path, list[dict[str, Any]]]:
@@ -31,17 +35,25 @@ def run(run_script: RunScript, root: Path, name: str, *flags: str) -> tuple[Path
     return run_dir, [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
-@scripts
+ABLATIONS = [
+    "--switch own",
+    "--switch uniform --horizon 7",
+    "--switch softmax --switch-temperature 0.1 --switch-score sample",
+    "--switch qmp --switch-samples 3 --switch-critic min",
+    "--entropy-term --envs-per-task 2 --target-entropy-scale 0.5",
+    "--own-probability 0.7 --own-probability-final 0 --warmup-rounds 1",
+    "--matmul-precision highest --no-torch-deterministic --no-cuda",
+]
+
+
 @pytest.mark.parametrize(
-    "flags",
+    ("name", "flags"),
     [
-        "--switch own",
-        "--switch uniform --horizon 7",
-        "--switch softmax --switch-temperature 0.1 --switch-score sample",
-        "--switch qmp --switch-samples 3 --switch-critic min",
-        "--entropy-term --envs-per-task 2 --target-entropy-scale 0.5",
-        "--own-probability 0.7 --own-probability-final 0 --warmup-rounds 1",
-        "--matmul-precision highest --no-torch-deterministic --no-cuda",
+        *itertools.product(parents, ABLATIONS),
+        ("uds_qmp", "--switch own --relabel task --sharing-quantile 0"),
+        ("uds_qmp", "--horizon 7 --own-probability 0.7 --own-probability-final 0 --no-share-terminations"),
+        ("decaf", "--switch qmp --horizon 7 --own-probability 0.7 --own-probability-final 0 --warmup-rounds 1"),
+        ("dnc", "--envs-per-task 2 --distill-every 150 --distill-steps 2 --kl-coefficient 0.1"),
     ],
 )
 def test_flags(name: str, flags: str, run_script: RunScript, tmp_path: Path) -> None:
@@ -49,13 +61,13 @@ def test_flags(name: str, flags: str, run_script: RunScript, tmp_path: Path) -> 
     steps = [row["global_step"] for row in rows if "time/sps" in row]
     assert steps == [150, 300, 450]
     # Learning starts when the buffers hold enough: 60 transitions of each task, or of all.
-    assert ["losses/qf_loss" in row for row in rows if "time/sps" in row] == [name == "sac_qmp_multihead", True, True]
+    assert ["losses/qf_loss" in row for row in rows if "time/sps" in row] == [name in JOINT, True, True]
     assert all(math.isfinite(value) for row in rows for value in row.values())
     assert (run_dir / "checkpoint.npz").exists()
     assert list(run_dir.glob("events.out.tfevents.*"))
 
 
-@scripts
+@methods
 def test_metrics_and_files(name: str, run_script: RunScript, tmp_path: Path) -> None:
     run_dir, rows = run(run_script, tmp_path, name)
     names = ("5_6_to_5_3", "5_6_to_1_2", "5_6_to_4_1")
@@ -73,7 +85,8 @@ def test_metrics_and_files(name: str, run_script: RunScript, tmp_path: Path) -> 
         assert last["qmp/foreign_fraction"] == pytest.approx(1 - mixture.trace() / 3)
     config = json.loads((run_dir / "config.json").read_text())
     assert (config["env_id"], config["total_timesteps"], config["resume"]) == ("Maze3-v0", 450, None)
-    assert run_dir.name.startswith(f"Maze3-v0__{name}__qmp__1__")
+    switch = {"decaf": "own__", "dnc": ""}.get(name, "qmp__")
+    assert run_dir.name.startswith(f"Maze3-v0__{name}__{switch}1__")
 
 
 @scripts
