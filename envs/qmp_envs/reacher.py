@@ -7,7 +7,7 @@ shapes are capsules and a cylinder instead of meshes. Paper: section 6.1, append
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal, NamedTuple
 
 import gymnasium as gym
@@ -35,28 +35,6 @@ SUBGOALS = np.array([(_A, _B, _C), (_A, _B, _D), (_B, _D, _C), (_B, _C, _A), (ST
 SUBGOALS.setflags(write=False)
 
 # id -> task set
-REACHERS: dict[str, TaskSet] = {
-    "Reacher5-v0": TaskSet(
-        env_id="Reacher5-v0",
-        task_names=("a_b_c", "a_b_d", "b_d_c", "b_c_a_sparse", "stay"),
-        horizon=200,
-        success_rule=(
-            f"all 3 subgoals were reached, each within {HIT_RADIUS} m and in order; 'stay': the hand was that near to "
-            f"where it started in {STAGES * STAY_HITS} steps; the episode terminates there"
-        ),
-        min_reward=-5.0,
-        reward_version="reference",
-        source="tasks, arm and reward: QMP reference code (JacoReachMT5), paper appendix D.1; MuJoCo 3",
-        # Paper, appendix D.1: the printed matrix.
-        domain_matrix=(
-            (2 / 3, 1 / 3, 0, 0, 0),
-            (1 / 3, 2 / 3, 0, 0, 0),
-            (0, 0, 5 / 6, 1 / 6, 0),
-            (0, 0, 1 / 6, 5 / 6, 0),
-            (0, 0, 0, 0, 1),
-        ),
-    )
-}
 
 
 class Link(NamedTuple):
@@ -270,6 +248,31 @@ def relabelled_rewards(
     return reacher_rewards(tasks, distances, before, after, np.asarray(actions), qvel, np.zeros_like(qvel), reward)
 
 
+REACHERS: dict[str, TaskSet] = {
+    "Reacher5-v0": TaskSet(
+        env_id="Reacher5-v0",
+        task_names=("a_b_c", "a_b_d", "b_d_c", "b_c_a_sparse", "stay"),
+        horizon=200,
+        success_rule=(
+            f"all 3 subgoals were reached, each within {HIT_RADIUS} m and in order; 'stay': the hand was that near to "
+            f"where it started in {STAGES * STAY_HITS} steps; the episode terminates there"
+        ),
+        min_reward=-5.0,
+        reward_version="reference",
+        source="tasks, arm and reward: QMP reference code (JacoReachMT5), paper appendix D.1; MuJoCo 3",
+        # Paper, appendix D.1: the printed matrix.
+        domain_matrix=(
+            (2 / 3, 1 / 3, 0, 0, 0),
+            (1 / 3, 2 / 3, 0, 0, 0),
+            (0, 0, 5 / 6, 1 / 6, 0),
+            (0, 0, 1 / 6, 5 / 6, 0),
+            (0, 0, 0, 0, 1),
+        ),
+        relabel=relabelled_rewards,
+    )
+}
+
+
 _CAMERA = Camera(lookat=(0.2, 0.0, 0.4), distance=1.5, azimuth=140.0, elevation=-22.0)
 _DONE, _NOW, _LATER = (0.5, 0.5, 0.5, 0.35), (0.15, 0.6, 0.38, 0.85), (0.2, 0.47, 0.75, 0.4)
 
@@ -314,10 +317,14 @@ class ReacherVectorEnv(PhysicsVectorEnv):
             raise ValueError(f"env_id must be one of {list(REACHERS)}, got {env_id!r}")
         if reward not in _WEIGHTS:
             raise ValueError(f"reward must be one of {list(_WEIGHTS)}, got {reward!r}")
+        task_set = REACHERS[env_id]
+        if reward != task_set.reward_version:
+            relabel = partial(relabelled_rewards, reward=reward)
+            task_set = replace(task_set, reward_version=reward, relabel=relabel)
         low, high = np.full(15, -np.inf, dtype=np.float32), np.full(15, np.inf, dtype=np.float32)
         low[12:], high[12:] = 0, 1
         super().__init__(
-            replace(REACHERS[env_id], reward_version=reward),
+            task_set,
             _model(),
             gym.spaces.Box(low, high),
             gym.spaces.Box(-1.0, 1.0, (6,), np.float32),

@@ -22,17 +22,7 @@ from qmp_envs.task_set import TaskSet
 from qmp_envs.vector import Array, PhysicsVectorEnv, Rows, assign_tasks
 
 # id -> task set
-WALKERS: dict[str, TaskSet] = {
-    "Walker4-v0": TaskSet(
-        env_id="Walker4-v0",
-        task_names=("forward", "backward", "balance", "crawl"),
-        horizon=1000,
-        success_rule="the walker is still up, and has not touched the ceiling, when the episode is truncated",
-        min_reward=0.0,  # the authors' label: these rewards have no lower bound
-        reward_version="reference",
-        source="tasks and rewards: QMP reference code; robot: Gymnasium's walker2d_v5.xml",
-    )
-}
+
 CRAWL = 3
 
 # per task
@@ -197,6 +187,20 @@ def relabelled_rewards(
     # Starting from x = 0 nobody comes near a ceiling.
     qpos, next_qpos = np.column_stack((np.zeros_like(moved), obs[:, :8])), np.column_stack((moved, next_obs[:, :8]))
     return judge(task_ids, qpos, next_qpos, actions)[0]
+
+
+WALKERS: dict[str, TaskSet] = {
+    "Walker4-v0": TaskSet(
+        env_id="Walker4-v0",
+        task_names=("forward", "backward", "balance", "crawl"),
+        horizon=1000,
+        success_rule="the walker is still up, and has not touched the ceiling, when the episode is truncated",
+        min_reward=0.0,  # the authors' label: these rewards have no lower bound
+        reward_version="reference",
+        source="tasks and rewards: QMP reference code; robot: Gymnasium's walker2d_v5.xml",
+        relabel=relabelled_rewards,
+    )
+}
 
 
 # ---------------------------------------------------------------------- environments

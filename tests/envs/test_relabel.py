@@ -63,3 +63,30 @@ def test_rewards_stay_above_the_smallest_one() -> None:
     next_obs, rewards, *_ = envs.step(envs.action_space.sample())
     assert (rewards > task_set.min_reward).all()
     assert (task_set.relabel(next_obs, next_obs[:, :2], next_obs, np.arange(3)) > task_set.min_reward).all()
+
+
+@pytest.mark.parametrize(("env_id", "tolerance"), [("Reacher5-v0", 0.02), ("Walker4-v0", 0.2)])
+def test_rewards_of_the_own_task_are_those_that_were_earned(env_id: str, tolerance: float) -> None:
+    """But for what a transition does not show: accelerations and the noise of a start there, the mean velocity here."""
+    task_set = qmp_envs.TASK_SETS[env_id]
+    envs = gym.make_vec(env_id, num_envs=task_set.num_tasks, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
+    tasks = np.arange(task_set.num_tasks)
+    assert task_set.relabel is not None
+    obs, _ = envs.reset(seed=0)
+    envs.action_space.seed(0)
+    for step in range(20):
+        actions = envs.action_space.sample()
+        next_obs, rewards, terminations, _, _ = envs.step(actions)
+        if step >= 5:  # the joint that starts outside its limits is back
+            found = task_set.relabel(obs, actions, next_obs, tasks)
+            np.testing.assert_allclose(found[~terminations], rewards[~terminations], rtol=0, atol=tolerance)
+        obs = next_obs
+    envs.close()
+
+
+def test_the_papers_reward_is_relabelled_as_such() -> None:
+    envs = [qmp_envs.ReacherVectorEnv("Reacher5-v0", 1, reward=reward) for reward in ("reference", "paper")]
+    obs = np.zeros((1, 15), np.float32)
+    obs[0, 12] = 1.0
+    reference, paper = (env.task_set.relabel(obs, np.zeros((1, 6)), obs, np.array([0])) for env in envs)
+    assert paper - reference == pytest.approx(0.4 * 3)  # three stages missing, and nothing completed
