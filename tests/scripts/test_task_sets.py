@@ -1,0 +1,37 @@
+"""The scripts train on every task set, and a run that was stopped there goes on as if it had not been."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+from test_resume import assert_same, only_run
+
+SETTINGS = {
+    "env-steps-per-round": 3, "gradient-steps-per-round": 2, "min-buffer-size": 3, "buffer-size": 1000, "batch-size": 4,
+    "hidden-dim": 8, "eval-episodes": 1, "eval-envs-per-task": 1, "torch-threads": 1,
+}  # fmt: skip
+TINY = [word for flag, value in SETTINGS.items() for word in (f"--{flag}", str(value))]
+SETS = {"Reacher5": 5, "Walker4": 4, "Kitchen10": 10, "MetaWorldCDS": 4, "MetaWorldMT10": 10, "MetaWorldMT50": 50}
+NEEDS = {"Kitchen": "gymnasium_robotics", "Meta": "metaworld"}
+RunScript = Callable[..., None]
+
+
+@pytest.mark.parametrize("env_id", SETS)
+def test_train_stop_resume(env_id: str, run_script: RunScript, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for prefix, module in NEEDS.items():
+        if env_id.startswith(prefix):
+            pytest.importorskip(module)
+    # Short episodes: a run has a few of them in a few steps. Not one ends where the first part of a run does.
+    monkeypatch.setattr(gym, "make_vec", functools.partial(gym.make_vec, max_episode_steps=4))
+    name = "sac_qmp_multihead" if env_id == "MetaWorldMT50" else "sac_qmp_separate"
+    short, long = 6 * SETS[env_id], 9 * SETS[env_id]
+    flags = [*TINY, "--env-id", env_id, "--eval-every", short, "--checkpoint-every", long, "--own-probability", 0.5]
+    run_script(name, *flags, "--total-timesteps", long, "--run-dir-root", tmp_path / "whole")
+    run_script(name, *flags, "--total-timesteps", short, "--run-dir-root", tmp_path / "parts")
+    run_dir = only_run(tmp_path / "parts")
+    run_script(name, "--resume", run_dir, "--total-timesteps", long)
+    assert_same(run_dir, only_run(tmp_path / "whole"))
