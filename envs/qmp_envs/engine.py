@@ -122,6 +122,22 @@ class Engine:
         # The negation lets a NaN clock count as diverged.
         return None if advance.min() > self._min_advance else ~(advance > self._min_advance)
 
+    def run(self, row: int | np.intp, controls: npt.NDArray[np.float64]) -> None:
+        """Step simulation ``row`` alone, with ``controls`` (steps, ncontrol), one for each physics step."""
+        states = np.empty((1, len(controls), self.state.shape[1]))
+        self._rollout.rollout(
+            self.models[row : row + 1],
+            self._data,
+            self.state[row : row + 1],
+            controls[None],
+            control_spec=self._control_spec,
+            skip_checks=True,
+            nstep=len(controls),
+            state=states,
+            chunk_size=1,
+        )
+        self.state[row] = states[0, -1]
+
     def restart(self, rows: npt.NDArray[np.intp]) -> None:
         """Set ``rows`` of ``state`` to their models' reference pose, at rest, at the time episodes start."""
         for i in rows:
