@@ -79,7 +79,10 @@ def test_metrics_and_files(name: str, run_script: RunScript, tmp_path: Path) -> 
 @scripts
 @pytest.mark.parametrize(
     ("flags", "others"),
-    [("--switch own", "--warmup-rounds 1000"), ("--eval-every 450", "--eval-every 100 --eval-episodes 2")],
+    [
+        ("--switch own", "--warmup-rounds 1000"),
+        ("--eval-every 450", "--eval-every 100 --eval-episodes 4 --eval-envs-per-task 2"),
+    ],
     ids=["switching sharing off", "evaluating"],
 )
 def test_changes_nothing_else(name: str, flags: str, others: str, run_script: RunScript, tmp_path: Path) -> None:
@@ -107,3 +110,8 @@ def test_videos(name: str, run_script: RunScript, tmp_path: Path, monkeypatch: p
 def test_cuda_graphs_need_a_gpu(name: str, run_script: RunScript, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="needs a CUDA device"):
         run(run_script, tmp_path, name, "--cudagraphs", "--no-cuda")
+
+
+def test_evaluation_episodes_are_shared_out_evenly(run_script: RunScript, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="2 must divide 3"):
+        run(run_script, tmp_path, "sac_qmp_separate", "--eval-episodes", "3", "--eval-envs-per-task", "2")
