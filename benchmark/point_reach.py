@@ -22,13 +22,14 @@ import tyro
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Circle
 from publish import publish
 
 from qmp_collect.plot import align, load_run
 from qmp_envs.point_reach import GOAL, GOAL_RADIUS, SIDE
 
 ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / "cleanrl_scripts" / "point_reaching.py"
+SCRIPT = "cleanrl_scripts/point_reaching.py"
 # label, settings, colour of the curve, names of policies
 WAYS: dict[str, tuple[str, dict[str, str], str, tuple[str, ...]]] = {
     "sac": ("SAC", {"switch": "own"}, "#000000", ()),
@@ -62,8 +63,8 @@ def make(way: str, rate: float, seed: int, flags: list[str], to: Path) -> None:
     settings = {**WAYS[way][1], "policy-learning-rate": f"{rate:g}", "seed": str(seed)}
     words = [word for flag, value in settings.items() for word in (f"--{flag}", value)]
     with tempfile.TemporaryDirectory() as root:
-        command = [sys.executable, str(SCRIPT), *words, "--torch-threads", "1", "--run-dir-root", root, *flags]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        command = [sys.executable, SCRIPT, *words, "--torch-threads", "1", "--run-dir-root", root, *flags]
+        subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
         (run_dir,) = Path(root).iterdir()
         kept = publish(run_dir, Path(root))
         target = to / name(way, rate, seed)
@@ -81,7 +82,7 @@ def draw_trajectories(runs: Path, seed: int) -> Figure:
         colors = np.array(POLICY_COLORS)[policies]
         axes.add_collection(LineCollection(steps, colors=colors, linewidths=0.5, alpha=0.35))
         axes.plot(0, 0, "o", color="0.4", markersize=7, clip_on=False)
-        axes.add_patch(_circle(*GOAL, GOAL_RADIUS))
+        axes.add_patch(Circle(GOAL, GOAL_RADIUS, color="#CC79A7", alpha=0.6, linewidth=0, clip_on=False, zorder=3))
         names = ("the trained policy", *helpers)
         shares = np.bincount(policies, minlength=len(names)) / len(policies)
         lines = [Line2D([], [], color=color) for color in POLICY_COLORS[: len(names)]]
@@ -131,12 +132,6 @@ def table(runs: Path, seeds: tuple[int, ...]) -> str:
                 cells.append(f"{np.mean(ends):.2f} ± {np.std(ends, ddof=min(1, len(ends) - 1)):.2f}")
             lines.append(f"{rate:>9g}  {label:16}{cells[0]:>18}{cells[1]:>18}{cells[2]:>20}")
     return "\n".join(lines)
-
-
-def _circle(x: float, y: float, radius: float) -> Any:
-    from matplotlib.patches import Circle
-
-    return Circle((x, y), radius, color="#CC79A7", alpha=0.6, linewidth=0, clip_on=False, zorder=3)
 
 
 def _style(axes: Any) -> None:
