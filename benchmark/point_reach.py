@@ -75,7 +75,7 @@ def make(way: str, rate: float, seed: int, flags: list[str], to: Path) -> None:
 
 def draw_trajectories(runs: Path, seed: int) -> Figure:
     """Figure 4: all of training, each step in the colour of the policy that made it."""
-    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    figure = Figure(figsize=(9.6, 3.9), layout="constrained")
     for axes, (way, (label, _, _, helpers)) in zip(figure.subplots(1, 3, sharey=True), WAYS.items(), strict=True):
         with np.load(runs / name(way, RATES[0], seed) / "trajectories.npz") as kept:
             steps, policies = kept["steps"].astype(float) * SIDE, kept["behavior_ids"]
@@ -83,11 +83,12 @@ def draw_trajectories(runs: Path, seed: int) -> Figure:
         axes.add_collection(LineCollection(steps, colors=colors, linewidths=0.5, alpha=0.35))
         axes.plot(0, 0, "o", color="0.4", markersize=7, clip_on=False)
         axes.add_patch(Circle(GOAL, GOAL_RADIUS, color="#CC79A7", alpha=0.6, linewidth=0, clip_on=False, zorder=3))
-        names = ("the trained policy", *helpers)
+        names = ("trained", *helpers)
         shares = np.bincount(policies, minlength=len(names)) / len(policies)
         lines = [Line2D([], [], color=color) for color in POLICY_COLORS[: len(names)]]
         texts = [f"{policy} {share:.0%}" for policy, share in zip(names, shares, strict=False)]
-        axes.legend(lines, texts, loc="lower right", fontsize=7, frameon=False)
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.08), "ncols": 4}
+        axes.legend(lines, texts, fontsize=8, frameon=False, handlelength=0.7, columnspacing=0.8, **below)
         axes.set(title=label, xlim=(-0.3, SIDE + 0.3), ylim=(-0.3, SIDE + 0.3), aspect="equal")
         _style(axes)
     figure.supxlabel(
@@ -111,7 +112,7 @@ def draw_curves(runs: Path, seeds: tuple[int, ...]) -> Figure:
             axes.set_title(f"{what}, policy's learning rate {rate:g}", fontsize=9)
             _style(axes)
         row[0].set_ylabel("return of an episode", fontsize=9)
-    rows[0, 0].legend(frameon=False, fontsize=8)
+    rows[0, 1].legend(frameon=False, fontsize=8)
     for axes in rows[1]:
         axes.set_xlabel("environment steps", fontsize=9)
     figure.supxlabel(f"line: mean over {len(seeds)} seeds; shaded: all seeds", fontsize=7, color="0.4")

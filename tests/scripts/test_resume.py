@@ -25,7 +25,8 @@ SETTINGS = {
     "horizon": 3, "own-probability": 0.3, "own-probability-final": 0.1, "eval-every": 900, "eval-episodes": 1,
     "checkpoint-every": 450, "torch-threads": 1,
 }  # fmt: skip
-TINY = [word for flag, value in SETTINGS.items() for word in (f"--{flag}", str(value))] + ["--entropy-term"]
+TINY = [word for flag, value in SETTINGS.items() for word in (f"--{flag}", str(value))]
+FLAGS = {"point_reaching": ["--env-id", "PointReach"]}  # instead of --entropy-term
 RunScript = Callable[..., None]
 
 
@@ -69,7 +70,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
     def run(name: str) -> Path:
         if name not in roots:
             roots[name] = tmp_path_factory.mktemp(name)
-            subprocess.run(command(name, *TINY, "--run-dir-root", roots[name]), check=True, timeout=120)
+            subprocess.run(command(name, *tiny(name), "--run-dir-root", roots[name]), check=True, timeout=120)
         return only_run(roots[name])
 
     return run
@@ -79,7 +80,11 @@ def command(name: str, *arguments: object) -> list[str]:
     return [sys.executable, str(SCRIPTS / f"{name}.py"), *map(str, arguments)]
 
 
-names = pytest.mark.parametrize("name", ["sac_qmp_separate", "sac_qmp_multihead"])
+names = pytest.mark.parametrize("name", ["sac_qmp_separate", "sac_qmp_multihead", "point_reaching"])
+
+
+def tiny(name: str) -> list[str]:
+    return TINY + FLAGS.get(name, ["--entropy-term"])
 
 
 @names
@@ -97,7 +102,7 @@ def test_stopped_anywhere(
     left = iter([False] * questions)
     with monkeypatch.context() as patch:
         patch.setattr(qmp_collect.StopSignal, "__bool__", lambda stop: next(left, True))
-        run_script(name, *TINY, "--run-dir-root", tmp_path)
+        run_script(name, *tiny(name), "--run-dir-root", tmp_path)
     assert f"--resume {only_run(tmp_path)}" in capsys.readouterr().out
     due = qmp_collect.load_checkpoint(only_run(tmp_path) / "checkpoint.npz")["run"]["updates_due"]
     assert (due > 0) == (questions > 0)
@@ -110,7 +115,9 @@ def test_stopped_anywhere(
 def test_killed(
     name: str, kill: signal.Signals, uninterrupted: Callable[[str], Path], run_script: RunScript, tmp_path: Path
 ) -> None:
-    process = subprocess.Popen(command(name, *TINY, "--run-dir-root", tmp_path), stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(name, *tiny(name), "--run-dir-root", tmp_path), stdout=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 100
     while not any('"global_step": 600' in file.read_text() for file in tmp_path.glob("*/metrics.jsonl")):
         assert process.poll() is None
@@ -127,8 +134,8 @@ def test_killed(
 def test_a_finished_run_can_be_made_longer(name: str, run_script: RunScript, tmp_path: Path) -> None:
     # The schedule of own_probability is over the run's length: without it.
     constant = ["--own-probability-final", "None"]
-    run_script(name, *TINY, *constant, "--run-dir-root", tmp_path / "long")
-    run_script(name, *TINY, *constant, "--run-dir-root", tmp_path / "short", "--total-timesteps", 900)
+    run_script(name, *tiny(name), *constant, "--run-dir-root", tmp_path / "long")
+    run_script(name, *tiny(name), *constant, "--run-dir-root", tmp_path / "short", "--total-timesteps", 900)
     run_dir = only_run(tmp_path / "short")
     run_script(name, "--resume", run_dir, "--total-timesteps", 1350)
     assert json.loads((run_dir / "config.json").read_text())["total_timesteps"] == 1350
