@@ -75,7 +75,7 @@ def make(way: str, rate: float, seed: int, flags: list[str], to: Path) -> None:
 
 def draw_trajectories(runs: Path, seed: int) -> Figure:
     """Figure 4: all of training, each step in the colour of the policy that made it."""
-    figure = Figure(figsize=(9.6, 3.9), layout="constrained")
+    figure = Figure(figsize=(9.6, 4.1), layout="constrained")
     for axes, (way, (label, _, _, helpers)) in zip(figure.subplots(1, 3, sharey=True), WAYS.items(), strict=True):
         with np.load(runs / name(way, RATES[0], seed) / "trajectories.npz") as kept:
             steps, policies = kept["steps"].astype(float) * SIDE, kept["behavior_ids"]
@@ -87,7 +87,7 @@ def draw_trajectories(runs: Path, seed: int) -> Figure:
         shares = np.bincount(policies, minlength=len(names)) / len(policies)
         lines = [Line2D([], [], color=color) for color in POLICY_COLORS[: len(names)]]
         texts = [f"{policy} {share:.0%}" for policy, share in zip(names, shares, strict=False)]
-        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.08), "ncols": 4}
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.06), "ncols": 4}
         axes.legend(lines, texts, fontsize=8, frameon=False, handlelength=0.7, columnspacing=0.8, **below)
         axes.set(title=label, xlim=(-0.3, SIDE + 0.3), ylim=(-0.3, SIDE + 0.3), aspect="equal")
         _style(axes)
