@@ -108,17 +108,14 @@ def test_trajectories_are_all_of_training(run_script: RunScript, tmp_path: Path)
         assert [row[f"qmp/mixture/0/{k}"] for k in range(4)] == pytest.approx(shares.tolist())
 
 
-def test_what_is_collected_improves_with_the_helpers(run_script: RunScript, tmp_path: Path) -> None:
-    """Figures 4 and 5 in small. Up-right reaches the goal within 11 steps, a random walk never does."""
-    returns, success = {}, {}
-    for way in ("--switch own", "--helpers diverse", "--helpers relevant"):
-        _, rows = run(run_script, tmp_path / way.split()[1], *way.split(), "--total-timesteps", 600)
-        found = [row for row in rows if "charts/return" in row][-3:]
-        returns[way.split()[1]] = np.mean([row["charts/return"] for row in found])
-        success[way.split()[1]] = np.mean([row["charts/success"] for row in found])
-    assert returns["own"] < returns["diverse"] - 1 < returns["diverse"] < returns["relevant"] - 2
-    assert success["own"] == 0
-    assert success["relevant"] > 0.8
+def test_the_relevant_helper_reaches_the_goal_at_once(run_script: RunScript, tmp_path: Path) -> None:
+    """Figures 4 and 5 in small: up-right gets there within 14 steps or so, the walk of a new policy never does."""
+    ends = {}
+    for number, way in enumerate(("--switch own", "--helpers relevant")):
+        _, rows = run(run_script, tmp_path / str(number), *way.split(), "--total-timesteps", 600)
+        ends[way] = [row for row in rows if "charts/return" in row][-2:]
+    assert all(row["charts/return"] < -15 and row["charts/success"] == 0 for row in ends["--switch own"])
+    assert all(row["charts/return"] > -8 and row["charts/success"] > 0.5 for row in ends["--helpers relevant"])
 
 
 def test_sac_reaches_the_goal_by_itself(run_script: RunScript, tmp_path: Path) -> None:
