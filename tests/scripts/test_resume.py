@@ -32,7 +32,8 @@ RunScript = Callable[..., None]
 def tiny(name: str) -> list[str]:
     """These settings, as far as a script has them."""
     known = vars(load_script(name).Args())
-    found = [f"--{flag}={value}" for flag, value in SETTINGS.items() if flag.replace("-", "_") in known]
+    settings = SETTINGS | ({"env-id": "PointReach"} if name == "point_reaching" else {})
+    found = [f"--{flag}={value}" for flag, value in settings.items() if flag.replace("-", "_") in known]
     return found + ["--entropy-term"] * ("entropy_term" in known)
 
 
@@ -88,7 +89,7 @@ def command(name: str, *arguments: object) -> list[str]:
 
 parents = ["sac_qmp_separate", "sac_qmp_multihead"]
 names = pytest.mark.parametrize("name", parents)
-METHODS = ["uds_qmp", "decaf", "dnc"]
+METHODS = ["uds_qmp", "decaf", "dnc", "point_reaching"]
 
 
 @pytest.mark.parametrize(
