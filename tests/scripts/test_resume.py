@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from script_files import SCRIPTS
+from script_files import SCRIPTS, load_script
 
 import qmp_collect
 
@@ -25,8 +26,14 @@ SETTINGS = {
     "horizon": 3, "own-probability": 0.3, "own-probability-final": 0.1, "eval-every": 900, "eval-episodes": 1,
     "checkpoint-every": 450, "torch-threads": 1,
 }  # fmt: skip
-TINY = [word for flag, value in SETTINGS.items() for word in (f"--{flag}", str(value))] + ["--entropy-term"]
 RunScript = Callable[..., None]
+
+
+def tiny(name: str) -> list[str]:
+    """These settings, as far as a script has them."""
+    known = vars(load_script(name).Args())
+    found = [f"--{flag}={value}" for flag, value in SETTINGS.items() if flag.replace("-", "_") in known]
+    return found + ["--entropy-term"] * ("entropy_term" in known)
 
 
 def only_run(root: Path) -> Path:
@@ -69,7 +76,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
     def run(name: str) -> Path:
         if name not in roots:
             roots[name] = tmp_path_factory.mktemp(name)
-            subprocess.run(command(name, *TINY, "--run-dir-root", roots[name]), check=True, timeout=120)
+            subprocess.run(command(name, *tiny(name), "--run-dir-root", roots[name]), check=True, timeout=120)
         return only_run(roots[name])
 
     return run
@@ -79,11 +86,13 @@ def command(name: str, *arguments: object) -> list[str]:
     return [sys.executable, str(SCRIPTS / f"{name}.py"), *map(str, arguments)]
 
 
-names = pytest.mark.parametrize("name", ["sac_qmp_separate", "sac_qmp_multihead"])
+parents = ["sac_qmp_separate", "sac_qmp_multihead"]
+methods = ["sac_shared", "pcgrad_qmp", "mcal_qmp"]  # the parents have shown what a loop can do; these, that they fit in
 
 
-@names
-@pytest.mark.parametrize("questions", [0, 5, 37])
+@pytest.mark.parametrize(
+    ("name", "questions"), [*itertools.product(parents, [0, 5, 37]), *itertools.product(methods, [37])]
+)
 def test_stopped_anywhere(
     name: str,
     questions: int,
@@ -97,7 +106,7 @@ def test_stopped_anywhere(
     left = iter([False] * questions)
     with monkeypatch.context() as patch:
         patch.setattr(qmp_collect.StopSignal, "__bool__", lambda stop: next(left, True))
-        run_script(name, *TINY, "--run-dir-root", tmp_path)
+        run_script(name, *tiny(name), "--run-dir-root", tmp_path)
     assert f"--resume {only_run(tmp_path)}" in capsys.readouterr().out
     due = qmp_collect.load_checkpoint(only_run(tmp_path) / "checkpoint.npz")["run"]["updates_due"]
     assert (due > 0) == (questions > 0)
@@ -105,12 +114,16 @@ def test_stopped_anywhere(
     assert_same(only_run(tmp_path), uninterrupted(name))
 
 
-@names
-@pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    ("name", "kill"),
+    [*itertools.product(parents, [signal.SIGTERM, signal.SIGKILL]), *itertools.product(methods, [signal.SIGKILL])],
+)
 def test_killed(
     name: str, kill: signal.Signals, uninterrupted: Callable[[str], Path], run_script: RunScript, tmp_path: Path
 ) -> None:
-    process = subprocess.Popen(command(name, *TINY, "--run-dir-root", tmp_path), stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(name, *tiny(name), "--run-dir-root", tmp_path), stdout=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 100
     while not any('"global_step": 600' in file.read_text() for file in tmp_path.glob("*/metrics.jsonl")):
         assert process.poll() is None
@@ -123,12 +136,12 @@ def test_killed(
     assert_same(only_run(tmp_path), uninterrupted(name))
 
 
-@names
+@pytest.mark.parametrize("name", parents)
 def test_a_finished_run_can_be_made_longer(name: str, run_script: RunScript, tmp_path: Path) -> None:
     # The schedule of own_probability is over the run's length: without it.
     constant = ["--own-probability-final", "None"]
-    run_script(name, *TINY, *constant, "--run-dir-root", tmp_path / "long")
-    run_script(name, *TINY, *constant, "--run-dir-root", tmp_path / "short", "--total-timesteps", 900)
+    run_script(name, *tiny(name), *constant, "--run-dir-root", tmp_path / "long")
+    run_script(name, *tiny(name), *constant, "--run-dir-root", tmp_path / "short", "--total-timesteps", 900)
     run_dir = only_run(tmp_path / "short")
     run_script(name, "--resume", run_dir, "--total-timesteps", 1350)
     assert json.loads((run_dir / "config.json").read_text())["total_timesteps"] == 1350

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -22,7 +23,11 @@ SETTINGS = {
 }  # fmt: skip
 TINY = [word for flag, value in SETTINGS.items() for word in (f"--{flag}", str(value))]
 RunScript = Callable[..., None]
-scripts = pytest.mark.parametrize("name", ["sac_qmp_separate", "sac_qmp_multihead"])
+parents = ["sac_qmp_separate", "sac_qmp_multihead"]
+scripts = pytest.mark.parametrize("name", parents)
+methods = pytest.mark.parametrize("name", [*parents, "sac_shared", "pcgrad_qmp", "mcal_qmp"])
+JOINT = ("sac_qmp_multihead", "sac_shared", "pcgrad_qmp")  # with one replay buffer for all tasks
+ONE_ALPHA = ("sac_shared", "mcal_qmp")
 
 
 def run(run_script: RunScript, root: Path, name: str, *flags: str) -> tuple[Path, list[dict[str, Any]]]:
@@ -31,17 +36,26 @@ def run(run_script: RunScript, root: Path, name: str, *flags: str) -> tuple[Path
     return run_dir, [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
-@scripts
+ABLATIONS = [
+    "--switch own",
+    "--switch uniform --horizon 7",
+    "--switch softmax --switch-temperature 0.1 --switch-score sample",
+    "--switch qmp --switch-samples 3 --switch-critic min",
+    "--entropy-term --envs-per-task 2 --target-entropy-scale 0.5",
+    "--own-probability 0.7 --own-probability-final 0 --warmup-rounds 1",
+    "--matmul-precision highest --no-torch-deterministic --no-cuda",
+]
+
+
 @pytest.mark.parametrize(
-    "flags",
+    ("name", "flags"),
     [
-        "--switch own",
-        "--switch uniform --horizon 7",
-        "--switch softmax --switch-temperature 0.1 --switch-score sample",
-        "--switch qmp --switch-samples 3 --switch-critic min",
-        "--entropy-term --envs-per-task 2 --target-entropy-scale 0.5",
-        "--own-probability 0.7 --own-probability-final 0 --warmup-rounds 1",
-        "--matmul-precision highest --no-torch-deterministic --no-cuda",
+        *itertools.product(parents, ABLATIONS),
+        ("sac_shared", "--envs-per-task 2 --target-entropy-scale 0.5"),
+        ("pcgrad_qmp", "--switch own --surgery all"),
+        ("pcgrad_qmp", "--horizon 7 --own-probability 0.7 --own-probability-final 0 --warmup-rounds 1"),
+        ("mcal_qmp", "--switch own --critic mh"),
+        ("mcal_qmp", "--critic mn --horizon 7 --own-probability 0.7 --own-probability-final 0 --warmup-rounds 1"),
     ],
 )
 def test_flags(name: str, flags: str, run_script: RunScript, tmp_path: Path) -> None:
@@ -49,13 +63,13 @@ def test_flags(name: str, flags: str, run_script: RunScript, tmp_path: Path) -> 
     steps = [row["global_step"] for row in rows if "time/sps" in row]
     assert steps == [150, 300, 450]
     # Learning starts when the buffers hold enough: 60 transitions of each task, or of all.
-    assert ["losses/qf_loss" in row for row in rows if "time/sps" in row] == [name == "sac_qmp_multihead", True, True]
+    assert ["losses/qf_loss" in row for row in rows if "time/sps" in row] == [name in JOINT, True, True]
     assert all(math.isfinite(value) for row in rows for value in row.values())
     assert (run_dir / "checkpoint.npz").exists()
     assert list(run_dir.glob("events.out.tfevents.*"))
 
 
-@scripts
+@methods
 def test_metrics_and_files(name: str, run_script: RunScript, tmp_path: Path) -> None:
     run_dir, rows = run(run_script, tmp_path, name)
     names = ("5_6_to_5_3", "5_6_to_1_2", "5_6_to_4_1")
@@ -65,7 +79,7 @@ def test_metrics_and_files(name: str, run_script: RunScript, tmp_path: Path) -> 
     last = rows[-2]
     for tag in ("qf_loss", "qf_value", "actor_loss", "alpha_loss", "alpha", "entropy"):
         assert f"losses/{tag}" in last
-    assert {f"tasks/{task}/alpha" for task in names} < last.keys()
+    assert all((f"tasks/{task}/alpha" in last) == (name not in ONE_ALPHA) for task in names)
     assert {f"time/{part}" for part in ("act", "env", "store", "update", "sps")} < last.keys()
     mixture = np.array([[last[f"qmp/mixture/{i}/{j}"] for j in range(3)] for i in range(3)])
     assert mixture.sum(axis=1) == pytest.approx(1.0)
@@ -73,14 +87,15 @@ def test_metrics_and_files(name: str, run_script: RunScript, tmp_path: Path) -> 
         assert last["qmp/foreign_fraction"] == pytest.approx(1 - mixture.trace() / 3)
     config = json.loads((run_dir / "config.json").read_text())
     assert (config["env_id"], config["total_timesteps"], config["resume"]) == ("Maze3-v0", 450, None)
-    assert run_dir.name.startswith(f"Maze3-v0__{name}__qmp__1__")
+    assert run_dir.name.startswith(f"Maze3-v0__{name}__{'' if name == 'sac_shared' else 'qmp__'}1__")
 
 
-@scripts
 @pytest.mark.parametrize(
-    ("flags", "others"),
-    [("--switch own", "--warmup-rounds 1000"), ("--eval-every 450", "--eval-every 100 --eval-episodes 2")],
-    ids=["switching sharing off", "evaluating"],
+    ("name", "flags", "others"),
+    [
+        *((name, "--switch own", "--warmup-rounds 1000") for name in [*parents, "pcgrad_qmp", "mcal_qmp"]),
+        *((name, "--eval-every 450", "--eval-every 100 --eval-episodes 2") for name in parents),
+    ],
 )
 def test_changes_nothing_else(name: str, flags: str, others: str, run_script: RunScript, tmp_path: Path) -> None:
     """The same run under "own" as under a switch that is never asked, and however often it is evaluated."""
