@@ -1,7 +1,7 @@
 """Speed, as ratios within one run: acting, physics and learning against their bounds and against plain loops.
 
     python benchmark/speed.py                          # everything, one to two minutes on two idle cores
-    python benchmark/speed.py --only maze --repeats 21
+    python benchmark/speed.py --only physics --repeats 21
 
 An absolute time says as much about the machine as about the code. So each measurement alternates between this
 project's way and another way to get the same result, A B A B ..., and what counts is the ratio of the medians. Its
@@ -27,7 +27,6 @@ from typing import Any, Literal, NamedTuple
 
 import gymnasium as gym
 import mujoco
-import mujoco.rollout
 import numpy as np
 import torch
 import tyro
@@ -38,7 +37,7 @@ import qmp_collect
 from qmp_collect import QMPCollector, TaskReplayBuffer
 from qmp_collect.precision import set_matmul_precision
 from qmp_collect.provenance import provenance
-from qmp_envs.maze import MAZES, maze_xml
+from qmp_envs.maze import MAZES
 
 ROOT = Path(__file__).parents[1]
 ENV_ID = "Maze10-v0"
@@ -48,7 +47,7 @@ OBS_DIM, ACTION_DIM = 4, 2
 
 @dataclass
 class Args:
-    only: tuple[Literal["reference", "act", "maze", "round", "update", "replay"], ...] = ()
+    only: tuple[Literal["reference", "act", "physics", "meta_world", "round", "update", "replay"], ...] = ()
     """sections to measure (none: all)"""
     repeats: int = 11
     """samples of each side"""
@@ -82,6 +81,7 @@ class Comparison:
     ours: Side
     others: tuple[Side, ...]
     unit: str = "call"
+    repeats: int | None = None  # samples of each side; default: the script's
 
 
 @dataclass
@@ -149,7 +149,8 @@ class Result:
 def measure(comparison: Comparison, args: Args) -> Result:
     """Interleaved samples of all sides, after one of each as warm-up."""
     sides = (comparison.ours, *comparison.others)
-    samples = [[_sample(side, args.quick) for side in sides] for _ in range(1 + (2 if args.quick else args.repeats))]
+    repeats = 2 if args.quick else comparison.repeats or args.repeats
+    samples = [[_sample(side, args.quick) for side in sides] for _ in range(1 + repeats)]
     columns = np.array(samples[1:]).T
     return Result(comparison, columns[0], list(columns[1:]))
 
@@ -289,73 +290,121 @@ def act(args: Args) -> Iterator[Comparison]:
             )
 
 
-HOLD = 20  # steps that a random action is held, so that the balls get somewhere and hit walls
+class Physics(NamedTuple):
+    """A native task set to be compared with its physics alone."""
+
+    env_id: str
+    num_envs: int
+    target: float
+    steps: int  # control steps in a sample
+    hold: int = 1  # control steps for which an action is held; only where controls are the actions
 
 
-def maze(args: Args) -> Iterator[Comparison]:
+PHYSICS = (
+    Physics("Maze10-v0", 10, 0.4, steps=500, hold=20),  # held, so that the balls get somewhere and hit walls
+    Physics("Maze10-v0", 80, 0.7, steps=500, hold=20),
+    Physics("Reacher5-v0", 10, 0.75, steps=100),
+    Physics("Walker4-v0", 10, 0.85, steps=40),
+    Physics("MetaWorldCDS-v0", 10, 0.75, steps=100),
+    Physics("Kitchen10-v0", 10, 0.9, steps=5),
+)
+
+
+def physics(args: Args) -> Iterator[Comparison]:
     """A vector step (physics, observations, rewards, autoreset) against nothing but MuJoCo's step, on one core.
 
     The bound steps the same states with the same controls: it is put where the environment was whenever the action
     changes, and left alone in a native loop until the next change. That is what the physics cost if Python, NumPy and
     the vector environment were free. The mean over all sub-environments is compared, because a ball that
-    touches a wall takes several times as long as one that rolls.
+    touches a wall takes several times as long as one that rolls. Episodes begin spread over the horizon, so that a
+    sample has its share of resets; the physics steps that the walker's resets make count as physics.
     """
-    holds = 1 if args.quick else 25
-    model = mujoco.MjModel.from_xml_string(maze_xml(MAZES[ENV_ID].layout))
-    data, pool = mujoco.MjData(model), mujoco.rollout.Rollout(nthread=0)
-    physics = mujoco.mjtState.mjSTATE_FULLPHYSICS
-    for envs_per_task, target in ((1, 0.4), (8, 0.7)):
-        envs = make_envs(envs_per_task)
-        n = envs.num_envs
+    full = mujoco.mjtState.mjSTATE_FULLPHYSICS
+    for env_id, n, target, steps, hold in PHYSICS[:1] if args.quick else PHYSICS:
+        threads = {"nthread": 0} if env_id.startswith("Kitchen") else {}
+        same_step = gym.vector.AutoresetMode.SAME_STEP
+        vector: Any = gym.make_vec(env_id, num_envs=n, autoreset_mode=same_step, **threads).unwrapped
+        engine, horizon = vector._engine, vector.max_episode_steps
         rng = np.random.default_rng(1)
-        actions = rng.uniform(-1, 1, (holds, n, ACTION_DIM)).astype(np.float32)
-        envs.reset(seed=1)
-        for action in rng.uniform(-1, 1, (25, n, ACTION_DIM)).astype(np.float32):  # away from the starts
-            for _ in range(HOLD):
-                envs.step(action)
-        start: dict[str, Any] = envs.unwrapped.get_state()  # type: ignore[attr-defined]
-        states = np.empty((holds, n, mujoco.mj_stateSize(model, physics)))
-        for hold, action in enumerate(actions):
-            states[hold] = envs.unwrapped.get_state()["physics"]  # type: ignore[attr-defined]
-            for _ in range(HOLD):
-                envs.step(action)
-        states = states.reshape(-1, states.shape[-1])
-        controls = actions.reshape(-1, 1, ACTION_DIM).repeat(HOLD, axis=1).astype(np.float64)
-        visited = np.empty((len(states), HOLD, states.shape[-1]))
+        shape = (-(-steps // hold), n, *vector.single_action_space.shape)
+        actions = rng.uniform(-1, 1, shape).astype(np.float32).repeat(hold, axis=0)[: 20 if args.quick else steps]
+        vector.reset(seed=1)
+        for action in actions[::-1]:  # away from the starts
+            vector.step(action)
+        start = vector.get_state()
+        start["elapsed"] = np.linspace(0, horizon, n, endpoint=False, dtype=np.int64)
+        # (model, state, controls): from this state, each of the controls for so many physics steps
+        stretches: list[tuple[mujoco.MjModel, NDArray[np.float64], NDArray[np.float64]]] = []
 
-        def vector_steps(
-            envs: Any = envs.unwrapped, actions: NDArray[np.float32] = actions, start: dict[str, Any] = start
-        ) -> None:
-            envs.set_state(start)
+        def run(row: int, controls: NDArray[np.float64], engine: Any = engine, stretches: Any = stretches) -> None:
+            """The physics of a reset, of those task sets that have one, are physics too."""
+            stretches.append((engine.models[row], engine.state[row].copy(), controls[:: engine.frame_skip]))
+            type(engine).run(engine, row, controls)
+
+        engine.run = run
+        vector.set_state(start)
+        for t, action in enumerate(actions):
+            states = engine.state.copy()
+            vector.step(action)
+            if t % hold == 0:
+                stretches += zip(engine.models, states, engine.control[:, :1].copy(), strict=True)
+        del engine.run
+        data, nstep, spec = mujoco.MjData(engine.models[0]), hold * engine.frame_skip, engine._control_spec
+
+        def vector_steps(vector: Any = vector, actions: Any = actions, start: Any = start) -> None:
+            vector.set_state(start)
             for action in actions:
-                for _ in range(HOLD):
-                    envs.step(action)
+                vector.step(action)
 
-        def bare_steps(states: NDArray[np.float64] = states, controls: NDArray[np.float64] = controls[:, 0]) -> None:
-            for state, control in zip(states, controls, strict=True):
-                mujoco.mj_setState(model, data, state, physics)
-                data.ctrl[:] = control
-                mujoco.mj_step(model, data, nstep=HOLD)
+        def bare_steps(stretches: Any = stretches, data: Any = data, nstep: int = nstep, spec: int = spec) -> None:
+            for model, state, controls in stretches:
+                mujoco.mj_setState(model, data, state, full)
+                for control in controls:
+                    mujoco.mj_setState(model, data, control, spec)
+                    mujoco.mj_step(model, data, nstep=nstep)
 
-        # The same loop, wholly native, but it keeps every state.
-        rollout = functools.partial(
-            pool.rollout,
-            [model] * len(states),
-            [data],
-            states,
-            controls,
-            skip_checks=True,
-            nstep=HOLD,
-            state=visited,
-        )
-        units = len(states) * HOLD
         yield Comparison(
-            f"maze step, {n} sub-environments",
+            f"{env_id} step, {n} sub-environments",
             "speedup",
             target,
-            Side("vector step", vector_steps, units=units),
-            (Side("bare mj_step", bare_steps, units=units), Side("bare rollout", rollout, units=units)),
+            Side("vector step", vector_steps, units=n * len(actions)),
+            (Side("bare mj_step", bare_steps, units=n * len(actions)),),
             unit="env step",
+        )
+        vector.close()
+
+
+def meta_world(args: Args) -> Iterator[Comparison]:
+    """MT10 and MT50 made and reset, against Meta-World's own vector environments; all in one process.
+
+    Meta-World makes its 50 goals of each task beforehand, by as many resets; this package makes each when it is needed.
+    """
+    import metaworld  # registers its environments  # noqa: F401
+
+    from qmp_envs import sawyer
+
+    goals = 1 if args.quick else 50
+
+    def ours(env_id: str, num_envs: int) -> None:
+        sawyer._model.cache_clear()  # as in a process that has made none before
+        envs = gym.make_vec(env_id, num_envs=num_envs, vector_strategy="sync")
+        envs.reset(seed=1)
+        envs.close()
+
+    def theirs(benchmark: str) -> None:
+        envs = gym.make_vec(f"Meta-World/{benchmark}", vector_strategy="sync", seed=1, num_goals=goals)
+        envs.reset(seed=1)
+        envs.close()
+
+    for benchmark, num_envs in (("MT10", 10), ("MT50", 50))[: 1 if args.quick else 2]:
+        yield Comparison(
+            f"{benchmark} made and reset",
+            "speedup",
+            5,
+            Side("this package", functools.partial(ours, f"MetaWorld{benchmark}-v0", num_envs)),
+            (Side("Meta-World", functools.partial(theirs, benchmark)),),
+            unit=f"{num_envs} sub-environments",
+            repeats=3,
         )
 
 
@@ -404,7 +453,7 @@ def update(args: Args) -> Iterator[Comparison]:
         agent = make_agent(num_tasks)
         data = make_buffer(batch_size, num_tasks).sample(batch_size)
         networks = SeparateNetworks(agent, OBS_DIM, ACTION_DIM)
-        values = agent.update(data)[agent.LOSSES.index("qf_value")]
+        values = agent.update(data)["qf_value"]
         calls = 4 if batch_size == 32 else 1
         for tuned, kind in ((False, "usual loop"), (True, "tuned loop")):
             # Small products may be faster at torch's default than at the script's choice: both are tried.
@@ -441,7 +490,8 @@ def replay(args: Args) -> Iterator[Comparison]:
 SECTIONS: dict[str, Callable[[Args], Iterator[Comparison]]] = {
     "reference": reference,
     "act": act,
-    "maze": maze,
+    "physics": physics,
+    "meta_world": meta_world,
     "round": training_round,
     "update": update,
     "replay": replay,

@@ -2,11 +2,13 @@
 
 ``python -m qmp_collect.plot RUN_DIR... --out figure.png`` draws one panel per environment and one line per (script,
 switch), the mean over the seeds against environment steps summed over tasks. With ``--mixture`` it draws the share
-of each task's steps that each policy collected, early to late in training. Reads what `RunLogger` writes.
+of each task's steps that each policy collected, early to late in training. Reads what `RunLogger` writes, and
+``metrics.jsonl.gz`` where that is all there is.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import sys
@@ -36,10 +38,17 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
+Method = tuple[str, str, str]
 
 # Okabe and Ito's palette: told apart with any kind of colour vision.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-_SPREADS = {"range": "smallest to largest seed", "std": "± 1 standard deviation over seeds"}
+_SPREADS = {
+    "range": "smallest to largest seed",
+    "std": "± 1 standard deviation over seeds",
+    "ci": "95 % confidence interval of the mean over seeds (Student's t)",
+}
+# 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom; from ten on they differ from the normal's by noise
+_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 _MIXTURE_TAG = re.compile(r"qmp/mixture/(\d+)/(\d+)")
 
 
@@ -54,9 +63,12 @@ class Args:
     metric: str = "eval/success"
     """tag of the scalar to plot"""
     labels: tuple[str, ...] = ()
-    """legend texts, one per script and switch in the order of the run directories"""
-    spread: Literal["range", "std"] = "range"
-    """what is shaded: smallest to largest seed, or one standard deviation (n - 1) either side of the mean"""
+    """legend texts, one per line's script, switch and --by in the order of the run directories"""
+    spread: Literal["range", "std", "ci"] = "range"
+    """what is shaded: smallest to largest seed, one standard deviation (n - 1) either side of the mean, or the 95 %
+    confidence interval of the mean"""
+    by: tuple[str, ...] = ()
+    """settings, as config.json names them, that also tell lines apart: --by horizon own_probability"""
     mixture: bool = False
     """plot the behaviour mixture matrix over training instead of the metric"""
     windows: int = 4
@@ -69,11 +81,12 @@ class Group(NamedTuple):
     env_id: str
     exp_name: str
     switch: str
+    settings: str = ""
 
     @property
-    def method(self) -> tuple[str, str]:
-        """Script and switch: what a label and a colour stand for, in every panel."""
-        return self.exp_name, self.switch
+    def method(self) -> Method:
+        """Script, switch and further settings: what a label and a colour stand for, in every panel."""
+        return self.exp_name, self.switch, self.settings
 
 
 @dataclass(frozen=True)
@@ -84,10 +97,16 @@ class Run:
     config: dict[str, Any]
     rows: list[dict[str, float]]
 
-    @property
-    def group(self) -> Group:
-        """Environment, script and switch ("" for scripts without one)."""
-        return Group(*(str(self.config.get(key, "")) for key in Group._fields))
+    def group(self, by: Sequence[str] = ()) -> Group:
+        """Environment, script, switch ("" for scripts without one) and the settings ``by``.
+
+        Raises:
+            ValueError: if the run has no such setting.
+        """
+        if unknown := [key for key in by if key not in self.config]:
+            raise ValueError(f"{self.path} has no setting {unknown[0]!r}; it has {sorted(self.config)}")
+        env_id, exp_name, switch = (str(self.config.get(key, "")) for key in ("env_id", "exp_name", "switch"))
+        return Group(env_id, exp_name, switch, ", ".join(f"{key} {self.config[key]}" for key in by))
 
     def series(self, tag: str) -> tuple[Floats, Floats]:
         """Steps, increasing, and values of a tag, both ``(P,)``. Of several values at one step the last counts.
@@ -107,10 +126,12 @@ def load_run(path: Path) -> Run:
     """Read a run directory, of a run still going on too.
 
     Raises:
-        FileNotFoundError: if config.json or metrics.jsonl is not there.
+        FileNotFoundError: if config.json or the metrics are not there.
     """
+    packed = path / "metrics.jsonl.gz"
+    content = gzip.decompress(packed.read_bytes()) if packed.exists() else (path / "metrics.jsonl").read_bytes()
     rows = []
-    for line in (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+    for line in content.decode(errors="replace").splitlines():
         try:
             rows.append(json.loads(line))
         except ValueError:
@@ -118,18 +139,19 @@ def load_run(path: Path) -> Run:
     return Run(path, json.loads((path / "config.json").read_text(encoding="utf-8")), rows)
 
 
-def group_runs(runs: Sequence[Run]) -> dict[Group, list[Run]]:
-    """Runs by environment, script and switch, in order of first appearance.
+def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> dict[Group, list[Run]]:
+    """Runs by environment, script, switch and the settings ``by``, in order of first appearance.
 
     Raises:
         ValueError: if a group has two runs of the same seed, which would count it twice.
     """
     groups: dict[Group, list[Run]] = {}
     for run in runs:
-        members = groups.setdefault(run.group, [])
+        group = run.group(by)
+        members = groups.setdefault(group, [])
         for other in members:
             if other.config.get("seed") == run.config.get("seed"):
-                raise ValueError(f"{other.path} and {run.path} are both seed {run.config.get('seed')} of {run.group}")
+                raise ValueError(f"{other.path} and {run.path} are both seed {run.config.get('seed')} of {group}")
         members.append(run)
     return groups
 
@@ -185,13 +207,13 @@ def main(args: Args) -> None:
     """
     runs = []
     for path in args.run_dirs:
-        if (path / "metrics.jsonl").exists():
+        if any((path / name).exists() for name in ("metrics.jsonl", "metrics.jsonl.gz")):
             runs.append(load_run(path))
         else:
             print(f"{path}: skipped, it holds no metrics.jsonl", file=sys.stderr)
     if not runs:
         raise ValueError(f"expected at least one run directory with metrics.jsonl, got {[*map(str, args.run_dirs)]}")
-    groups = group_runs(runs)
+    groups = group_runs(runs, args.by)
     methods = list(dict.fromkeys(group.method for group in groups))
     texts = args.labels or _default_labels(methods)
     if len(texts) != len(methods):
@@ -206,10 +228,8 @@ def main(args: Args) -> None:
     print(args.out)
 
 
-def plot_curves(
-    groups: Mapping[Group, list[Run]], labels: Mapping[tuple[str, str], str], metric: str, spread: str
-) -> Figure:
-    """One panel per environment: each group's mean over seeds, its spread shaded ("range" or "std").
+def plot_curves(groups: Mapping[Group, list[Run]], labels: Mapping[Method, str], metric: str, spread: str) -> Figure:
+    """One panel per environment: each group's mean over seeds, its spread shaded.
 
     Args:
         groups: as `group_runs` makes them.
@@ -245,7 +265,7 @@ def plot_curves(
     return figure
 
 
-def plot_mixture(groups: Mapping[Group, list[Run]], labels: Mapping[tuple[str, str], str], windows: int) -> Figure:
+def plot_mixture(groups: Mapping[Group, list[Run]], labels: Mapping[Method, str], windows: int) -> Figure:
     """One row per group: the T x K mixture matrix, averaged over seeds, in `windows` equal parts of training."""
     figure = Figure(figsize=(2.3 * windows + 1.2, 2.5 * len(groups) + 0.3), layout="constrained")
     panels = figure.subplots(len(groups), windows, squeeze=False)
@@ -269,19 +289,22 @@ def plot_mixture(groups: Mapping[Group, list[Run]], labels: Mapping[tuple[str, s
     return figure
 
 
-def _default_labels(methods: list[tuple[str, str]]) -> tuple[str, ...]:
-    """The switch, with the script's name where there are several scripts or no switch."""
-    several = len({exp_name for exp_name, _ in methods}) > 1
-    parts = [(exp_name if several or not switch else "", switch) for exp_name, switch in methods]
-    return tuple(", ".join(filter(None, pair)) for pair in parts)
+def _default_labels(methods: list[Method]) -> tuple[str, ...]:
+    """The switch and further settings, with the script's name where there are several scripts or no switch."""
+    several = len({exp_name for exp_name, _, _ in methods}) > 1
+    parts = [(name if several or not switch else "", switch, settings) for name, switch, settings in methods]
+    return tuple(", ".join(filter(None, part)) for part in parts)
 
 
 def _band(values: Floats, spread: str) -> tuple[Floats, Floats]:
     """Lower and upper edge ``(P,)`` of what is shaded for S seeds' values ``(S, P)``."""
     if spread == "range":
         return values.min(axis=0), values.max(axis=0)
-    mean, deviation = values.mean(axis=0), values.std(axis=0, ddof=1)
-    return mean - deviation, mean + deviation
+    mean, half = values.mean(axis=0), values.std(axis=0, ddof=1)
+    if spread == "ci":
+        seeds = len(values)
+        half = half * (_T[seeds - 2] if seeds - 2 < len(_T) else 1.96) / np.sqrt(seeds)
+    return mean - half, mean + half
 
 
 def _style(axes: Axes, title: str) -> None:

@@ -13,6 +13,7 @@ Presets = dict[str, dict[str, Any]]
 
 _MAZE = {"min_buffer_size": 3_000, "env_steps_per_round": 600, "gradient_steps_per_round": 100, "batch_size": 256}
 _METAWORLD = {"env_steps_per_round": 500, "gradient_steps_per_round": 50, "learning_rate": 1.5e-3}
+_PROCESSES = {"eval_envs_per_task": 1}  # each sub-environment is a process
 
 # fmt: off
 # Methods with a replay buffer for each task; all numbers but total_timesteps are of one task.
@@ -29,9 +30,10 @@ SEPARATE: Presets = {
     "Kitchen10": {"total_timesteps": 5_000_000, "min_buffer_size": 200, "env_steps_per_round": 200,
                   "gradient_steps_per_round": 50, "batch_size": 1_280, "eval_episodes": 5},
     "MetaWorldCDS": {**_METAWORLD, "total_timesteps": 10_000_000, "min_buffer_size": 10_000, "batch_size": 256},
-    "MetaWorldMT10": {**_METAWORLD, "total_timesteps": 40_000_000, "min_buffer_size": 500, "batch_size": 2_560},
-    "MetaWorldMT50": {**_METAWORLD, "total_timesteps": 30_000_000, "min_buffer_size": 1_500, "batch_size": 1_280,
-                      "learning_rate": 3e-4, "hidden_dim": 400, "eval_episodes": 5},
+    "MetaWorldMT10": {**_METAWORLD, **_PROCESSES, "total_timesteps": 40_000_000, "min_buffer_size": 500,
+                      "batch_size": 2_560},
+    "MetaWorldMT50": {**_METAWORLD, **_PROCESSES, "total_timesteps": 30_000_000, "min_buffer_size": 1_500,
+                      "batch_size": 1_280, "learning_rate": 3e-4, "hidden_dim": 400, "eval_episodes": 5},
 }
 # fmt: on
 

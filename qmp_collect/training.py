@@ -57,6 +57,8 @@ class RunArgs:
     """env steps between evaluations (0: a hundredth of the run)"""
     eval_episodes: int = 10
     """evaluation episodes of each task"""
+    eval_envs_per_task: int = 0
+    """parallel evaluation environments of each task, a divisor of --eval-episodes (0: one per episode)"""
     torch_threads: int = 0
     """CPU threads of torch (0: as torch decides)"""
     matmul_precision: Literal["auto", "highest", "high", "medium"] = "auto"
@@ -134,6 +136,10 @@ class TrainingRun:
             torch.set_num_threads(args.torch_threads)
         set_matmul_precision(args.matmul_precision, self.device)
 
+        args.eval_envs_per_task = args.eval_envs_per_task or args.eval_episodes
+        if args.eval_episodes % args.eval_envs_per_task:
+            raise SystemExit(f"--eval-envs-per-task: {args.eval_envs_per_task} must divide {args.eval_episodes}")
+
         self.updates_due = 0
         self._scalars: dict[str, float] = {}
         self._next_eval, self._next_checkpoint = 0, args.checkpoint_every
@@ -164,7 +170,7 @@ class TrainingRun:
         self._parts: dict[str, Stateful] = {**parts, "collector": collector}
         self._eval_envs = gym.make_vec(
             args.env_id,
-            num_envs=num_tasks * args.eval_episodes,
+            num_envs=num_tasks * args.eval_envs_per_task,
             autoreset_mode=gym.vector.AutoresetMode.SAME_STEP,
         )
         if self._resumed:
@@ -246,9 +252,15 @@ class TrainingRun:
     # ------------------------------------------------------------------ internals
 
     def _evaluate(self) -> None:
-        step = self.global_step
-        seed = 10_000 + self.args.seed + step
-        stats = evaluate(self._eval_envs, self._mean_policy, backend="torch", device=self.device, seed=seed)
+        args, step = self.args, self.global_step
+        stats = evaluate(
+            self._eval_envs,
+            self._mean_policy,
+            episodes_per_env=args.eval_episodes // args.eval_envs_per_task,
+            backend="torch",
+            device=self.device,
+            seed=10_000 + args.seed + step,
+        )
         scalars: dict[str, float] = {}
         for name, values in (("success", stats.successes), ("return", stats.returns)):
             per_task = stats.per_task(values)
@@ -260,7 +272,7 @@ class TrainingRun:
             self._logger.log_image(step, "qmp/mixture", _picture(since_last.mixture))
         self._shown["eval"] = f"{scalars['eval/success']:.2f}"
         tqdm.write(f"global_step={step}, success={self._shown['eval']}, return={scalars['eval/return']:.1f}")
-        self._next_eval = (step // self.args.eval_every + 1) * self.args.eval_every
+        self._next_eval = (step // args.eval_every + 1) * args.eval_every
 
     def _save(self) -> None:
         run = {

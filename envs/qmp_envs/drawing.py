@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 Image: TypeAlias = npt.NDArray[np.float64]
 Colour: TypeAlias = tuple[int, int, int]
+Point: TypeAlias = tuple[float, float]
 
 
 def blend(image: Image, colour: Colour, alpha: Image) -> None:
@@ -19,15 +20,34 @@ def blend(image: Image, colour: Colour, alpha: Image) -> None:
     image += alpha[..., None] * (np.array(colour, dtype=np.float64) - image)
 
 
-def disc(image: Image, centre: tuple[float, float], radius: float, colour: Colour, opacity: float = 1.0) -> None:
+def disc(image: Image, centre: Point, radius: float, colour: Colour, opacity: float = 1.0) -> None:
     """Fill a disc in place; parts outside the image are left out."""
-    low = [max(0, int(np.floor(c - radius - 1))) for c in centre]
-    high = [max(0, int(np.ceil(c + radius + 2))) for c in centre]
+    capsule(image, centre, centre, radius, colour, opacity)
+
+
+def capsule(image: Image, a: Point, b: Point, radius: float, colour: Colour, opacity: float = 1.0) -> None:
+    """Fill in place what is within ``radius`` of the line from ``a`` to ``b``; parts outside are left out."""
+    low = [max(0, int(np.floor(min(ends) - radius - 1))) for ends in zip(a, b, strict=True)]
+    high = [max(0, int(np.ceil(max(ends) + radius + 2))) for ends in zip(a, b, strict=True)]
     window = image[low[0] : high[0], low[1] : high[1]]
     down, right = np.ogrid[: window.shape[0], : window.shape[1]]
     # Pixel k covers [k, k + 1]: its centre is at k + 0.5.
-    distance = np.hypot(down + low[0] + 0.5 - centre[0], right + low[1] + 0.5 - centre[1])
-    blend(window, colour, opacity * np.clip(radius - distance + 0.5, 0.0, 1.0))
+    down, right = down + low[0] + 0.5 - a[0], right + low[1] + 0.5 - a[1]
+    along = b[0] - a[0], b[1] - a[1]
+    length_squared = along[0] ** 2 + along[1] ** 2
+    if length_squared > 0:
+        share = ((down * along[0] + right * along[1]) / length_squared).clip(0.0, 1.0)
+        down, right = down - share * along[0], right - share * along[1]
+    blend(window, colour, opacity * np.clip(radius - np.hypot(down, right) + 0.5, 0.0, 1.0))
+
+
+def rectangle(image: Image, top_left: Point, bottom_right: Point, colour: Colour, opacity: float = 1.0) -> None:
+    """Fill an upright rectangle in place; parts outside the image are left out."""
+    down, right = (
+        (np.minimum(high, np.arange(1, size + 1)) - np.maximum(low, np.arange(size))).clip(0.0, 1.0)
+        for low, high, size in zip(top_left, bottom_right, image.shape[:2], strict=True)
+    )
+    blend(image, colour, opacity * np.outer(down, right))
 
 
 def blur(mask: Image, sigma: float) -> Image:

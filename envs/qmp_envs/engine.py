@@ -122,6 +122,22 @@ class Engine:
         # The negation lets a NaN clock count as diverged.
         return None if advance.min() > self._min_advance else ~(advance > self._min_advance)
 
+    def run(self, row: int | np.intp, controls: npt.NDArray[np.float64]) -> None:
+        """Step simulation ``row`` alone, with ``controls`` (steps, ncontrol), one for each physics step."""
+        states = np.empty((1, len(controls), self.state.shape[1]))
+        self._rollout.rollout(
+            self.models[row : row + 1],
+            self._data,
+            self.state[row : row + 1],
+            controls[None],
+            control_spec=self._control_spec,
+            skip_checks=True,
+            nstep=len(controls),
+            state=states,
+            chunk_size=1,
+        )
+        self.state[row] = states[0, -1]
+
     def restart(self, rows: npt.NDArray[np.intp]) -> None:
         """Set ``rows`` of ``state`` to their models' reference pose, at rest, at the time episodes start."""
         for i in rows:
@@ -131,16 +147,18 @@ class Engine:
 
     def sense(self, rows: npt.NDArray[np.intp]) -> None:
         """Evaluate the sensors of ``rows`` at their current state, without stepping."""
-        if self._sensors is None:
-            return
-        data = self._data[0]
-        for i in rows:
-            model = self.models[i]
-            mujoco.mj_resetData(model, data)
-            mujoco.mj_setState(model, data, self.state[i], _STATE)
-            mujoco.mj_setState(model, data, self.control[i, -1], self._control_spec)
-            mujoco.mj_forward(model, data)
-            self.sensordata[i] = data.sensordata
+        if self._sensors is not None:
+            for i in rows:
+                self.sensordata[i] = self.evaluate(i).sensordata
+
+    def evaluate(self, row: int) -> mujoco.MjData:
+        """All quantities of one simulation at its current state, without stepping. Valid until the next call."""
+        model, data = self.models[row], self._data[0]
+        mujoco.mj_resetData(model, data)
+        mujoco.mj_setState(model, data, self.state[row], _STATE)
+        mujoco.mj_setState(model, data, self.control[row, -1], self._control_spec)
+        mujoco.mj_forward(model, data)
+        return data
 
     def close(self) -> None:
         """Stop the native threads. Stepping afterwards raises."""

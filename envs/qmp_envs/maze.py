@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any, Literal, TypeAlias
 
 import gymnasium as gym
@@ -61,7 +61,25 @@ class MazeTaskSet(TaskSet):
     goals: tuple[Cell, ...]
 
 
+def judge(
+    locations: Array, goals: npt.ArrayLike, sparse: bool = False
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Rewards (M,), and whether the goal is reached (M,), of balls that a step took to (M, 2) with goals (M, 2)."""
+    offset = locations - np.asarray(goals, dtype=np.float64)
+    distance = np.sqrt(np.einsum("ij,ij->i", offset, offset))
+    reached = distance <= GOAL_RADIUS
+    return reached.astype(np.float64) if sparse else np.expm1(-distance), reached
+
+
+def _relabel(
+    goals: tuple[Cell, ...], sparse: bool, obs: Array, actions: Array, next_obs: Array, task_ids: Array
+) -> npt.NDArray[np.float64]:
+    """`TaskSet.relabel` of mazes: exact, but for the float32 of the observations."""
+    return judge(next_obs[:, :2], np.array(goals)[task_ids], sparse)[0]
+
+
 def _task_set(env_id: str, layout: tuple[str, ...], tasks: Sequence[tuple[Cell, Cell]], source: str) -> MazeTaskSet:
+    goals = tuple(goal for _, goal in tasks)
     return MazeTaskSet(
         env_id=env_id,
         task_names=tuple(f"{x}_{y}_to_{gx}_{gy}" for (x, y), (gx, gy) in tasks),
@@ -70,9 +88,10 @@ def _task_set(env_id: str, layout: tuple[str, ...], tasks: Sequence[tuple[Cell, 
         min_reward=-1.0,
         reward_version="dense",
         source=source,
+        relabel=partial(_relabel, goals, False),
         layout=layout,
         starts=tuple(start for start, _ in tasks),
-        goals=tuple(goal for _, goal in tasks),
+        goals=goals,
     )
 
 
@@ -244,7 +263,8 @@ class MazeVectorEnv(PhysicsVectorEnv):
             raise ValueError(f"reward must be 'dense' or 'sparse', got {reward!r}")
         task_set = MAZES[env_id]
         if reward == "sparse":
-            task_set = replace(task_set, min_reward=0.0, reward_version="sparse")
+            relabel = partial(_relabel, task_set.goals, True)
+            task_set = replace(task_set, min_reward=0.0, reward_version="sparse", relabel=relabel)
         rows, columns = len(task_set.layout), len(task_set.layout[0])
         low = np.array([0, 0, -np.inf, -np.inf], dtype=np.float32)
         high = np.array([rows - 1, columns - 1, np.inf, np.inf], dtype=np.float32)
@@ -271,10 +291,7 @@ class MazeVectorEnv(PhysicsVectorEnv):
         np.clip(self._engine.qvel, -MAX_SPEED, MAX_SPEED, out=self._engine.qvel)
 
     def _judge(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], dict[str, Array]]:
-        offset = self._engine.qpos - self._goals
-        distance = np.sqrt(np.einsum("ij,ij->i", offset, offset))
-        reached = distance <= GOAL_RADIUS
-        rewards = reached.astype(np.float64) if self._sparse else np.expm1(-distance)
+        rewards, reached = judge(self._engine.qpos, self._goals, self._sparse)
         return rewards, reached, {"success": reached.copy()}
 
     def _observe(self) -> Array:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from gymnasium.vector import AutoresetMode
 
 from qmp_envs.task_set import TaskSet
-from qmp_envs.vector import Array, PhysicsVectorEnv
+from qmp_envs.vector import Array, BatchedVectorEnv
 
 
 class SingleEnv(gym.Env[Array, Array]):
@@ -28,7 +28,7 @@ class SingleEnv(gym.Env[Array, Array]):
     """
 
     # called with the id, then keywords
-    vector_class: ClassVar[Callable[..., PhysicsVectorEnv]]
+    vector_class: ClassVar[Callable[..., BatchedVectorEnv]]
 
     def __init__(self, env_id: str, task: int = 0, render_mode: str | None = None, **kwargs: Any) -> None:
         self._batch = self.vector_class(
@@ -50,14 +50,14 @@ class SingleEnv(gym.Env[Array, Array]):
         return self._batch.task_set
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
-        """Start a new episode; ``options`` are not used. See `PhysicsVectorEnv.reset`."""
+        """Start a new episode; ``options`` are not used. See `BatchedVectorEnv.reset`."""
         super().reset(seed=seed)
         self._batch.rngs = [self.np_random]
         observations, infos = self._batch.reset()
         return observations[0], _row(infos)
 
     def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
-        """Step the task; errors as in `PhysicsVectorEnv.step`."""
+        """Step the task; errors as in `BatchedVectorEnv.step`."""
         batch = np.asarray(action)[None]
         observations, rewards, terminations, truncations, infos = self._batch.step(batch)
         return observations[0], float(rewards[0]), bool(terminations[0]), bool(truncations[0]), _row(infos)
@@ -72,11 +72,11 @@ class SingleEnv(gym.Env[Array, Array]):
         self._batch.close()
 
     def get_state(self) -> dict[str, Any]:
-        """See `PhysicsVectorEnv.get_state`."""
+        """See `BatchedVectorEnv.get_state`."""
         return self._batch.get_state()
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """See `PhysicsVectorEnv.set_state`."""
+        """See `BatchedVectorEnv.set_state`."""
         self._batch.set_state(state)
         self.np_random = self._batch.rngs[0]
 

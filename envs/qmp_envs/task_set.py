@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[Any]
+Relabel: TypeAlias = Callable[[Array, Array, Array, Array], npt.NDArray[np.float64]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,11 +22,15 @@ class TaskSet:
         task_names: T names, usable as parts of file names and logging tags.
         horizon: control steps after which an episode is truncated.
         success_rule: in words, when ``infos["success"]`` is true.
-        min_reward: lower bound of the reward, the label that UDS gives to other tasks' transitions.
+        min_reward: the label that UDS gives to other tasks' transitions: a lower bound of the reward, but for
+            Walker4, whose rewards have none.
         reward_version: names the reward function, so that logged returns can be compared.
         source: where tasks, physics and reward come from.
         domain_matrix: T rows of T probabilities of the hand-made mixture QMP-Domain (row: task that collects,
             column: policy that acts), or None where no such mixture is defined.
+        relabel: ``relabel(obs (M, *O), actions (M, *A), next_obs (M, *O), task_ids (M,)) -> rewards (M,)``, what M
+            transitions of any tasks would have earned in ``task_ids``, for data sharing (CDS); or None where the
+            transitions do not tell. Episodes may end elsewhere in another task: it says nothing of terminations.
 
     Raises:
         ValueError: names that repeat, a horizon below 1, or ``domain_matrix`` rows that are no distributions.
@@ -32,6 +44,7 @@ class TaskSet:
     reward_version: str
     source: str
     domain_matrix: tuple[tuple[float, ...], ...] | None = None
+    relabel: Relabel | None = None
 
     def __post_init__(self) -> None:
         if not self.task_names or len(set(self.task_names)) != len(self.task_names):

@@ -1,4 +1,7 @@
-"""Natively batched vector environments: N sub-environments, one physics call and a few numpy expressions per step."""
+"""Natively batched vector environments: N sub-environments, one physics call and a few numpy expressions per step.
+
+`BatchedVectorEnv` keeps Gymnasium's rules and knows no physics; `PhysicsVectorEnv` adds MuJoCo.
+"""
 
 from __future__ import annotations
 
@@ -22,23 +25,20 @@ Array: TypeAlias = npt.NDArray[Any]
 Rows: TypeAlias = npt.NDArray[np.intp]
 
 
-class PhysicsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
-    """Base of the task sets whose tasks share one MuJoCo model.
+class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
+    """Base of all task sets: tasks, autoreset, seeds, infos, saving.
 
-    A step is: reset of the rows that asked for it, `_apply` (actions to controls), physics, episode
-    counters, `_judge`, `_observe`. A task set is a subclass that sets the class attributes, calls
-    ``__init__`` with its models and spaces, and implements the hooks.
-    Autoreset modes and the layout of ``infos`` are those of `gymnasium.vector.SyncVectorEnv`.
+    A step is: `_advance`, episode counters, `_judge`, reset of the rows that asked for it, `_observe`. A task
+    set is a subclass that sets the class attributes, calls ``__init__`` with its spaces, and implements the
+    hooks. Autoreset modes and the layout of ``infos`` are those of `gymnasium.vector.SyncVectorEnv`.
 
     Args:
         task_set: the facts of the task set.
-        models: one compiled model, or one per sub-environment.
         observation_space, action_space: of a single sub-environment.
         num_envs: N.
         task_ids: (N,) task of each sub-environment; default ``i % T``.
         autoreset_mode: who resets a finished sub-environment, and when (Gymnasium's three modes).
         max_episode_steps: truncation after this many steps instead of ``task_set.horizon``.
-        nthread: native physics threads, 0 for the calling thread.
         render_mode: None or "rgb_array".
 
     Raises:
@@ -46,8 +46,6 @@ class PhysicsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "autoreset_mode": AutoresetMode.NEXT_STEP}
-    frame_skip: ClassVar[int] = 1
-    control_spec: ClassVar[int] = CONTROL
     # what `_judge` reports besides reward and termination; a reset reports zeros
     info_types: ClassVar[Mapping[str, type]] = MappingProxyType({"success": bool})
 
@@ -58,7 +56,6 @@ class PhysicsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
     def __init__(
         self,
         task_set: TaskSet,
-        models: mujoco.MjModel | Sequence[mujoco.MjModel],
         observation_space: gym.spaces.Box,
         action_space: gym.spaces.Box,
         *,
@@ -66,7 +63,6 @@ class PhysicsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         task_ids: Sequence[int] | npt.NDArray[np.integer[Any]] | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         max_episode_steps: int | None = None,
-        nthread: int = 0,
         render_mode: str | None = None,
     ) -> None:
         if render_mode not in (None, *self.metadata["render_modes"]):
@@ -85,9 +81,6 @@ class PhysicsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         self.observation_space = batch_space(observation_space, num_envs)
         self.action_space = batch_space(action_space, num_envs)
 
-        self._engine = Engine(
-            models, num_envs, frame_skip=self.frame_skip, control_spec=self.control_spec, nthread=nthread
-        )
         self._action_shape = (num_envs, *action_space.shape)
         self._action_low = action_space.low.astype(np.float64)
         self._action_high = action_space.high.astype(np.float64)
@@ -98,22 +91,19 @@ class PhysicsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         # sub-environments whose episode is over and that were not reset yet
         self._finished = np.zeros(num_envs, dtype=np.bool_)
         self._any_finished = False
-        # per-env arrays of a task set that belong to the state of an episode (stages, counters, ...)
+        # per-env arrays of a task set that belong to the state of an episode (stages, counters, ...); a new
+        # episode begins with zeros
         self._episode: dict[str, Array] = {}
 
     # ------------------------------------------------------------------ hooks of a task set
 
     def _start(self, rows: Rows) -> None:
-        """Write the start state of ``rows`` into the engine (already in the reference pose, at rest)."""
+        """Write the start state of ``rows``."""
         raise NotImplementedError
 
-    def _apply(self, actions: Array) -> None:
-        """Turn ``actions`` (N, *A) float64, not to be written to, into ``engine.control``.
-
-        Also the place to look at or to edit ``engine.state`` before the step. As it stands: clip to the
-        action space and repeat for each physics step.
-        """
-        np.clip(actions[:, None], self._action_low, self._action_high, out=self._engine.control)
+    def _advance(self, actions: Array) -> None:
+        """Make a step with ``actions`` (N, *A) float64, not clipped yet, not to be written to."""
+        raise NotImplementedError
 
     def _judge(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], dict[str, Array]]:
         """Judge the step just made: rewards (N,), terminations (N,), an (N,) array per key of ``info_types``.
@@ -207,10 +197,7 @@ class PhysicsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
             actions[restart] = 0.0
         if math.isnan(actions.sum()):
             self._refuse_nan(actions)
-        self._apply(actions)
-        diverged = self._engine.step()
-        if diverged is not None:
-            self._report_divergence(diverged & ~self._finished)
+        self._advance(actions)
         self._elapsed += 1
         rewards, terminations, outcome = self._judge()
         truncations = self._elapsed >= self.max_episode_steps
@@ -224,13 +211,14 @@ class PhysicsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         np.greater(truncations, terminations, out=truncations)  # truncated and not terminated
         observations = self._observe()
         np.logical_or(terminations, truncations, out=self._finished)
-        self._any_finished = bool(self._finished.any())
+        self._any_finished = bool(np.count_nonzero(self._finished))  # quicker than any()
         infos: dict[str, Any] = {}
         if self._any_finished and self.autoreset_mode is AutoresetMode.SAME_STEP:
             observations = self._finish(observations, outcome, infos)
-        for key, values in outcome.items():
+        masks = np.ones((len(outcome), self.num_envs), dtype=np.bool_)
+        for (key, values), mask in zip(outcome.items(), masks, strict=True):
             infos[key] = values
-            infos[f"_{key}"] = np.ones(self.num_envs, dtype=np.bool_)
+            infos[f"_{key}"] = mask
         return observations, rewards, terminations, truncations, infos
 
     def render(self) -> tuple[npt.NDArray[np.uint8], ...] | None:
@@ -240,10 +228,6 @@ class PhysicsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
             return None
         self._require_reset("render")
         return tuple(self._draw(i) for i in range(self.num_envs))
-
-    def close_extras(self, **kwargs: Any) -> None:
-        """Stop the physics threads."""
-        self._engine.close()
 
     # ------------------------------------------------------------------ saving and restoring
 
@@ -259,8 +243,6 @@ class PhysicsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         return {
             "env_id": self.task_set.env_id,
             "task_ids": self.task_ids.copy(),
-            "physics": self._engine.state.copy(),
-            "sensordata": self._engine.sensordata.copy(),
             "elapsed": self._elapsed.copy(),
             "finished": self._finished.copy(),
             "episode": {key: values.copy() for key, values in self._episode.items()},
@@ -279,8 +261,6 @@ class PhysicsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
                 f"expected a state of {self.task_set.env_id} with tasks {self.task_ids.tolist()}, "
                 f"got one of {state['env_id']} with tasks {saved}"
             )
-        self._engine.state[...] = state["physics"]
-        self._engine.sensordata[...] = state["sensordata"]
         self._elapsed[...] = state["elapsed"]
         self._finished[...] = state["finished"]
         self._any_finished = bool(self._finished.any())
@@ -294,11 +274,9 @@ class PhysicsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
     # ------------------------------------------------------------------ internals
 
     def _begin(self, rows: Rows) -> None:
-        self._engine.restart(rows)
         for values in self._episode.values():
             values[rows] = 0
         self._start(rows)
-        self._engine.sense(rows)
         self._elapsed[rows] = 0
         self._finished[rows] = False
 
@@ -355,12 +333,90 @@ class PhysicsVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         bad = np.flatnonzero(np.isnan(actions.reshape(self.num_envs, -1)).any(axis=1))
         raise ValueError(f"actions must not be NaN: got {actions[bad[0]]} for {self._where(bad[0])}")
 
+
+class PhysicsVectorEnv(BatchedVectorEnv):
+    """Base of the task sets that MuJoCo simulates, with one model or with models of equal sizes.
+
+    A subclass calls ``__init__`` with its models and spaces, and implements `_start`, `_judge`, `_observe`,
+    `_draw`, and `_apply` where actions are more than controls.
+
+    Args:
+        task_set: the facts of the task set.
+        models: one compiled model, or one per sub-environment.
+        observation_space, action_space: of a single sub-environment.
+        num_envs: N.
+        nthread: native physics threads, 0 for the calling thread.
+        kwargs: see `BatchedVectorEnv`.
+
+    Raises:
+        ValueError: arguments out of range.
+    """
+
+    frame_skip: ClassVar[int] = 1
+    control_spec: ClassVar[int] = CONTROL
+
+    def __init__(
+        self,
+        task_set: TaskSet,
+        models: mujoco.MjModel | Sequence[mujoco.MjModel],
+        observation_space: gym.spaces.Box,
+        action_space: gym.spaces.Box,
+        *,
+        num_envs: int,
+        nthread: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(task_set, observation_space, action_space, num_envs=num_envs, **kwargs)
+        self._engine = Engine(
+            models, num_envs, frame_skip=self.frame_skip, control_spec=self.control_spec, nthread=nthread
+        )
+
+    def _start(self, rows: Rows) -> None:
+        """Write the start state of ``rows`` into the engine (already in the reference pose, at rest)."""
+        raise NotImplementedError
+
+    def _apply(self, actions: Array) -> None:
+        """Turn ``actions`` (N, *A) float64, not to be written to, into ``engine.control``.
+
+        Also the place to look at or to edit ``engine.state`` before the step. As it stands: clip to the
+        action space and repeat for each physics step.
+        """
+        control = self._engine.control
+        np.maximum(actions[:, None], self._action_low, out=control)  # quicker than np.clip
+        np.minimum(control, self._action_high, out=control)
+
+    def _advance(self, actions: Array) -> None:
+        self._apply(actions)
+        diverged = self._engine.step()
+        if diverged is not None:
+            self._report_divergence(diverged & ~self._finished)
+
+    def _begin(self, rows: Rows) -> None:
+        self._engine.restart(rows)
+        super()._begin(rows)
+        self._engine.sense(rows)
+
     def _report_divergence(self, diverged: npt.NDArray[np.bool_]) -> None:
         bad = np.flatnonzero(diverged)
         if bad.size:
             raise FloatingPointError(
                 f"the physics of {self._where(bad[0])} diverged: MuJoCo found NaN, infinite or huge values"
             )
+
+    def get_state(self) -> dict[str, Any]:
+        """See `BatchedVectorEnv.get_state`; MuJoCo's states are an array (N, ...) under ``physics``."""
+        engine = self._engine
+        return super().get_state() | {"physics": engine.state.copy(), "sensordata": engine.sensordata.copy()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """See `BatchedVectorEnv.set_state`."""
+        super().set_state(state)
+        self._engine.state[...] = state["physics"]
+        self._engine.sensordata[...] = state["sensordata"]
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Stop the physics threads."""
+        self._engine.close()
 
 
 def assign_tasks(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -71,6 +72,23 @@ def test_runs_are_grouped_by_environment_script_and_switch(tmp_path):
         group_runs([*runs, runs[2]])
 
 
+def test_settings_tell_groups_apart(tmp_path):
+    runs = [load_run(write_run(tmp_path, curve(0.1), seed=seed)) for seed in (0, 1)]
+    runs[1].config["gamma"] = 0.9
+    groups = group_runs(runs, by=["gamma"])
+    assert [group.settings for group in groups] == ["gamma 0.99", "gamma 0.9"]
+    with pytest.raises(ValueError, match="no setting 'horizon'; it has "):
+        group_runs(runs, by=["horizon"])
+
+
+def test_a_packed_run_reads_like_the_plain_one(tmp_path):
+    path = write_run(tmp_path, curve(0.1, 0.2))
+    plain = load_run(path)
+    (path / "metrics.jsonl.gz").write_bytes(gzip.compress((path / "metrics.jsonl").read_bytes()))
+    (path / "metrics.jsonl").unlink()
+    assert load_run(path) == plain
+
+
 def test_align_interpolates_within_the_common_range():
     first = np.array([10.0, 20.0, 30.0]), np.array([0.0, 1.0, 3.0])
     second = np.array([5.0, 15.0, 25.0]), np.array([0.0, 10.0, 20.0])
@@ -82,12 +100,17 @@ def test_align_interpolates_within_the_common_range():
 
 
 @pytest.mark.parametrize(
-    ("spread", "low", "high"), [("range", [0.0, 0.2], [0.4, 0.8]), ("std", [-0.0, 0.2], [0.4, 0.8])]
+    ("spread", "low", "high"),
+    [
+        ("range", [0.0, 0.2], [0.4, 0.8]),
+        ("std", [-0.0, 0.2], [0.4, 0.8]),
+        ("ci", [-0.29686, -0.24529], [0.69686, 1.24529]),  # 4.303 deviations by the root of 3
+    ],
 )
 def test_curves_hold_mean_and_spread(spread, low, high, tmp_path):
     values = [(0.0, 0.2), (0.2, 0.5), (0.4, 0.8)]  # three evenly spaced seeds: deviation equals their distance
     runs = [load_run(write_run(tmp_path, curve(*v), seed=seed)) for seed, v in enumerate(values)]
-    figure = plot_curves(group_runs(runs), {("sac", "q"): "QMP"}, "eval/success", spread)
+    figure = plot_curves(group_runs(runs), {("sac", "q", ""): "QMP"}, "eval/success", spread)
     (axes,) = figure.axes
     (line,) = axes.lines
     assert line.get_label() == "QMP (3 seeds)"
@@ -96,7 +119,7 @@ def test_curves_hold_mean_and_spread(spread, low, high, tmp_path):
     corners = axes.collections[0].get_paths()[0].vertices
     for step, bottom, top in zip((10, 20), low, high, strict=True):
         heights = corners[corners[:, 0] == step, 1]
-        assert (heights.min(), heights.max()) == pytest.approx((bottom, top))
+        assert (heights.min(), heights.max()) == pytest.approx((bottom, top), abs=1e-4)
 
 
 def test_one_panel_per_environment_and_own_dashed(tmp_path):
@@ -104,7 +127,7 @@ def test_one_panel_per_environment_and_own_dashed(tmp_path):
         for switch in ("own", "q"):
             write_run(tmp_path, curve(0.1, 0.2), env_id=env_id, switch=switch)
     groups = group_runs([load_run(path) for path in sorted(tmp_path.iterdir())])
-    figure = plot_curves(groups, {("sac", "own"): "No sharing", ("sac", "q"): "QMP"}, "eval/success", "range")
+    figure = plot_curves(groups, {("sac", "own", ""): "No sharing", ("sac", "q", ""): "QMP"}, "eval/success", "range")
     assert [axes.get_title() for axes in figure.axes] == ["Maze10-v0", "Reacher5-v0"]
     for axes in figure.axes:
         assert [(line.get_label(), line.get_linestyle()) for line in axes.lines] == [
@@ -116,7 +139,7 @@ def test_one_panel_per_environment_and_own_dashed(tmp_path):
 
 def test_a_short_run_ends_the_mean_and_is_told(tmp_path, capsys):
     runs = [load_run(write_run(tmp_path, curve(*[0.5] * n), seed=n)) for n in (2, 4)]
-    figure = plot_curves(group_runs(runs), {("sac", "q"): "QMP"}, "eval/success", "range")
+    figure = plot_curves(group_runs(runs), {("sac", "q", ""): "QMP"}, "eval/success", "range")
     assert figure.axes[0].lines[0].get_xdata().tolist() == [10, 20]
     assert "end of its shortest run, step 20" in capsys.readouterr().err
 
@@ -153,7 +176,7 @@ def test_mixture_figure_has_one_matrix_per_window_averaged_over_seeds(tmp_path):
         load_run(write_run(tmp_path, mixture_rows(A, C), seed=0)),
         load_run(write_run(tmp_path, mixture_rows(B), seed=1)),  # stopped early: counts in the first window only
     ]
-    figure = plot_mixture(group_runs(runs), {("sac", "q"): "QMP"}, 2)
+    figure = plot_mixture(group_runs(runs), {("sac", "q", ""): "QMP"}, 2)
     first, second = (axes.images[0].get_array() for axes in figure.axes[:2])
     assert first.tolist() == [[0.75, 0.25, 0.0], [0.0, 0.75, 0.25]]
     assert second.tolist() == C

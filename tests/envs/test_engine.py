@@ -117,6 +117,21 @@ def test_sense_uses_the_controls_and_the_model_of_each_row() -> None:
     assert engine.sensordata[:, 3:].tolist() == [[4, 5, 6], [7, 8, 9]]
 
 
+def test_evaluate_describes_one_simulation_and_changes_none() -> None:
+    engine = Engine([arm(), arm(0.7)], 2, frame_skip=3)
+    engine.restart(np.arange(2))
+    engine.control[...] = 1.0
+    engine.step()
+    states, sensors = engine.state.copy(), engine.sensordata.copy()
+    for i in (1, 0):
+        data = engine.evaluate(i)
+        np.testing.assert_array_equal(data.qpos, engine.qpos[i])
+        engine.sense(np.array([i]))
+        np.testing.assert_allclose(data.site("tip").xpos, engine.sensordata[i, :3], atol=1e-12)
+    assert np.abs(sensors - engine.sensordata).max() > 1e-4
+    np.testing.assert_array_equal(engine.state, states)
+
+
 def test_a_control_step_that_stops_early_counts_as_diverged(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(str(tmp_path))
     engine = Engine(arm(), 2, frame_skip=4)
@@ -168,3 +183,16 @@ def test_wrong_arguments() -> None:
         Engine([arm(), arm(extra='<geom size="0.1" pos="5 5 5"/>')], 2)
     with pytest.raises(ValueError, match="nthread must be 0"):
         Engine(arm(), 1, nthread=-1)
+
+
+def test_runs_one_simulation_alone() -> None:
+    rng = np.random.default_rng(0)
+    engine = Engine([arm(0.3), arm(0.4), arm(0.5)], 3, frame_skip=4, control_spec=MOCAP)
+    engine.restart(np.arange(3))
+    before = engine.state.copy()
+    controls = rng.uniform(-1, 1, (7, 4))
+    engine.run(1, controls)
+    expected, _ = plain(engine.models[1], before[1], controls, MOCAP)
+    np.testing.assert_allclose(engine.state[1], expected, atol=1e-12)
+    assert engine.state[1, 0] == pytest.approx(CLOCK_START + 0.07)
+    np.testing.assert_array_equal(engine.state[[0, 2]], before[[0, 2]])

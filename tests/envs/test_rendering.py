@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from qmp_envs.drawing import blend, blur, disc, rounded
+from qmp_envs.drawing import blend, blur, capsule, disc, rectangle, rounded
 from qmp_envs.maze import AGENT_COLOUR, CELL_PIXELS, GOAL_COLOUR, MAZES, START_COLOUR, MazeEnv, MazeVectorEnv
 
 
@@ -112,6 +112,28 @@ def test_discs_have_their_area_and_may_lie_outside() -> None:
     disc(half, (0.0, 30.0), 10.0, (1, 1, 1))
     assert half[..., 0].sum() == pytest.approx(np.pi * 50, rel=0.02)
     disc(outside := np.zeros((40, 60, 3)), (-50.0, 90.0), 10.0, (1, 1, 1))
+    assert not outside.any()
+
+
+def test_capsules_have_their_area_wherever_they_point() -> None:
+    for end in ((20.0, 50.0), (35.0, 20.0), (5.0, 40.0), (20.0, 20.0)):
+        image = np.zeros((60, 80, 3))
+        capsule(image, (20.0, 20.0), end, 4.0, (1, 1, 1))
+        length = np.hypot(end[0] - 20, end[1] - 20)
+        assert image[..., 0].sum() == pytest.approx(np.pi * 16 + 8 * length, rel=0.02)
+        assert image[(20 + round(end[0])) // 2, (20 + round(end[1])) // 2, 0] == 1.0
+    capsule(outside := np.zeros((60, 80, 3)), (-30.0, 10.0), (-20.0, 90.0), 10.0, (1, 1, 1))
+    assert not outside.any()
+
+
+def test_rectangles_have_their_area_and_may_lie_outside() -> None:
+    image = np.zeros((40, 60, 3))
+    rectangle(image, (10.5, -5.0), (20.0, 7.25), (1, 1, 1), opacity=0.5)
+    assert image[..., 0].sum() == pytest.approx(0.5 * 9.5 * 7.25)
+    assert image[10, 3, 0] == pytest.approx(0.25)
+    assert image[15, 7, 0] == pytest.approx(0.125)
+    assert not image[:10].any()
+    rectangle(outside := np.zeros((40, 60, 3)), (50.0, 0.0), (60.0, 9.0), (1, 1, 1))
     assert not outside.any()
 
 

@@ -24,7 +24,7 @@ SETTINGS = {
     "env-id": "Maze3", "total-timesteps": 1350, "env-steps-per-round": 50, "gradient-steps-per-round": 10,
     "min-buffer-size": 100, "buffer-size": 900, "batch-size": 8, "hidden-dim": 16, "warmup-rounds": 1,
     "horizon": 3, "own-probability": 0.3, "own-probability-final": 0.1, "eval-every": 900, "eval-episodes": 1,
-    "checkpoint-every": 450, "torch-threads": 1,
+    "checkpoint-every": 450, "torch-threads": 1, "distill-every": 400, "distill-steps": 3,
 }  # fmt: skip
 RunScript = Callable[..., None]
 
@@ -69,14 +69,14 @@ def assert_same(run_dir: Path, reference: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, RunScript], Path]:
     """The run of a script that nothing disturbed, made once."""
     roots: dict[str, Path] = {}
 
-    def run(name: str) -> Path:
+    def run(name: str, run_script: RunScript) -> Path:
         if name not in roots:
             roots[name] = tmp_path_factory.mktemp(name)
-            subprocess.run(command(name, *tiny(name), "--run-dir-root", roots[name]), check=True, timeout=120)
+            run_script(name, *tiny(name), "--run-dir-root", roots[name])
         return only_run(roots[name])
 
     return run
@@ -87,16 +87,17 @@ def command(name: str, *arguments: object) -> list[str]:
 
 
 parents = ["sac_qmp_separate", "sac_qmp_multihead"]
-methods = ["sac_shared", "pcgrad_qmp", "mcal_qmp"]  # the parents have shown what a loop can do; these, that they fit in
+names = pytest.mark.parametrize("name", parents)
+METHODS = ["uds_qmp", "decaf", "dnc", "sac_shared", "pcgrad_qmp", "mcal_qmp"]
 
 
 @pytest.mark.parametrize(
-    ("name", "questions"), [*itertools.product(parents, [0, 5, 37]), *itertools.product(methods, [37])]
+    ("name", "questions"), [*itertools.product(parents, [0, 5, 37]), *itertools.product(METHODS, [37])]
 )
 def test_stopped_anywhere(
     name: str,
     questions: int,
-    uninterrupted: Callable[[str], Path],
+    uninterrupted: Callable[[str, RunScript], Path],
     run_script: RunScript,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -111,15 +112,22 @@ def test_stopped_anywhere(
     due = qmp_collect.load_checkpoint(only_run(tmp_path) / "checkpoint.npz")["run"]["updates_due"]
     assert (due > 0) == (questions > 0)
     run_script(name, "--resume", only_run(tmp_path))
-    assert_same(only_run(tmp_path), uninterrupted(name))
+    assert_same(only_run(tmp_path), uninterrupted(name, run_script))
 
 
 @pytest.mark.parametrize(
     ("name", "kill"),
-    [*itertools.product(parents, [signal.SIGTERM, signal.SIGKILL]), *itertools.product(methods, [signal.SIGKILL])],
+    [
+        *itertools.product(parents, [signal.SIGTERM, signal.SIGKILL]),
+        *zip(METHODS, itertools.cycle([signal.SIGKILL, signal.SIGTERM]), strict=False),
+    ],
 )
 def test_killed(
-    name: str, kill: signal.Signals, uninterrupted: Callable[[str], Path], run_script: RunScript, tmp_path: Path
+    name: str,
+    kill: signal.Signals,
+    uninterrupted: Callable[[str, RunScript], Path],
+    run_script: RunScript,
+    tmp_path: Path,
 ) -> None:
     process = subprocess.Popen(
         command(name, *tiny(name), "--run-dir-root", tmp_path), stdout=subprocess.PIPE, text=True
@@ -133,10 +141,10 @@ def test_killed(
     process.communicate(timeout=60)
     assert process.returncode == (0 if kill == signal.SIGTERM else -kill)
     run_script(name, "--resume", only_run(tmp_path))
-    assert_same(only_run(tmp_path), uninterrupted(name))
+    assert_same(only_run(tmp_path), uninterrupted(name, run_script))
 
 
-@pytest.mark.parametrize("name", parents)
+@names
 def test_a_finished_run_can_be_made_longer(name: str, run_script: RunScript, tmp_path: Path) -> None:
     # The schedule of own_probability is over the run's length: without it.
     constant = ["--own-probability-final", "None"]

@@ -25,7 +25,7 @@ TINY = [word for flag, value in SETTINGS.items() for word in (f"--{flag}", str(v
 RunScript = Callable[..., None]
 parents = ["sac_qmp_separate", "sac_qmp_multihead"]
 scripts = pytest.mark.parametrize("name", parents)
-methods = pytest.mark.parametrize("name", [*parents, "sac_shared", "pcgrad_qmp", "mcal_qmp"])
+methods = pytest.mark.parametrize("name", [*parents, "uds_qmp", "decaf", "dnc", "sac_shared", "pcgrad_qmp", "mcal_qmp"])
 JOINT = ("sac_qmp_multihead", "sac_shared", "pcgrad_qmp")  # with one replay buffer for all tasks
 ONE_ALPHA = ("sac_shared", "mcal_qmp")
 
@@ -51,6 +51,10 @@ ABLATIONS = [
     ("name", "flags"),
     [
         *itertools.product(parents, ABLATIONS),
+        ("uds_qmp", "--switch own --relabel task --sharing-quantile 0"),
+        ("uds_qmp", "--horizon 7 --own-probability 0.7 --own-probability-final 0 --no-share-terminations"),
+        ("decaf", "--switch qmp --horizon 7 --own-probability 0.7 --own-probability-final 0 --warmup-rounds 1"),
+        ("dnc", "--envs-per-task 2 --distill-every 150 --distill-steps 2 --kl-coefficient 0.1"),
         ("sac_shared", "--envs-per-task 2 --target-entropy-scale 0.5"),
         ("pcgrad_qmp", "--switch own --surgery all"),
         ("pcgrad_qmp", "--horizon 7 --own-probability 0.7 --own-probability-final 0 --warmup-rounds 1"),
@@ -87,14 +91,15 @@ def test_metrics_and_files(name: str, run_script: RunScript, tmp_path: Path) -> 
         assert last["qmp/foreign_fraction"] == pytest.approx(1 - mixture.trace() / 3)
     config = json.loads((run_dir / "config.json").read_text())
     assert (config["env_id"], config["total_timesteps"], config["resume"]) == ("Maze3-v0", 450, None)
-    assert run_dir.name.startswith(f"Maze3-v0__{name}__{'' if name == 'sac_shared' else 'qmp__'}1__")
+    switch = {"decaf": "own__", "dnc": "", "sac_shared": ""}.get(name, "qmp__")
+    assert run_dir.name.startswith(f"Maze3-v0__{name}__{switch}1__")
 
 
 @pytest.mark.parametrize(
     ("name", "flags", "others"),
     [
         *((name, "--switch own", "--warmup-rounds 1000") for name in [*parents, "pcgrad_qmp", "mcal_qmp"]),
-        *((name, "--eval-every 450", "--eval-every 100 --eval-episodes 2") for name in parents),
+        *((name, "--eval-every 450", "--eval-every 100 --eval-episodes 4 --eval-envs-per-task 2") for name in parents),
     ],
 )
 def test_changes_nothing_else(name: str, flags: str, others: str, run_script: RunScript, tmp_path: Path) -> None:
@@ -122,3 +127,8 @@ def test_videos(name: str, run_script: RunScript, tmp_path: Path, monkeypatch: p
 def test_cuda_graphs_need_a_gpu(name: str, run_script: RunScript, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="needs a CUDA device"):
         run(run_script, tmp_path, name, "--cudagraphs", "--no-cuda")
+
+
+def test_evaluation_episodes_are_shared_out_evenly(run_script: RunScript, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="2 must divide 3"):
+        run(run_script, tmp_path, "sac_qmp_separate", "--eval-episodes", "3", "--eval-envs-per-task", "2")

@@ -1,0 +1,62 @@
+"""Copies finished runs to where they are committed.
+
+    python benchmark/publish.py runs/* --to benchmark/results/maze3
+
+Each becomes a folder SCRIPT_SWITCH_seedN with ``config.json``, ``provenance.jsonl`` and ``metrics.jsonl.gz``, all that
+the figures and tables need. Checkpoints, events and videos stay behind, and so do the paths of this machine.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+
+@dataclass
+class Args:
+    """Copy finished runs."""
+
+    run_dirs: tyro.conf.Positional[tuple[Path, ...]]
+    """folders of runs"""
+    to: Path
+    """folder that gets a folder for each of them"""
+    suffix: str = ""
+    """end of the new folders' names, for runs that differ in more than script, switch and seed"""
+
+
+def publish(run_dir: Path, to: Path, suffix: str = "") -> Path:
+    """Copy one run.
+
+    Raises:
+        ValueError: if the run is not finished, or was made from files that are in no commit.
+    """
+    config = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
+    metrics = (run_dir / "metrics.jsonl").read_bytes()
+    starts = [json.loads(line) for line in (run_dir / "provenance.jsonl").read_text(encoding="utf-8").splitlines()]
+    last = json.loads(metrics.splitlines()[-1])["global_step"]
+    if last < config["total_timesteps"]:
+        raise ValueError(f"{run_dir} ends at step {last} of {config['total_timesteps']}: resume it first")
+    if any(start["modified"] for start in starts):
+        raise ValueError(f"{run_dir} was made from modified files: commit them and run it again")
+    target = to / (
+        "_".join(filter(None, (config["exp_name"], config.get("switch")))) + f"_seed{config['seed']}{suffix}"
+    )
+    target.mkdir(parents=True, exist_ok=True)
+    for start in starts:
+        start["command"] = start["command"].replace(config["run_dir_root"], "runs")
+    config["run_dir_root"] = "runs"
+    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (target / "provenance.jsonl").write_text("".join(json.dumps(s) + "\n" for s in starts), encoding="utf-8")
+    # without a time of its own, packing the same rows twice gives the same bytes
+    (target / "metrics.jsonl.gz").write_bytes(gzip.compress(metrics, mtime=0))
+    return target
+
+
+if __name__ == "__main__":
+    args = tyro.cli(Args)
+    for folder in args.run_dirs:
+        print(publish(folder, args.to, args.suffix))

@@ -1,0 +1,347 @@
+"""Meta-World's multi-task benchmarks MT10 and MT50: a robot arm and 10 or 50 manipulation tasks.
+
+Dynamics, rewards (version 2) and success are those of the package ``metaworld`` 3. Paper: section 6.1, appendix D.3.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector.async_vector_env import _async_worker
+
+from qmp_envs.task_set import TaskSet
+from qmp_envs.vector import Array, assign_tasks
+
+if TYPE_CHECKING:
+    from qmp_envs.sawyer import Sawyer
+
+_MT10 = (
+    "reach", "push", "pick-place", "door-open", "drawer-open", "drawer-close", "button-press-topdown",
+    "peg-insert-side", "window-open", "window-close",
+)  # fmt: skip
+_MT50 = (
+    "assembly", "basketball", "bin-picking", "box-close", "button-press-topdown", "button-press-topdown-wall",
+    "button-press", "button-press-wall", "coffee-button", "coffee-pull", "coffee-push", "dial-turn", "disassemble",
+    "door-close", "door-lock", "door-open", "door-unlock", "hand-insert", "drawer-close", "drawer-open", "faucet-open",
+    "faucet-close", "hammer", "handle-press-side", "handle-press", "handle-pull-side", "handle-pull", "lever-pull",
+    "pick-place-wall", "pick-out-of-hole", "pick-place", "plate-slide", "plate-slide-side", "plate-slide-back",
+    "plate-slide-back-side", "peg-insert-side", "peg-unplug-side", "soccer", "stick-push", "stick-pull", "push",
+    "push-wall", "push-back", "reach", "reach-wall", "shelf-place", "sweep-into", "sweep", "window-open",
+    "window-close",
+)  # fmt: skip
+
+
+def _task_set(env_id: str, tasks: tuple[str, ...]) -> TaskSet:
+    return TaskSet(
+        env_id=env_id,
+        task_names=tuple(f"{task}-v3" for task in tasks),
+        horizon=500,
+        success_rule="Meta-World's, of the current state; an episode counts if any of its steps succeeds",
+        min_reward=0.0,
+        reward_version="v2",
+        source="Meta-World 3 (package metaworld 3.1)",
+    )
+
+
+# id -> task set
+META_WORLD: dict[str, TaskSet] = {
+    task_set.env_id: task_set
+    for task_set in (_task_set("MetaWorldMT10-v0", _MT10), _task_set("MetaWorldMT50-v0", _MT50))
+}
+
+GOALS = 50  # of a sub-environment, as in Meta-World's benchmarks
+INFO = ("near_object", "grasp_success", "grasp_reward", "in_place_reward", "obj_to_target")
+ASYNC_CORES = 4  # from this many cores on, processes of their own are faster than a loop
+ASYNC_ENVS_PER_CORE = 16  # a process takes about 20 MB; more of them only wait for each other
+
+# Hand, opening of the gripper, two objects. Meta-World clips the observed hand, opening and goal to such bounds.
+_FRAME_LOW = [-0.525, 0.348, -0.0525, 0.0, *[-np.inf] * 14]
+_FRAME_HIGH = [0.525, 1.025, 0.7, 1.0, *[np.inf] * 14]
+# The smallest box around the goal boxes of all 50 tasks.
+_GOAL_LOW, _GOAL_HIGH = [-0.5, 0.4, -0.15], [0.51, 1.0, 0.5]
+
+
+class MetaWorldEnv(gym.Env[Array, Array]):
+    """One Meta-World task: ``MetaWorldEnv("MetaWorldMT10-v0", task=3)``.
+
+    Observation (39,) float32: a frame, the frame of the step before (after a reset the same one), the goal's
+    position. A frame (18,): the hand's position (3), opening of the gripper (1), position and orientation of two
+    objects (7 each, zeros where there is no second one). Metres, metres / 0.1 for the opening; the order of a
+    quaternion's components differs between tasks, as in Meta-World. Action (4,): movement of the hand in x, y, z
+    (centimetres per step) and closing of the gripper. A step is 0.0125 s. Reward: Meta-World's version 2, in [0, 10].
+    No termination; truncation after 500 steps.
+
+    ``reset(seed=)`` fixes 50 goals, and which of them each following episode is given: one drawn at every reset, with
+    replacement. Environments with different seeds have different goals.
+
+    Args:
+        env_id: which task set, a key of `META_WORLD`.
+        task: index of the task, 0 to T - 1.
+        max_episode_steps: truncation after this many steps instead of the task set's horizon.
+        autoreset: whether a step after the end of an episode starts a new one, as Gymnasium's vector environments do
+            in mode NEXT_STEP, instead of being an error.
+        render_mode: None or "rgb_array".
+
+    Raises:
+        ImportError: the package ``metaworld`` is missing.
+        ValueError: arguments out of range.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 80}
+
+    def __init__(
+        self,
+        env_id: str,
+        task: int = 0,
+        *,
+        max_episode_steps: int | None = None,
+        autoreset: bool = False,
+        render_mode: str | None = None,
+    ) -> None:
+        if env_id not in META_WORLD:
+            raise ValueError(f"env_id must be one of {list(META_WORLD)}, got {env_id!r}")
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
+        if max_episode_steps is not None and max_episode_steps < 1:
+            raise ValueError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
+        self.task_set = META_WORLD[env_id]
+        self.task = int(assign_tasks(self.task_set, 1, [task])[0])
+        self.max_episode_steps = max_episode_steps or self.task_set.horizon
+        self.render_mode = render_mode
+        low = np.array([*_FRAME_LOW, *_FRAME_LOW, *_GOAL_LOW], dtype=np.float32)
+        high = np.array([*_FRAME_HIGH, *_FRAME_HIGH, *_GOAL_HIGH], dtype=np.float32)
+        self.observation_space = gym.spaces.Box(low, high)
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (4,), np.float32)
+        self._autoreset = autoreset
+        self._simulation = _simulation(self.task_set.task_names[self.task])
+        self._goals_seed: int | None = None  # None: before the first reset
+        self._elapsed = 0
+        self._finished = False
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+        """Start a new episode with one of the 50 goals; with ``seed`` these are new ones. ``options`` are not used."""
+        super().reset(seed=seed)
+        if seed is not None or self._goals_seed is None:
+            self._goals_seed = int(self.np_random.integers(2**63))
+        goal = int(self.np_random.integers(GOALS))
+        observation = self._simulation.start(np.random.default_rng([self._goals_seed, goal]))
+        self._elapsed, self._finished = 0, False
+        return observation.astype(np.float32), {"success": False, **dict.fromkeys(INFO, 0.0)}
+
+    def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        """A control step; ``action`` (4,) is clipped to [-1, 1].
+
+        Raises:
+            ValueError: an action of a wrong shape or with NaN.
+            RuntimeError: before the first reset, or the episode is over.
+            FloatingPointError: the simulation diverged; it must be reset.
+        """
+        self._require_reset("step")
+        action = np.asarray(action, dtype=np.float32)
+        if action.shape != (4,):
+            raise ValueError(f"the action must have shape (4,), got {action.shape}")
+        if self._finished:
+            if not self._autoreset:
+                raise RuntimeError("the episode is over: call reset() first")
+            observation, info = self.reset()
+            return observation, 0.0, False, False, info
+        if np.isnan(action).any():
+            raise ValueError(f"the action must not be NaN: got {action} for {self._where()}")
+        outcome = self._simulation.advance(np.clip(action, -1.0, 1.0))
+        if outcome is None:
+            raise FloatingPointError(
+                f"the physics of {self._where()} diverged: MuJoCo found NaN, infinite or huge values"
+            )
+        self._elapsed += 1
+        self._finished = self._elapsed >= self.max_episode_steps
+        state, reward, details = outcome
+        info = {"success": bool(details["success"]), **{key: float(details[key]) for key in INFO}}
+        return state.astype(np.float32), float(reward), False, self._finished, info
+
+    def render(self) -> npt.NDArray[np.uint8] | None:
+        """Picture (H, W, 3) uint8, or None without a render mode."""
+        if self.render_mode is None:
+            gym.logger.warn("render() needs render_mode='rgb_array', given when the environment is made")
+            return None
+        self._require_reset("render")
+        return self._simulation.picture()
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything that the future depends on, as a tree of arrays, numbers and strings.
+
+        Restoring it with `set_state`, here or in another process, continues bit-exactly.
+
+        Raises:
+            RuntimeError: before the first reset.
+        """
+        self._require_reset("get_state")
+        return {
+            "env_id": self.task_set.env_id,
+            "task": self.task,
+            "goals_seed": self._goals_seed,
+            "elapsed": self._elapsed,
+            "finished": self._finished,
+            "rng": self.np_random.bit_generator.state,
+            "simulation": self._simulation.state(),
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `get_state` returned.
+
+        Raises:
+            ValueError: the state is of another task set or task.
+        """
+        if (state["env_id"], state["task"]) != (self.task_set.env_id, self.task):
+            raise ValueError(
+                f"expected a state of {self.task_set.env_id} with task {self.task}, "
+                f"got one of {state['env_id']} with task {state['task']}"
+            )
+        self._simulation.resume(state["simulation"])
+        self.np_random.bit_generator.state = state["rng"]
+        self._goals_seed, self._elapsed, self._finished = state["goals_seed"], state["elapsed"], state["finished"]
+
+    # What vector environments hand out one by one are attributes.
+    state = property(get_state, set_state)
+
+    def _require_reset(self, method: str) -> None:
+        if self._goals_seed is None:
+            raise RuntimeError(f"{method}() before the first reset(): call reset() first")
+
+    def _where(self) -> str:
+        return f"task {self.task} {self.task_set.task_names[self.task]!r}, step {self._elapsed + 1} of its episode"
+
+
+def _simulation(task_name: str) -> Sawyer:
+    try:
+        from qmp_envs.sawyer import simulation
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "metaworld":
+            raise
+        raise ImportError("MetaWorldMT10 and MetaWorldMT50 need Meta-World: pip install metaworld") from error
+    return simulation(task_name)
+
+
+def _worker(*args: Any) -> None:
+    """Gymnasium's worker, but it leaves Ctrl-C to the main process, which may want to save before it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A forked process also inherits how the main process wants to be stopped; this one is stopped by SIGTERM.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _async_worker(*args)
+
+
+class _MetaWorldVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
+    """What `MetaWorldSyncVectorEnv` and `MetaWorldAsyncVectorEnv` add to Gymnasium's classes."""
+
+    _vector_kwargs: ClassVar[dict[str, Any]] = {}
+
+    def __init__(
+        self,
+        env_id: str,
+        num_envs: int = 1,
+        *,
+        task_ids: Sequence[int] | npt.NDArray[np.integer[Any]] | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        **kwargs: Any,
+    ) -> None:
+        if env_id not in META_WORLD:
+            raise ValueError(f"env_id must be one of {list(META_WORLD)}, got {env_id!r}")
+        self.task_set = META_WORLD[env_id]
+        self.task_ids = assign_tasks(self.task_set, num_envs, task_ids)
+        mode = AutoresetMode(autoreset_mode)
+        make = partial(MetaWorldEnv, env_id, autoreset=mode is AutoresetMode.NEXT_STEP, **kwargs)
+        env_fns: list[Callable[[], MetaWorldEnv]] = [partial(make, int(task)) for task in self.task_ids]
+        super().__init__(env_fns, autoreset_mode=mode, **self._vector_kwargs)  # type: ignore[call-arg]
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Names of the T tasks."""
+        return self.task_set.task_names
+
+    @property
+    def num_tasks(self) -> int:
+        """T, the number of tasks, whether or not each has a sub-environment here."""
+        return self.task_set.num_tasks
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything that the future depends on; see `MetaWorldEnv.get_state`."""
+        return {
+            "env_id": self.task_set.env_id,
+            "task_ids": self.task_ids.copy(),
+            "envs": list(self.call("get_state")),  # type: ignore[attr-defined]
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what `get_state` returned.
+
+        Raises:
+            ValueError: the state is of another task set, or of sub-environments with other tasks.
+        """
+        if state["env_id"] != self.task_set.env_id or not np.array_equal(state["task_ids"], self.task_ids):
+            saved = np.asarray(state["task_ids"]).tolist()
+            raise ValueError(
+                f"expected a state of {self.task_set.env_id} with tasks {self.task_ids.tolist()}, "
+                f"got one of {state['env_id']} with tasks {saved}"
+            )
+        self.reset()  # Gymnasium forgets whose turn it is to be reset; the sub-environments know from here on
+        self.set_attr("state", list(state["envs"]))  # type: ignore[attr-defined]
+
+
+class MetaWorldSyncVectorEnv(_MetaWorldVectorEnv, SyncVectorEnv):
+    """N sub-environments in a loop, `gymnasium.vector.SyncVectorEnv`; arguments as of `make_vector_env`."""
+
+
+class MetaWorldAsyncVectorEnv(_MetaWorldVectorEnv, AsyncVectorEnv):
+    """N sub-environments in processes of their own, `gymnasium.vector.AsyncVectorEnv`; arguments as of
+    `make_vector_env`. Ctrl-C stops the main process only.
+    """
+
+    _vector_kwargs = {"worker": _worker}
+
+
+def make_vector_env(
+    env_id: str,
+    num_envs: int = 1,
+    *,
+    vector_strategy: Literal["sync", "async"] | None = None,
+    **kwargs: Any,
+) -> MetaWorldSyncVectorEnv | MetaWorldAsyncVectorEnv:
+    """N sub-environments of MT10 or MT50; sub-environment ``i`` has task ``i % T``.
+
+    Each is seeded by itself: ``reset(seed=s)`` gives ``s + i`` to sub-environment ``i``. Both strategies give the same
+    numbers.
+
+    Args:
+        env_id: which task set, a key of `META_WORLD`.
+        num_envs: N.
+        vector_strategy: "sync" steps one after the other, "async" in N processes; None is "async" if there are
+            at least `ASYNC_CORES` cores that this process may use, and 2 sub-environments or more, but no more than
+            `ASYNC_ENVS_PER_CORE` for each core.
+        kwargs: ``task_ids``, (N,) task of each sub-environment; ``autoreset_mode``, one of Gymnasium's three;
+            ``max_episode_steps`` and ``render_mode``, see `MetaWorldEnv`.
+
+    Raises:
+        ImportError: the package ``metaworld`` is missing.
+        ValueError: arguments out of range.
+    """
+    if vector_strategy not in (None, "sync", "async"):
+        raise ValueError(f"vector_strategy must be 'sync', 'async' or None, got {vector_strategy!r}")
+    if vector_strategy is None:
+        cores = _cores()
+        worthwhile = cores >= ASYNC_CORES and 2 <= num_envs <= ASYNC_ENVS_PER_CORE * cores
+        vector_strategy = "async" if worthwhile else "sync"
+    vector_class = MetaWorldAsyncVectorEnv if vector_strategy == "async" else MetaWorldSyncVectorEnv
+    return vector_class(env_id, num_envs, **kwargs)
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
