@@ -89,7 +89,7 @@ def command(name: str, *arguments: object) -> list[str]:
 
 parents = ["sac_qmp_separate", "sac_qmp_multihead"]
 names = pytest.mark.parametrize("name", parents)
-METHODS = ["uds_qmp", "decaf", "dnc", "point_reaching"]
+METHODS = ["uds_qmp", "decaf", "dnc", "sac_shared", "pcgrad_qmp", "mcal_qmp", "point_reaching"]
 
 
 @pytest.mark.parametrize(

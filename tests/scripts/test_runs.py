@@ -25,8 +25,9 @@ TINY = [word for flag, value in SETTINGS.items() for word in (f"--{flag}", str(v
 RunScript = Callable[..., None]
 parents = ["sac_qmp_separate", "sac_qmp_multihead"]
 scripts = pytest.mark.parametrize("name", parents)
-methods = pytest.mark.parametrize("name", [*parents, "uds_qmp", "decaf", "dnc"])
-JOINT = ("sac_qmp_multihead",)  # with one replay buffer for all tasks
+methods = pytest.mark.parametrize("name", [*parents, "uds_qmp", "decaf", "dnc", "sac_shared", "pcgrad_qmp", "mcal_qmp"])
+JOINT = ("sac_qmp_multihead", "sac_shared", "pcgrad_qmp")  # with one replay buffer for all tasks
+ONE_ALPHA = ("sac_shared", "mcal_qmp")
 
 
 def run(run_script: RunScript, root: Path, name: str, *flags: str) -> tuple[Path, list[dict[str, Any]]]:
@@ -54,6 +55,11 @@ ABLATIONS = [
         ("uds_qmp", "--horizon 7 --own-probability 0.7 --own-probability-final 0 --no-share-terminations"),
         ("decaf", "--switch qmp --horizon 7 --own-probability 0.7 --own-probability-final 0 --warmup-rounds 1"),
         ("dnc", "--envs-per-task 2 --distill-every 150 --distill-steps 2 --kl-coefficient 0.1"),
+        ("sac_shared", "--envs-per-task 2 --target-entropy-scale 0.5"),
+        ("pcgrad_qmp", "--switch own --surgery all"),
+        ("pcgrad_qmp", "--horizon 7 --own-probability 0.7 --own-probability-final 0 --warmup-rounds 1"),
+        ("mcal_qmp", "--switch own --critic mh"),
+        ("mcal_qmp", "--critic mn --horizon 7 --own-probability 0.7 --own-probability-final 0 --warmup-rounds 1"),
     ],
 )
 def test_flags(name: str, flags: str, run_script: RunScript, tmp_path: Path) -> None:
@@ -77,7 +83,7 @@ def test_metrics_and_files(name: str, run_script: RunScript, tmp_path: Path) -> 
     last = rows[-2]
     for tag in ("qf_loss", "qf_value", "actor_loss", "alpha_loss", "alpha", "entropy"):
         assert f"losses/{tag}" in last
-    assert {f"tasks/{task}/alpha" for task in names} < last.keys()
+    assert all((f"tasks/{task}/alpha" in last) == (name not in ONE_ALPHA) for task in names)
     assert {f"time/{part}" for part in ("act", "env", "store", "update", "sps")} < last.keys()
     mixture = np.array([[last[f"qmp/mixture/{i}/{j}"] for j in range(3)] for i in range(3)])
     assert mixture.sum(axis=1) == pytest.approx(1.0)
@@ -85,18 +91,16 @@ def test_metrics_and_files(name: str, run_script: RunScript, tmp_path: Path) -> 
         assert last["qmp/foreign_fraction"] == pytest.approx(1 - mixture.trace() / 3)
     config = json.loads((run_dir / "config.json").read_text())
     assert (config["env_id"], config["total_timesteps"], config["resume"]) == ("Maze3-v0", 450, None)
-    switch = {"decaf": "own__", "dnc": ""}.get(name, "qmp__")
+    switch = {"decaf": "own__", "dnc": "", "sac_shared": ""}.get(name, "qmp__")
     assert run_dir.name.startswith(f"Maze3-v0__{name}__{switch}1__")
 
 
-@scripts
 @pytest.mark.parametrize(
-    ("flags", "others"),
+    ("name", "flags", "others"),
     [
-        ("--switch own", "--warmup-rounds 1000"),
-        ("--eval-every 450", "--eval-every 100 --eval-episodes 4 --eval-envs-per-task 2"),
+        *((name, "--switch own", "--warmup-rounds 1000") for name in [*parents, "pcgrad_qmp", "mcal_qmp"]),
+        *((name, "--eval-every 450", "--eval-every 100 --eval-episodes 4 --eval-envs-per-task 2") for name in parents),
     ],
-    ids=["switching sharing off", "evaluating"],
 )
 def test_changes_nothing_else(name: str, flags: str, others: str, run_script: RunScript, tmp_path: Path) -> None:
     """The same run under "own" as under a switch that is never asked, and however often it is evaluated."""

@@ -1,0 +1,255 @@
+"""Multi-task SAC in which all tasks are one: Fully-Shared-Behaviors.
+
+A single SAC agent for T tasks: one policy, twin critics, one temperature, one replay buffer. Nothing tells the networks
+which task a transition is from: every task is collected by the same policy, and the critics regress a mixture of all
+tasks' rewards (QMP paper, section 6.2). Where the same state asks for different actions in different tasks, no such
+policy can be right in all of them.
+
+    python cleanrl_scripts/sac_shared.py --env-id Maze10         # the paper's hyperparameters
+    python cleanrl_scripts/sac_shared.py --resume runs/RUN_NAME  # continue exactly where it stopped
+"""
+
+import math
+import os
+from dataclasses import dataclass
+
+import gymnasium as gym
+import torch
+import torch.nn as nn
+import torch.nn.functional as F  # noqa: N812
+
+import qmp_collect
+import qmp_envs
+from qmp_collect import cli, presets, training
+
+
+@dataclass
+class Args(training.RunArgs):
+    exp_name: str = os.path.basename(__file__)[: -len(".py")]
+    """name of the experiment, part of the run's name"""
+
+    # Algorithm
+    envs_per_task: int = 1
+    """parallel environments of each task"""
+    buffer_size: int = 1_000_000
+    """replay capacity of all tasks together"""
+    min_buffer_size: int = 3_000
+    """transitions of all tasks together before learning starts, collected by the policy"""
+    env_steps_per_round: int = 600
+    """env steps of each task in a round"""
+    gradient_steps_per_round: int = 100
+    """gradient steps in a round, times the number of tasks"""
+    batch_size: int = 256
+    """size of a batch of all tasks"""
+    hidden_dim: int = 512
+    """width of the two hidden layers"""
+    learning_rate: float = 3e-4
+    """of policy, critics and temperature"""
+    gamma: float = 0.99
+    """discount factor"""
+    tau: float = 0.005
+    """step of the target critics towards the critics"""
+    target_entropy_scale: float = 1.0
+    """the target entropy is -dim(A) times this"""
+
+
+_METAWORLD = {"hidden_dim": 512, "learning_rate": 1e-3}
+PRESETS = presets.tuned(  # paper, appendix H.3
+    presets.JOINT,
+    Maze={"hidden_dim": 834},
+    Reacher5={"hidden_dim": 600},
+    MetaWorldCDS=_METAWORLD,
+    MetaWorldMT10=_METAWORLD,
+)
+
+
+def parse_args(argv: list[str] | None = None) -> Args:
+    return cli.parse_args(Args, PRESETS, qmp_envs.TASK_SETS, argv)
+
+
+# ALGO LOGIC: networks. Twin critics are stacked: a layer of both is one batched matrix product.
+class StackedLinear(nn.Module):
+    """Several linear layers side by side: (m, B, in) -> (m, B, out)."""
+
+    def __init__(self, num_layers, in_dim, out_dim, init):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_layers, in_dim, out_dim))
+        self.bias = nn.Parameter(torch.zeros(num_layers, 1, out_dim))
+        for weight in self.weight.data:  # one by one, so that the fans are those of one layer
+            init(weight)
+
+    def forward(self, x):
+        if self.weight.shape[-1] == 1:  # matrix libraries are several times slower at products with one column
+            return (x * self.weight.mT).sum(-1, keepdim=True) + self.bias
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class SoftQNetwork(nn.Module):
+    """Twin critics of all tasks."""
+
+    def __init__(self, obs_dim, action_dim, hidden_dim):
+        super().__init__()
+        self.fc1 = StackedLinear(2, obs_dim + action_dim, hidden_dim, nn.init.xavier_normal_)
+        self.fc2 = StackedLinear(2, hidden_dim, hidden_dim, nn.init.xavier_normal_)
+        self.fc_q = StackedLinear(2, hidden_dim, 1, nn.init.xavier_normal_)
+
+    def forward(self, obs, actions):
+        """(B, O) and (B, A) -> (2, B)."""
+        x = torch.cat([obs, actions], -1).repeat(2, 1, 1)
+        x = F.relu_(self.fc1(x))
+        x = F.relu_(self.fc2(x))
+        return self.fc_q(x).squeeze(-1)
+
+
+LOG_STD_MIN, LOG_STD_MAX = -20, 2
+
+
+class Actor(nn.Module):
+    """The policy of all tasks: a Gaussian squashed by one tanh."""
+
+    def __init__(self, obs_dim, action_dim, hidden_dim):
+        super().__init__()
+        self.fc1 = StackedLinear(1, obs_dim, hidden_dim, nn.init.xavier_uniform_)
+        self.fc2 = StackedLinear(1, hidden_dim, hidden_dim, nn.init.xavier_uniform_)
+        self.fc_mean = StackedLinear(1, hidden_dim, action_dim, nn.init.xavier_uniform_)
+        self.fc_logstd = StackedLinear(1, hidden_dim, action_dim, nn.init.xavier_uniform_)
+
+    def forward(self, obs):
+        """(B, O) -> mean and log standard deviation before the tanh, (B, A) each."""
+        x = F.relu_(self.fc1(obs.unsqueeze(0)))
+        x = F.relu_(self.fc2(x))
+        return self.fc_mean(x)[0], self.fc_logstd(x)[0].clamp(LOG_STD_MIN, LOG_STD_MAX)
+
+    def get_action(self, obs, with_log_prob=True):
+        """(B, O) -> sampled action (B, A), its log-probability (B,) or None, mean action (B, A)."""
+        mean, log_std = self(obs)
+        noise = torch.randn_like(mean)
+        x = mean + log_std.exp() * noise
+        if not with_log_prob:  # acting: these small operations cost a fifth of a forward pass of a few rows
+            return torch.tanh(x), None, torch.tanh(mean)
+        log_prob = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
+        log_prob -= 2 * (math.log(2) - x - F.softplus(-2 * x))  # log(1 - tanh(x)^2), exact at any x
+        return torch.tanh(x), log_prob.sum(-1), torch.tanh(mean)
+
+
+class Agent:
+    """The SAC of all tasks: how it learns, and how it answers the collector."""
+
+    PARTS = ("actor", "qf", "qf_target", "actor_optimizer", "q_optimizer", "a_optimizer")
+
+    def __init__(self, args, obs_dim, action_dim, device):
+        self.args = args
+        dims = (obs_dim, action_dim, args.hidden_dim)
+        self.actor = Actor(*dims).to(device)
+        self.qf = SoftQNetwork(*dims).to(device)
+        self.qf_target = SoftQNetwork(*dims).to(device).requires_grad_(False)
+        self.qf_target.load_state_dict(self.qf.state_dict())
+        self.log_alpha = torch.zeros((), device=device, requires_grad=True)
+        self.target_entropy = -action_dim * args.target_entropy_scale
+        adam = {"lr": args.learning_rate, "fused": True, "capturable": args.cudagraphs}
+        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), **adam)
+        self.q_optimizer = torch.optim.Adam(self.qf.parameters(), **adam)
+        self.a_optimizer = torch.optim.Adam([self.log_alpha], **adam)
+
+    def update(self, data):
+        """One gradient step on a batch of all tasks, fields (B, ...). Returns what to log."""
+        alpha = self.log_alpha.detach().exp()
+        with torch.no_grad():
+            next_actions, next_log_prob, _ = self.actor.get_action(data.next_obs)
+            next_value = self.qf_target(data.next_obs, next_actions).amin(0) - alpha * next_log_prob
+            target = data.rewards + (1 - data.terminations) * self.args.gamma * next_value
+
+        qf_value = self.qf(data.obs, data.actions)
+        qf_loss = (qf_value - target).square().mean(-1)
+        self.q_optimizer.zero_grad()
+        qf_loss.sum().backward()
+        self.q_optimizer.step()
+
+        actions, log_prob, _ = self.actor.get_action(data.obs)
+        actor_loss = (alpha * log_prob - self.qf(data.obs, actions).amin(0)).mean(-1)
+        self.actor_optimizer.zero_grad()
+        actor_loss.backward(inputs=list(self.actor.parameters()))  # spares the critics' weight gradients
+        self.actor_optimizer.step()
+
+        # The factor is log(alpha), as in the authors' separate agents, and not alpha, as in their shared ones.
+        entropy = -log_prob.detach()
+        alpha_loss = (self.log_alpha * (entropy - self.target_entropy)).mean(-1)
+        self.a_optimizer.zero_grad()
+        alpha_loss.backward()
+        self.a_optimizer.step()
+
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.qf_target.parameters()), list(self.qf.parameters()), self.args.tau)
+        return {
+            "qf_loss": qf_loss.mean(),
+            "qf_value": qf_value.mean(),
+            "actor_loss": actor_loss,
+            "alpha_loss": alpha_loss,
+            "alpha": alpha,
+            "entropy": entropy.mean(),
+        }
+
+    # What the collector asks; whose rows they are makes no difference
+    def own_policy(self, obs, task_ids):
+        """A sample of the policy in each row: (N, O) -> (N, A)."""
+        return self.actor.get_action(obs, with_log_prob=False)[0]
+
+    def mean_policy(self, obs, task_ids):
+        """The mean action of the policy in each row, for evaluation: (N, O) -> (N, A)."""
+        return torch.tanh(self.actor(obs)[0])
+
+    def state_dict(self):
+        return {name: getattr(self, name).state_dict() for name in self.PARTS} | {"log_alpha": self.log_alpha}
+
+    def load_state_dict(self, state):
+        for name in self.PARTS:
+            getattr(self, name).load_state_dict(state[name])
+        self.log_alpha.data.copy_(state["log_alpha"])
+
+
+if __name__ == "__main__":
+    args = parse_args()
+    task_set = qmp_envs.TASK_SETS[args.env_id]
+    num_tasks = task_set.num_tasks
+    run = training.TrainingRun(args, task_set.task_names)
+    device = run.device
+
+    # env setup
+    num_envs = num_tasks * args.envs_per_task
+    envs = gym.make_vec(args.env_id, num_envs=num_envs, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
+    obs_space, action_space = envs.single_observation_space, envs.single_action_space
+    assert action_space == gym.spaces.Box(-1.0, 1.0, action_space.shape), "only actions in [-1, 1] are supported"
+
+    # ALGO LOGIC: initialize agent, replay buffer and collector here
+    agent = Agent(args, obs_space.shape[0], action_space.shape[0], device)
+    capacity = args.buffer_size // num_tasks
+    buffer = qmp_collect.TaskReplayBuffer(capacity, num_tasks, obs_space, action_space, device=device, seed=args.seed)
+    run.accelerate(agent, "update", "own_policy")
+
+    round_steps = num_tasks * args.env_steps_per_round
+    collector = qmp_collect.QMPCollector(
+        envs,
+        policies=None,
+        q_functions=None,
+        own_policy=agent.own_policy,
+        buffer=buffer,
+        switch=qmp_collect.OwnPolicy(),
+        backend="torch",
+        device=device,
+        seed=args.seed,
+    )
+
+    with run.start(collector, agent.mean_policy, agent=agent, buffer=buffer):
+        while run.unfinished():
+            # ALGO LOGIC: collect with the policy
+            if not run.updates_due:  # else a run is resumed that was stopped between its gradient steps
+                run.collected(collector.collect(n_step=round_steps))
+                if len(buffer) >= args.min_buffer_size:
+                    run.updates_due = num_tasks * args.gradient_steps_per_round
+
+            # ALGO LOGIC: training
+            losses = {}
+            while run.update_due():
+                losses = agent.update(buffer.sample_joint(args.batch_size))
+            run.end_round(losses)
+    envs.close()
