@@ -77,7 +77,7 @@ class Args(training.RunArgs):
     """rounds in which only own policies act"""
 
 
-PRESETS = presets.tuned(  # paper, appendices H.3 and H.5
+PRESETS = presets.tuned(  # paper, appendices H.3 and H.5; MT10's width is that of the authors' MT50
     presets.JOINT,
     Maze={"hidden_dim": 834, "warmup_rounds": 100},
     Reacher5={"learning_rate": 1e-3},
