@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,7 +60,10 @@ def _resumed(args_class: type[ArgsT], run_dir: Path, argv: Sequence[str] | None)
         raise SystemExit(f"--resume {run_dir}: there is no {config}, expected the folder of an earlier run")
     if not (run_dir / "checkpoint.npz").exists():
         raise SystemExit(f"--resume {run_dir}: it stopped before its first checkpoint, start it anew")
-    default = args_class(**json.loads(config.read_text(encoding="utf-8")) | {"resume": str(run_dir)})
+    saved = json.loads(config.read_text(encoding="utf-8"))
+    if differ := saved.keys() ^ {field.name for field in fields(args_class)}:  # type: ignore[arg-type]
+        raise SystemExit(f"--resume {run_dir}: a run of another script or version, differing in {sorted(differ)}")
+    default = args_class(**saved | {"resume": str(run_dir)})
     args = tyro.cli(args_class, default=default, args=argv)
     changed = [k for k, v in vars(args).items() if v != getattr(default, k) and k not in ("total_timesteps", "resume")]
     if changed:

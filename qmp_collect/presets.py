@@ -1,8 +1,8 @@
 """The paper's hyperparameters for each task set, by id without version (paper, table 4).
 
 Where the table is silent or cannot be meant, they are those of the authors' code: the Reacher's 200 environment and
-200 gradient steps a round, all of Meta-World MT50, evaluation episodes, and the minimums in `JOINT`. The lengths of runs
-are those of the paper's figures, and for Walker4 of the code.
+200 gradient steps a round, all of Meta-World MT50, evaluation episodes, and the minimums in `JOINT`. The lengths of
+runs are those of the paper's figures, and for Walker4 of the code.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -137,9 +138,10 @@ class TrainingRun:
         set_matmul_precision(args.matmul_precision, self.device)
 
         args.eval_envs_per_task = args.eval_envs_per_task or args.eval_episodes
-        if args.eval_episodes % args.eval_envs_per_task:
+        if args.eval_episodes < 1 or args.eval_envs_per_task < 1 or args.eval_episodes % args.eval_envs_per_task:
             raise SystemExit(f"--eval-envs-per-task: {args.eval_envs_per_task} must divide {args.eval_episodes}")
 
+        self._script = Path(sys.argv[0]).stem
         self.updates_due = 0
         self._scalars: dict[str, float] = {}
         self._next_eval, self._next_checkpoint = 0, args.checkpoint_every
@@ -175,10 +177,13 @@ class TrainingRun:
         )
         if self._resumed:
             self._load()
+            if args.total_timesteps < self.global_step:
+                raise SystemExit(f"--total-timesteps: {self.dir} is at step {self.global_step} already")
         self._start_step, self._start_time = self.global_step, time.time()
         self._shown: dict[str, str] = {}
         wandb = {"track": args.track, "wandb_project": args.wandb_project_name, "wandb_entity": args.wandb_entity}
-        resume_step = self.global_step if self._resumed else None
+        # A round with gradient steps left is logged when it ends: its row, if there is one, comes again.
+        resume_step = self.global_step - (self.updates_due > 0) if self._resumed else None
         with (
             RunLogger(self.dir, vars(args), resume_step=resume_step, **wandb) as self._logger,  # type: ignore[arg-type]
             tqdm(total=args.total_timesteps, initial=self.global_step, unit="step", disable=None) as self._bar,
@@ -192,9 +197,9 @@ class TrainingRun:
             self._save()
         if self.updates_due or self.global_step < args.total_timesteps:
             tqdm.write(f"stopped at step {self.global_step}; continue it with --resume {self.dir}")
-        elif args.capture_video:
-            self._save_videos()
         self._eval_envs.close()
+        if args.capture_video and not self.updates_due and self.global_step >= args.total_timesteps:
+            self._save_videos()
 
     @property
     def global_step(self) -> int:
@@ -276,6 +281,7 @@ class TrainingRun:
 
     def _save(self) -> None:
         run = {
+            "script": self._script,
             "updates_due": self.updates_due,
             "scalars": self._scalars,
             "next_eval": self._next_eval,
@@ -286,6 +292,8 @@ class TrainingRun:
 
     def _load(self) -> None:
         saved = load_checkpoint(self.dir / "checkpoint.npz")
+        if saved["run"]["script"] != self._script:
+            raise SystemExit(f"--resume {self.dir}: it is a run of {saved['run']['script']}, not of {self._script}")
         for name, part in self._parts.items():
             part.load_state_dict(saved[name])
         run = saved["run"]
@@ -302,6 +310,7 @@ class TrainingRun:
                 action: NDArray[Any] = self._mean_policy(rows, every)[task].cpu().numpy()
                 return action
 
+            tqdm.write(f"video of {name}")
             with gym.make(self.args.env_id, task=task, render_mode="rgb_array") as env, torch.no_grad():
                 save_episode(env, act, self.dir / "videos" / f"{name}.gif", seed=self.args.seed)
 

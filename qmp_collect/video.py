@@ -10,9 +10,13 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+FRAMES_PER_SECOND = 12.5  # at most; drawing may take longer than simulating
+
 
 def save_episode(env: gym.Env[Any, Any], act: Callable[[NDArray[Any]], Any], path: Path, *, seed: int) -> None:
-    """Run one episode of a single environment with ``render_mode="rgb_array"`` and save it. Needs Pillow.
+    """Run one episode of a single environment with ``render_mode="rgb_array"`` and save it, at its own speed.
+
+    Needs Pillow.
 
     Args:
         act: ``act(obs (*O)) -> action (*A)``.
@@ -22,11 +26,14 @@ def save_episode(env: gym.Env[Any, Any], act: Callable[[NDArray[Any]], Any], pat
     from PIL import Image
 
     obs, _ = env.reset(seed=seed)
-    frames, done = [env.render()], False
+    fps = env.metadata.get("render_fps", 25)
+    every = max(1, round(fps / FRAMES_PER_SECOND))
+    frames, done, steps = [env.render()], False, 0
     while not done:
         obs, _, terminated, truncated, _ = env.step(act(obs))
-        frames.append(env.render())
-        done = terminated or truncated
+        done, steps = terminated or truncated, steps + 1
+        if done or steps % every == 0:
+            frames.append(env.render())
     first, *rest = (Image.fromarray(np.asarray(frame)) for frame in frames)
     path.parent.mkdir(parents=True, exist_ok=True)
-    first.save(path, save_all=True, append_images=rest, duration=40, loop=0)
+    first.save(path, save_all=True, append_images=rest, duration=round(1000 * every / fps), loop=0)

@@ -5,9 +5,7 @@ Assets and rewards are Meta-World's. Paper: section 6.1 and appendix D.3.
 
 from __future__ import annotations
 
-import importlib.util
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import gymnasium as gym
@@ -15,6 +13,7 @@ import mujoco
 import numpy as np
 import numpy.typing as npt
 
+from qmp_envs.assets import delete, package_folder
 from qmp_envs.engine import CONTROL
 from qmp_envs.single import SingleEnv
 from qmp_envs.sketch import Camera, Marker, Sketch
@@ -90,15 +89,8 @@ def cds_spec() -> mujoco.MjSpec:
     Raises:
         ModuleNotFoundError: Meta-World is not installed.
     """
-    # Importing Meta-World would register its environments and take longer than compiling the scene.
-    package = importlib.util.find_spec("metaworld")
-    if package is None or not package.submodule_search_locations:
-        raise ModuleNotFoundError(
-            "MetaWorldCDS-v0 is built from Meta-World's assets, which are not installed: "
-            "run  pip install metaworld==3.1.1",
-            name="metaworld",
-        )
-    scenes = Path(package.submodule_search_locations[0]) / "assets" / "sawyer_xyz"
+    package = package_folder("MetaWorldCDS-v0", "metaworld", "pip install metaworld==3.1.1")
+    scenes = package / "assets" / "sawyer_xyz"
     spec = mujoco.MjSpec.from_file(str(scenes / "sawyer_drawer.xml"))
     door_scene = mujoco.MjSpec.from_file(str(scenes / "sawyer_door_pull.xml"))
     door = spec.worldbody.add_frame().attach_body(door_scene.body("door"), "door/", "")
@@ -131,8 +123,7 @@ def _strip(spec: mujoco.MjSpec) -> None:
             geom.material = ""
     used = {geom.meshname for geom in spec.geoms}
     unused = [mesh for mesh in spec.meshes if mesh.name not in used]
-    for element in (*unused, *spec.materials, *spec.textures):
-        element.delete()
+    delete(spec, [*unused, *spec.materials, *spec.textures])
 
 
 @cache

@@ -5,11 +5,9 @@ Physics: the model files of Gymnasium-Robotics, which are those of D4RL. Paper: 
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import gymnasium as gym
@@ -17,6 +15,7 @@ import mujoco
 import numpy as np
 import numpy.typing as npt
 
+from qmp_envs.assets import delete, package_folder
 from qmp_envs.single import SingleEnv
 from qmp_envs.sketch import Camera, Marker, Sketch
 from qmp_envs.task_set import TaskSet
@@ -132,14 +131,8 @@ def kitchen_spec() -> mujoco.MjSpec:
     Raises:
         ModuleNotFoundError: gymnasium-robotics is not installed.
     """
-    # Its files are all we need: importing the package takes a second and registers environments by the hundred.
-    package = importlib.util.find_spec("gymnasium_robotics")
-    if package is None or package.origin is None:
-        raise ModuleNotFoundError(
-            "Kitchen10-v0 takes its model files from gymnasium-robotics: pip install gymnasium-robotics",
-            name="gymnasium_robotics",
-        )
-    folder = Path(package.origin).parent / "envs" / "assets" / "kitchen_franka" / "kitchen_assets"
+    package = package_folder("Kitchen10-v0", "gymnasium_robotics", "pip install gymnasium-robotics")
+    folder = package / "envs" / "assets" / "kitchen_franka" / "kitchen_assets"
     return mujoco.MjSpec.from_file(str(folder / "kitchen_env_model.xml"))
 
 
@@ -148,23 +141,17 @@ def kitchen_model() -> mujoco.MjModel:
     """The kitchen without what physics does not see, and with sensors of the sites' and the fingers' positions."""
     spec = kitchen_spec()
     # Visual geoms and textures have no part in the physics, but make up 63 of the model's 64 MB.
-    _delete(spec, [geom for geom in spec.geoms if not geom.contype and not geom.conaffinity])
+    delete(spec, [geom for geom in spec.geoms if not geom.contype and not geom.conaffinity])
     used = {geom.meshname for geom in spec.geoms}
-    _delete(spec, [mesh for mesh in spec.meshes if mesh.name not in used])
+    delete(spec, [mesh for mesh in spec.meshes if mesh.name not in used])
     for geom in spec.geoms:
         geom.material = ""
-    _delete(spec, [*spec.materials, *spec.textures])
+    delete(spec, [*spec.materials, *spec.textures])
     for name in _SITES:
         _add_position(spec, mujoco.mjtObj.mjOBJ_SITE, name)
     for name in _FINGERS:
         _add_position(spec, mujoco.mjtObj.mjOBJ_XBODY, name)
     return spec.compile()
-
-
-def _delete(spec: mujoco.MjSpec, elements: list[Any]) -> None:
-    for element in elements:
-        # MuJoCo moved this method from the elements to the spec within its versions 3.3.
-        (spec.delete if hasattr(spec, "delete") else type(element).delete)(element)
 
 
 def _add_position(spec: mujoco.MjSpec, kind: mujoco.mjtObj, name: str) -> None:
@@ -181,7 +168,7 @@ def _picture() -> tuple[mujoco.MjModel, Sketch]:
     spec = kitchen_spec()
     # The arm's visual meshes have 130 000 triangles; what it collides with looks the same at this size.
     fine = [geom for geom in spec.geoms if geom.meshname.endswith("_viz") and geom.meshname != "finger_viz"]
-    _delete(spec, fine)
+    delete(spec, fine)
     model = spec.compile()
     meshes = (model.geom_type == mujoco.mjtGeom.mjGEOM_MESH) & (model.geom_group == 3)
     model.geom_rgba[meshes] = 0.95, 0.99, 0.92, 1.0

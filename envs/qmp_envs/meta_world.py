@@ -17,6 +17,7 @@ import numpy.typing as npt
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.vector.async_vector_env import _async_worker
 
+from qmp_envs.assets import missing
 from qmp_envs.task_set import TaskSet
 from qmp_envs.vector import Array, assign_tasks
 
@@ -91,7 +92,7 @@ class MetaWorldEnv(gym.Env[Array, Array]):
         render_mode: None or "rgb_array".
 
     Raises:
-        ImportError: the package ``metaworld`` is missing.
+        ModuleNotFoundError: the package ``metaworld`` is missing.
         ValueError: arguments out of range.
     """
 
@@ -208,6 +209,17 @@ class MetaWorldEnv(gym.Env[Array, Array]):
         self.np_random.bit_generator.state = state["rng"]
         self._goals_seed, self._elapsed, self._finished = state["goals_seed"], state["elapsed"], state["finished"]
 
+    def __getstate__(self) -> dict[str, Any]:
+        kept = {key: value for key, value in self.__dict__.items() if key != "_simulation"}
+        return kept | {"saved": None if self._goals_seed is None else self._simulation.state()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        saved = state["saved"]
+        self.__dict__.update({key: value for key, value in state.items() if key != "saved"})
+        self._simulation = _simulation(self.task_set.task_names[self.task])
+        if saved is not None:
+            self._simulation.resume(saved)
+
     # What vector environments hand out one by one are attributes.
     state = property(get_state, set_state)
 
@@ -225,7 +237,7 @@ def _simulation(task_name: str) -> Sawyer:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "metaworld":
             raise
-        raise ImportError("MetaWorldMT10 and MetaWorldMT50 need Meta-World: pip install metaworld") from error
+        raise missing("MetaWorldMT10-v0 and MetaWorldMT50-v0", "metaworld", "pip install metaworld==3.1.1") from error
     return simulation(task_name)
 
 
@@ -328,7 +340,7 @@ def make_vector_env(
             ``max_episode_steps`` and ``render_mode``, see `MetaWorldEnv`.
 
     Raises:
-        ImportError: the package ``metaworld`` is missing.
+        ModuleNotFoundError: the package ``metaworld`` is missing.
         ValueError: arguments out of range.
     """
     if vector_strategy not in (None, "sync", "async"):

@@ -34,8 +34,6 @@ START_HAND = (0.41, 0.11918941, 0.23942974)
 SUBGOALS = np.array([(_A, _B, _C), (_A, _B, _D), (_B, _D, _C), (_B, _C, _A), (START_HAND,) * 3])
 SUBGOALS.setflags(write=False)
 
-# id -> task set
-
 
 class Link(NamedTuple):
     """One moving body of the arm: frame in its parent, hinge about z through its origin, inertia, shape."""
@@ -248,6 +246,7 @@ def relabelled_rewards(
     return reacher_rewards(tasks, distances, before, after, np.asarray(actions), qvel, np.zeros_like(qvel), reward)
 
 
+# id -> task set
 REACHERS: dict[str, TaskSet] = {
     "Reacher5-v0": TaskSet(
         env_id="Reacher5-v0",

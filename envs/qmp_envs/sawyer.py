@@ -17,6 +17,7 @@ import numpy.typing as npt
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.sawyer_xyz_env import SawyerXYZEnv
 
+from qmp_envs.assets import delete
 from qmp_envs.sketch import Camera, Marker, Sketch
 
 Array = npt.NDArray[np.float64]
@@ -30,18 +31,14 @@ _GRIP_DOWN = (1.0, 0.0, 1.0, 0.0)  # orientation of the hand, not normalised, as
 def _model(path: str) -> mujoco.MjModel:
     """The model without the meshes that are for the eye only: they take most of the time to compile."""
     spec = mujoco.MjSpec.from_file(path)
-    for geom in list(spec.geoms):
-        # Rewards and observations look up some of the others by their names.
-        if geom.type == mujoco.mjtGeom.mjGEOM_MESH and geom.contype == geom.conaffinity == 0 and not geom.name:
-            geom.delete()
+    meshes = [geom for geom in spec.geoms if geom.type == mujoco.mjtGeom.mjGEOM_MESH]
+    # Rewards and observations look up some of the others by their names.
+    delete(spec, [geom for geom in meshes if geom.contype == geom.conaffinity == 0 and not geom.name])
     used = {geom.meshname for geom in spec.geoms}
-    for mesh in list(spec.meshes):
-        if mesh.name not in used:
-            mesh.delete()
+    delete(spec, [mesh for mesh in spec.meshes if mesh.name not in used])
     for material in spec.materials:
         material.textures = [""] * len(material.textures)
-    for texture in list(spec.textures):
-        texture.delete()
+    delete(spec, spec.textures)
     return spec.compile()
 
 

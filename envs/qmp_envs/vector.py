@@ -195,7 +195,7 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
                 )
             actions = actions.copy()
             actions[restart] = 0.0
-        if math.isnan(actions.sum()):
+        if math.isnan(actions.min()):  # one call, and unlike a sum it takes infinities
             self._refuse_nan(actions)
         self._advance(actions)
         self._elapsed += 1
@@ -318,7 +318,7 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
             return [int(seed) + i for i in range(self.num_envs)]
         if len(seed) != self.num_envs:
             raise ValueError(f"expected a seed per sub-environment ({self.num_envs}) or one integer, got {len(seed)}")
-        return list(seed)
+        return [None if s is None else int(s) for s in seed]
 
     def _require_reset(self, method: str) -> None:
         if not self.rngs:
@@ -399,6 +399,7 @@ class PhysicsVectorEnv(BatchedVectorEnv):
     def _report_divergence(self, diverged: npt.NDArray[np.bool_]) -> None:
         bad = np.flatnonzero(diverged)
         if bad.size:
+            self._finished[bad], self._any_finished = True, True  # nothing goes on from MuJoCo's reset pose
             raise FloatingPointError(
                 f"the physics of {self._where(bad[0])} diverged: MuJoCo found NaN, infinite or huge values"
             )

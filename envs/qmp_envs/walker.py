@@ -21,8 +21,6 @@ from qmp_envs.single import SingleEnv
 from qmp_envs.task_set import TaskSet
 from qmp_envs.vector import Array, PhysicsVectorEnv, Rows, assign_tasks
 
-# id -> task set
-
 CRAWL = 3
 
 # per task
@@ -189,6 +187,7 @@ def relabelled_rewards(
     return judge(task_ids, qpos, next_qpos, actions)[0]
 
 
+# id -> task set
 WALKERS: dict[str, TaskSet] = {
     "Walker4-v0": TaskSet(
         env_id="Walker4-v0",

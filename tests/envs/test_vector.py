@@ -419,8 +419,19 @@ def test_diverging_physics_are_named(value: float, tmp_path: Any, monkeypatch: p
     envs.set_state(state)
     with pytest.raises(FloatingPointError, match=r"sub-environment 2 \(task 2 '5_6_to_4_1', step 2 of its episode\)"):
         envs.step(np.zeros((3, 2)))
+    observations, rewards, *_ = envs.step(np.zeros((3, 2)))  # the row starts anew instead of going on from anywhere
+    assert np.abs(observations[2, :2] - (5, 6)).max() <= 0.1 + 1e-6
+    assert rewards[2] == 0
     envs.reset(seed=0)
     envs.step(np.zeros((3, 2)))
+
+
+def test_infinite_actions_are_clipped() -> None:
+    envs = [MazeVectorEnv("Maze3-v0", 3) for _ in range(2)]
+    for env, largest in zip(envs, (1.0, np.inf), strict=True):
+        env.reset(seed=np.arange(3))  # numpy's integers are seeds too
+        env.step(np.array([[largest, -largest]] * 3))
+    np.testing.assert_array_equal(envs[0]._engine.state, envs[1]._engine.state)
 
 
 def test_divergence_after_the_end_of_an_episode_does_not_matter(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

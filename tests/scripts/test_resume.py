@@ -18,6 +18,7 @@ import torch
 from script_files import SCRIPTS, load_script
 
 import qmp_collect
+from qmp_collect import training
 
 # Everything that has a state is used: rings that wrap, held policies, a schedule, a learned entropy weight.
 SETTINGS = {
@@ -157,3 +158,36 @@ def test_a_finished_run_can_be_made_longer(name: str, run_script: RunScript, tmp
     assert_same(run_dir, only_run(tmp_path / "long"))
     with pytest.raises(SystemExit, match="seed cannot be changed"):
         run_script(name, "--resume", run_dir, "--seed", 7)
+
+
+def test_a_round_is_logged_once_however_often_it_is_made(run_script: RunScript, tmp_path: Path) -> None:
+    """Stopped between gradient steps, resumed, killed before the next checkpoint, resumed again."""
+    flags = [*tiny("sac_qmp_separate"), "--checkpoint-every", "100000", "--run-dir-root", tmp_path]
+    left = iter([False] * 25)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(qmp_collect.StopSignal, "__bool__", lambda stop: next(left, True))
+        run_script("sac_qmp_separate", *flags)
+    run_dir = only_run(tmp_path)
+    unfinished, asked = training.TrainingRun.unfinished, iter([True])
+
+    def killed_in_the_next_round(run: training.TrainingRun) -> bool:
+        return next(asked) and unfinished(run)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.TrainingRun, "unfinished", killed_in_the_next_round)
+        with pytest.raises((StopIteration, RuntimeError)):
+            run_script("sac_qmp_separate", "--resume", run_dir)
+    run_script("sac_qmp_separate", "--resume", run_dir)
+    steps = [row["global_step"] for row in metrics(run_dir) if "eval/success" not in row]
+    assert steps == list(range(150, 1351, 150))
+
+
+def test_what_cannot_be_resumed(run_script: RunScript, tmp_path: Path) -> None:
+    run_script("sac_qmp_separate", *tiny("sac_qmp_separate"), "--run-dir-root", tmp_path)
+    run_dir = only_run(tmp_path)
+    with pytest.raises(SystemExit, match="a run of sac_qmp_separate, not of sac_qmp_multihead"):
+        run_script("sac_qmp_multihead", "--resume", run_dir)
+    with pytest.raises(SystemExit, match=r"another script or version, differing in \['critic'"):
+        run_script("mcal_qmp", "--resume", run_dir)
+    with pytest.raises(SystemExit, match="is at step 1350 already"):
+        run_script("sac_qmp_separate", "--resume", run_dir, "--total-timesteps", 600)
