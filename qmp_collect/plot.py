@@ -229,7 +229,7 @@ def main(args: Args) -> None:
 
 
 def plot_curves(groups: Mapping[Group, list[Run]], labels: Mapping[Method, str], metric: str, spread: str) -> Figure:
-    """One panel per environment: each group's mean over seeds, its spread shaded.
+    """One panel per environment, three in a row: each group's mean over seeds, its spread shaded.
 
     Args:
         groups: as `group_runs` makes them.
@@ -239,8 +239,13 @@ def plot_curves(groups: Mapping[Group, list[Run]], labels: Mapping[Method, str],
     """
     env_ids = list(dict.fromkeys(group.env_id for group in groups))
     colors = {method: _COLORS[place % len(_COLORS)] for place, method in enumerate(labels)}
-    figure = Figure(figsize=(4.6 * len(env_ids) + 0.4, 3.6), layout="constrained")
-    panels = dict(zip(env_ids, figure.subplots(1, len(env_ids), squeeze=False)[0], strict=True))
+    columns = min(len(env_ids), 3)
+    rows = -(-len(env_ids) // columns)
+    figure = Figure(figsize=(4.6 * columns + 0.4, 3.4 * rows + 0.2), layout="constrained")
+    every_panel = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for unused in every_panel[len(env_ids) :]:
+        unused.remove()
+    panels = dict(zip(env_ids, every_panel, strict=False))
     for env_id, axes in panels.items():
         _style(axes, env_id)
         axes.set_xlabel("environment steps, all tasks")
@@ -260,7 +265,8 @@ def plot_curves(groups: Mapping[Group, list[Run]], labels: Mapping[Method, str],
             axes.fill_between(steps, *_band(values, spread), color=color, alpha=0.18, linewidth=0)
     for axes in panels.values():
         axes.legend(frameon=False, fontsize=8)
-    panels[env_ids[0]].set_ylabel(metric)
+    for env_id in env_ids[::columns]:
+        panels[env_id].set_ylabel(metric)
     figure.supxlabel(f"line: mean over seeds; shaded: {_SPREADS[spread]}", fontsize=7, color="0.4")
     return figure
 
