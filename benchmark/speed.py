@@ -375,9 +375,10 @@ def physics(args: Args) -> Iterator[Comparison]:
 
 
 def meta_world(args: Args) -> Iterator[Comparison]:
-    """MT10 and MT50 made and reset, against Meta-World's own vector environments; all in one process.
+    """MT10 and MT50: made and reset, against Meta-World's own vector environments; a step, against its physics.
 
     Meta-World makes its 50 goals of each task beforehand, by as many resets; this package makes each when it is needed.
+    All in one process.
     """
     import metaworld  # registers its environments  # noqa: F401
 
@@ -396,6 +397,39 @@ def meta_world(args: Args) -> Iterator[Comparison]:
         envs.reset(seed=1)
         envs.close()
 
+    vector: Any = gym.make_vec("MetaWorldMT10-v0", num_envs=10, vector_strategy="sync").unwrapped
+    simulations = [env.unwrapped._simulation for env in vector.envs]
+    full = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
+    inputs = mujoco.mjtState.mjSTATE_CTRL.value | mujoco.mjtState.mjSTATE_MOCAP_POS.value
+    actions = np.random.default_rng(1).uniform(-1, 1, (4 if args.quick else 50, 10, 4)).astype(np.float32)
+    vector.reset(seed=1)
+    stretches = []
+    for action in actions:
+        states = [_state(x.model, x.data, full) for x in simulations]
+        vector.step(action)
+        stretches += [(x, state, _state(x.model, x.data, inputs)) for x, state in zip(simulations, states, strict=True)]
+    bare = {id(x): mujoco.MjData(x.model) for x in simulations}
+
+    def vector_steps() -> None:
+        for action in actions:
+            vector.step(action)
+
+    def bare_steps() -> None:
+        for x, state, control in stretches:
+            data = bare[id(x)]
+            mujoco.mj_setState(x.model, data, state, full)
+            mujoco.mj_setState(x.model, data, control, inputs)
+            mujoco.mj_step(x.model, data, nstep=x.frame_skip)
+
+    units = len(stretches)
+    yield Comparison(
+        "MT10 step, 10 sub-environments",
+        "speedup",
+        0.2,
+        Side("vector step", vector_steps, units=units),
+        (Side("bare mj_step", bare_steps, units=units),),
+        unit="env step",
+    )
     for benchmark, num_envs in (("MT10", 10), ("MT50", 50))[: 1 if args.quick else 2]:
         yield Comparison(
             f"{benchmark} made and reset",
@@ -406,6 +440,12 @@ def meta_world(args: Args) -> Iterator[Comparison]:
             unit=f"{num_envs} sub-environments",
             repeats=3,
         )
+
+
+def _state(model: mujoco.MjModel, data: mujoco.MjData, spec: int) -> NDArray[np.float64]:
+    state = np.empty(mujoco.mj_stateSize(model, spec))
+    mujoco.mj_getState(model, data, state, spec)
+    return state
 
 
 def training_round(args: Args) -> Iterator[Comparison]:
