@@ -1,0 +1,30 @@
+"""Every method learns: success 1.0 of the policy without noise on PointReach-v0, within 2500 steps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SETTINGS = {
+    "env-id": "PointReach", "hidden-dim": 64, "learning-rate": 1e-3, "batch-size": 128, "env-steps-per-round": 20,
+    "gradient-steps-per-round": 20, "min-buffer-size": 100, "total-timesteps": 2500, "eval-every": 500,
+    "eval-episodes": 1, "torch-threads": 1,
+}  # fmt: skip
+RUNS = [
+    "sac_qmp_separate", "sac_qmp_multihead", "sac_shared", "pcgrad_qmp", "mcal_qmp --critic mn", "mcal_qmp --critic mh",
+    "uds_qmp", "decaf", "dnc",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_reaches_the_goal(run: str, run_script: Callable[..., None], tmp_path: Path) -> None:
+    name, *flags = run.split()
+    settings = [word for flag, value in SETTINGS.items() for word in (f"--{flag}", value)]
+    run_script(name, *settings, *flags, "--run-dir-root", tmp_path)
+    (metrics,) = tmp_path.glob("*/metrics.jsonl")
+    rows = [row for row in map(json.loads, metrics.read_text().splitlines()) if "eval/success" in row]
+    assert rows[0]["eval/success"] == 0
+    assert max(row["eval/success"] for row in rows[-2:]) == 1
