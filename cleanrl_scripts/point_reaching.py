@@ -295,10 +295,6 @@ if __name__ == "__main__":
     buffer = qmp_collect.TaskReplayBuffer(capacity, num_tasks, obs_space, action_space, device=device, seed=args.seed)
     run.accelerate(agent, "update", "policies", "q_functions", "own_policy")
 
-    def own_probability(step):
-        final = args.own_probability if args.own_probability_final is None else args.own_probability_final
-        return args.own_probability + (final - args.own_probability) * min(step / args.total_timesteps, 1.0)
-
     round_steps = num_tasks * args.env_steps_per_round
     warmup_steps = args.warmup_rounds * round_steps
     if args.switch != "own" and args.total_timesteps <= warmup_steps:
@@ -312,7 +308,7 @@ if __name__ == "__main__":
         buffer=buffer,
         switch=qmp_collect.QSwitch(score="mean") if args.switch == "qmp" else qmp_collect.OwnPolicy(),
         horizon=args.horizon,
-        own_probability=own_probability,
+        own_probability=run.linear(args.own_probability, args.own_probability_final),
         warmup_steps=warmup_steps,
         on_step=trajectories.add,
         backend="torch",

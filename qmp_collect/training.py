@@ -156,6 +156,11 @@ class TrainingRun:
 
                 setattr(agent, name, CudaGraphModule(getattr(agent, name), warmup=5))
 
+    def linear(self, first: float, last: float | None) -> Callable[[int], float]:
+        """A schedule over the run's env steps, from ``first`` to ``last`` at its end; constant without ``last``."""
+        change = 0.0 if last is None else last - first
+        return lambda step: first + change * min(step / self.args.total_timesteps, 1.0)
+
     @contextmanager
     def start(
         self, collector: QMPCollector, mean_policy: Callable[..., Any], **parts: Stateful

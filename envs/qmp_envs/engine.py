@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -164,6 +165,13 @@ class Engine:
         """Stop the native threads. Stepping afterwards raises."""
         if self._rollout.rollout_ is not None:
             self._rollout.close()
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux only
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _sizes(model: mujoco.MjModel) -> dict[str, int]:

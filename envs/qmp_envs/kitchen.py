@@ -5,7 +5,6 @@ Physics: the model files of Gymnasium-Robotics, which are those of D4RL. Paper: 
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal, TypeAlias
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qmp_envs.assets import delete, package_folder
+from qmp_envs.engine import usable_cores
 from qmp_envs.single import SingleEnv
 from qmp_envs.sketch import Camera, Marker, Sketch
 from qmp_envs.task_set import TaskSet
@@ -350,6 +350,5 @@ class KitchenEnv(SingleEnv):
 
 def _threads(num_envs: int) -> int:
     """Threads that pay for ``num_envs`` kitchens: one per core this process may use, none for a single kitchen."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
-    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-    return 0 if min(num_envs, cores) == 1 else min(num_envs, cores)
+    threads = min(num_envs, usable_cores())
+    return 0 if threads == 1 else threads

@@ -5,7 +5,6 @@ Dynamics, rewards (version 2) and success are those of the package ``metaworld``
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -18,6 +17,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.vector.async_vector_env import _async_worker
 
 from qmp_envs.assets import missing
+from qmp_envs.engine import usable_cores
 from qmp_envs.task_set import TaskSet
 from qmp_envs.vector import Array, assign_tasks
 
@@ -346,14 +346,8 @@ def make_vector_env(
     if vector_strategy not in (None, "sync", "async"):
         raise ValueError(f"vector_strategy must be 'sync', 'async' or None, got {vector_strategy!r}")
     if vector_strategy is None:
-        cores = _cores()
+        cores = usable_cores()
         worthwhile = cores >= ASYNC_CORES and 2 <= num_envs <= ASYNC_ENVS_PER_CORE * cores
         vector_strategy = "async" if worthwhile else "sync"
     vector_class = MetaWorldAsyncVectorEnv if vector_strategy == "async" else MetaWorldSyncVectorEnv
     return vector_class(env_id, num_envs, **kwargs)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -313,7 +313,7 @@ def test_any_number_of_sub_environments() -> None:
     ("cores", "num_envs", "kind"), [(3, 2, "Sync"), (4, 1, "Sync"), (4, 2, "Async"), (4, 65, "Sync")]
 )
 def test_strategy_by_default(cores: int, num_envs: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meta_world, "_cores", lambda: cores)
+    monkeypatch.setattr(meta_world, "usable_cores", lambda: cores)
     envs = make_vector_env("MetaWorldMT10-v0", num_envs)
     assert type(envs).__name__ == f"MetaWorld{kind}VectorEnv"
     envs.close()
