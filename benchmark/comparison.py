@@ -18,8 +18,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import tyro
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+from numpy.typing import NDArray
 from publish import publish
+
+from qmp_collect.plot import align, confidence, load_run
+
+Floats = NDArray[np.float64]
 
 ROOT = Path(__file__).parents[1]
 # 66 is a multiple of the three tasks: methods that share batches out evenly get as many samples as the others.
@@ -67,6 +75,8 @@ class Args:
     """runs at a time, one core each"""
     runs: Path = ROOT / "benchmark" / "results" / "comparison"
     """folder of the runs that are kept"""
+    out: Path = ROOT / "docs" / "comparison.png"
+    """the figure"""
 
 
 def name(method: Method, switch: str, seed: int) -> str:
@@ -92,12 +102,69 @@ def make(method: Method, switch: str, seed: int, to: Path) -> Path:
         return publish(run_dir, to, method.suffix)
 
 
+def success(args: Args, method: Method, switch: str) -> tuple[Floats, Floats]:
+    """Steps (P,) and success (S, P) of every seed's evaluations."""
+    return align([load_run(args.runs / name(method, switch, seed)).series("eval/success") for seed in args.seeds])
+
+
+def cell(values: Floats) -> str:
+    """Mean over seeds, with the half width of its confidence interval."""
+    return f"{values.mean():.2f}" + (f" ± {confidence(values):.2f}" if len(values) > 1 else "")
+
+
+def table(args: Args) -> str:
+    """Success over the last quarter of the run and over all of it, which tells who is earlier."""
+    lines = [
+        "| method | last quarter | with QMP | whole run | with QMP |",
+        "|---|---|---|---|---|",
+    ]
+    for method in METHODS:
+        columns: list[str] = []
+        for start in (0.75, 0.0):
+            for switch in method.switches:
+                steps, values = success(args, method, switch)
+                columns.append(cell(values[:, steps > start * steps[-1]].mean(axis=1)))
+            columns += [""] * (2 - len(method.switches))
+        lines.append(f"| {method.label} | {' | '.join(columns)} |")
+    return "\n".join(lines)
+
+
+def draw(args: Args) -> Figure:
+    """A panel for each method, without QMP (dashed) and with it (solid)."""
+    figure = Figure(figsize=(11.5, 4.6), layout="constrained")
+    panels = figure.subplots(2, 5, sharex=True, sharey=True)
+    for axes, method in zip(panels.flat, METHODS, strict=True):
+        for switch in method.switches:
+            color, style, label = ("#D55E00", "-", "with QMP") if switch == "qmp" else ("#0072B2", "--", "without")
+            steps, values = success(args, method, switch)
+            axes.plot(steps, values.mean(axis=0), style, color=color, linewidth=1.6, label=label)
+            if len(values) > 1:
+                low, high = values.mean(axis=0) - confidence(values), values.mean(axis=0) + confidence(values)
+                axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+        axes.set_title(method.label, fontsize=9)
+        axes.set_ylim(-0.03, 1.03)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25, linewidth=0.6)
+        axes.tick_params(labelsize=8)
+    panels[0, 0].legend(frameon=False, fontsize=8)
+    figure.supylabel("success of the tasks' own policies", fontsize=9)
+    figure.supxlabel(
+        f"environment steps, all tasks; line: mean over {len(args.seeds)} seeds; "
+        "shaded: 95 % confidence interval of the mean (Student's t)",
+        fontsize=8,
+    )
+    return figure
+
+
 def main(args: Args) -> None:
     if args.run:
         with ThreadPoolExecutor(args.jobs) as pool:
             futures = [pool.submit(make, *run, args.runs) for run in missing(args)]
             for future in futures:
                 print(future.result(), flush=True)
+    print(table(args))
+    draw(args).savefig(args.out, dpi=200)
 
 
 if __name__ == "__main__":

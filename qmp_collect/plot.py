@@ -29,6 +29,7 @@ __all__ = [
     "Group",
     "Run",
     "align",
+    "confidence",
     "group_runs",
     "load_run",
     "main",
@@ -173,6 +174,14 @@ def align(series: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
     return steps, np.stack([np.interp(steps, *one) for one in series])
 
 
+def confidence(values: Floats) -> Floats:
+    """Half the width of the 95 % confidence interval of the mean (Student's t) over S >= 2 seeds: (S, ...) -> (...)."""
+    seeds = len(values)
+    quantile = _T[seeds - 2] if seeds - 2 < len(_T) else 1.96
+    half: Floats = quantile * values.std(axis=0, ddof=1) / np.sqrt(seeds)
+    return half
+
+
 def mixture_over_training(run: Run, borders: Floats) -> Floats:
     """Mean behaviour mixture ``(W, T, K)`` in the windows between ``W + 1`` steps; NaN where nothing was logged.
 
@@ -306,10 +315,8 @@ def _band(values: Floats, spread: str) -> tuple[Floats, Floats]:
     """Lower and upper edge ``(P,)`` of what is shaded for S seeds' values ``(S, P)``."""
     if spread == "range":
         return values.min(axis=0), values.max(axis=0)
-    mean, half = values.mean(axis=0), values.std(axis=0, ddof=1)
-    if spread == "ci":
-        seeds = len(values)
-        half = half * (_T[seeds - 2] if seeds - 2 < len(_T) else 1.96) / np.sqrt(seeds)
+    mean = values.mean(axis=0)
+    half = confidence(values) if spread == "ci" else values.std(axis=0, ddof=1)
     return mean - half, mean + half
 
 

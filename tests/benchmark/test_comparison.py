@@ -1,0 +1,60 @@
+"""The comparison of all methods: which runs are missing, and what the table says of those that are there."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("tyro")
+pytest.importorskip("matplotlib")
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmark"))
+import comparison
+
+
+@pytest.fixture
+def args(tmp_path: Path) -> comparison.Args:
+    return comparison.Args(seeds=(1, 2), runs=tmp_path)
+
+
+def keep(args: comparison.Args, level: float) -> None:
+    """All missing runs: success 0, in the second half ``level`` with QMP, half of it without, plus seed / 10."""
+    for method, switch, seed in list(comparison.missing(args)):
+        folder = args.runs / comparison.name(method, switch, seed)
+        folder.mkdir()
+        end = (level if switch == "qmp" else level / 2) + 0.1 * seed
+        rows = [{"global_step": step, "eval/success": end * (step > 40)} for step in range(0, 90, 10)]
+        (folder / "config.json").write_text("{}")
+        (folder / "metrics.jsonl.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
+
+
+def test_runs_are_made_seed_by_seed_and_once(args: comparison.Args) -> None:
+    names = [comparison.name(*run) for run in comparison.missing(args)]
+    assert len(names) == len(set(names)) == 2 * 16
+    assert all("_seed1" in name for name in names[:16])
+    (args.runs / "sac_qmp_separate_own_seed1").mkdir()
+    assert [comparison.name(*run) for run in comparison.missing(args)] == names[1:]
+    assert {"dnc_seed2", "dnc_seed2_regularisation", "decaf_own_seed2", "mcal_qmp_qmp_seed2_multihead"} < set(names)
+
+
+def test_table(args: comparison.Args) -> None:
+    keep(args, 0.6)
+    rows = comparison.table(args).splitlines()
+    assert len(rows) == 2 + len(comparison.METHODS)
+    # Seeds' means: 0.4 and 0.5 without QMP, 0.7 and 0.8 with it; over the whole run half of that. With two seeds
+    # Student's t is 12.7 standard errors, of 0.05 and 0.025.
+    assert rows[2] == "| No-Sharing | 0.45 ± 0.64 | 0.75 ± 0.64 | 0.23 ± 0.32 | 0.38 ± 0.32 |"
+    assert rows[6] == "| DnC | 0.45 ± 0.64 |  | 0.23 ± 0.32 |  |"
+
+
+def test_figure(args: comparison.Args) -> None:
+    keep(args, 0.6)
+    panels = comparison.draw(args).axes
+    assert [panel.get_title() for panel in panels] == [method.label for method in comparison.METHODS]
+    without, with_qmp = panels[0].lines
+    assert with_qmp.get_ydata()[-1] == pytest.approx(0.75)
+    assert without.get_ydata()[-1] == pytest.approx(0.45)
+    assert len(panels[4].lines) == 1
