@@ -33,7 +33,8 @@ def losses(run_script: RunScript, root: Path, name: str, *flags: str) -> list[di
 
 
 @needs_a_compiler
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own look at it
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # what torch does
+@pytest.mark.filterwarnings("ignore:`torch._prims_common.check` is deprecated")  # to itself
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_compiled_runs_learn_the_same(name: str, run_script: RunScript, tmp_path: Path) -> None:
     torch._dynamo.reset()
