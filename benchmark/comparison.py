@@ -1,11 +1,11 @@
-"""Every method of the paper on Maze3, with QMP and without, at equal numbers of environment and gradient steps.
+"""Every method of the paper on Maze3, with QMP and without, at equal numbers of environment steps.
 
     python benchmark/comparison.py --run --seeds 1 2 3    # what is not in benchmark/results/comparison yet, 4 CPU-hours
     python benchmark/comparison.py                        # table and figure, from the runs that are there
 
 All methods get what a two-core machine can train in minutes: narrow networks, small batches, a high learning rate and
-a tenth of the steps that ``--env-id Maze3`` selects (and of the warm-up, where a method has one). What only one method
-has is left as its script sets it.
+a tenth of the steps that ``--env-id Maze3`` selects (and of the warm-up, where a method has one). A round has 100
+gradient steps, counted as each script counts them. What only one method has is left as its script sets it.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def make(method: Method, switch: str, seed: int, to: Path) -> Path:
     words = [*SETTINGS.split(), *method.flags.split(), "--seed", str(seed), *(["--switch", switch] if switch else [])]
     with tempfile.TemporaryDirectory() as root:
         command = [sys.executable, f"cleanrl_scripts/{method.script}.py", *words, "--run-dir-root", root]
-        subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
         (run_dir,) = Path(root).iterdir()
         return publish(run_dir, to, method.suffix)
 
@@ -137,10 +137,11 @@ def draw(args: Args) -> Figure:
         for switch in method.switches:
             color, style, label = ("#D55E00", "-", "with QMP") if switch == "qmp" else ("#0072B2", "--", "without")
             steps, values = success(args, method, switch)
-            axes.plot(steps, values.mean(axis=0), style, color=color, linewidth=1.6, label=label)
+            mean = values.mean(axis=0)
+            axes.plot(steps, mean, style, color=color, linewidth=1.6, label=label)
             if len(values) > 1:
-                low, high = values.mean(axis=0) - confidence(values), values.mean(axis=0) + confidence(values)
-                axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+                half = confidence(values)
+                axes.fill_between(steps, mean - half, mean + half, color=color, alpha=0.15, linewidth=0)
         axes.set_title(method.label, fontsize=9)
         axes.set_ylim(-0.03, 1.03)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
