@@ -36,10 +36,10 @@ class Policy(nn.Module):
     def propose(self, obs: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
         """(M, O) -> sampled actions, mean actions and log stds, (M, A) each; NumPy on both sides."""
         with torch.no_grad():
-            mean, log_std = self(torch.from_numpy(obs))
+            mean, log_std = self(torch.as_tensor(obs))
             gaussian = Independent(Normal(mean, log_std.exp()), 1)
-            sample, log_std = torch.tanh(gaussian.sample()), gaussian.stddev.log()
-            return sample.numpy(), torch.tanh(gaussian.mean).numpy(), log_std.numpy()
+            answers = torch.tanh(gaussian.sample()), torch.tanh(gaussian.mean), gaussian.stddev.log()
+            return tuple(answer.numpy(force=True) for answer in answers)
 
     def sample(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """(M, O) -> reparametrized actions (M, A) and their log-probabilities (M,), by the script's formula."""
@@ -102,10 +102,10 @@ class SeparateNetworks:
         actions, behavior_ids = [], []
         for row, task in zip(obs, task_ids, strict=True):
             proposals = [policy.propose(row[None]) for policy in self.policies]
-            repeated = torch.from_numpy(np.repeat(row[None], len(proposals), axis=0))
-            means = torch.from_numpy(np.concatenate([mean for _, mean, _ in proposals]))
+            repeated = torch.as_tensor(np.repeat(row[None], len(proposals), axis=0))
+            means = torch.as_tensor(np.concatenate([mean for _, mean, _ in proposals]))
             with torch.no_grad():
-                scores, _ = (q[task](repeated, means).numpy() for q in (self.q1, self.q2))
+                scores, _ = (q[task](repeated, means).numpy(force=True) for q in (self.q1, self.q2))
             best = int(np.argmax(scores))
             actions.append(proposals[best][0][0])
             behavior_ids.append(best)

@@ -8,7 +8,8 @@ project's way and another way to get the same result, A B A B ..., and what coun
 range is that of the single A B pairs: a wide one means that the machine was busy, and that the ratio is worth little.
 Where there are several other ways, the fastest one is compared with. The raw samples are written as JSON.
 
-Everything runs on the CPU, with as many torch threads on both sides; the environments use one core on both sides.
+Both sides use as many torch threads, and the environments one core. With ``--device cuda`` networks and replay buffers
+are on the GPU, and a sample ends when the GPU has nothing left to do.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ import qmp_collect
 from qmp_collect import QMPCollector, TaskReplayBuffer
 from qmp_collect.precision import set_matmul_precision
 from qmp_collect.provenance import provenance
+from qmp_collect.training import accelerate
 from qmp_envs.maze import MAZES
 
 ROOT = Path(__file__).parents[1]
@@ -47,8 +49,10 @@ OBS_DIM, ACTION_DIM = 4, 2
 
 @dataclass
 class Args:
-    only: tuple[Literal["reference", "act", "physics", "meta_world", "round", "update", "replay"], ...] = ()
-    """sections to measure (none: all)"""
+    only: tuple[Literal["reference", "act", "physics", "meta_world", "round", "update", "replay", "graphs"], ...] = ()
+    """sections to measure (none: all that the device has a part in)"""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """where networks and replay buffers are"""
     repeats: int = 11
     """samples of each side"""
     threads: int = 0
@@ -56,7 +60,7 @@ class Args:
     round_scale: float = 0.04
     """part of a whole training round that a sample of it takes, env steps and gradient steps alike"""
     out: Path | None = None
-    """the JSON file (default: benchmark/results/speed.json, with --quick none)"""
+    """the JSON file (default: benchmark/results/speed.json or speed_cuda.json, with --quick none)"""
     quick: bool = False
     """smoke test: two tiny samples of each side; the ratios mean nothing"""
 
@@ -158,42 +162,51 @@ def measure(comparison: Comparison, args: Args) -> Result:
 def _sample(side: Side, quick: bool) -> float:
     torch.set_float32_matmul_precision(side.precision or script_precision())
     calls = 1 if quick else side.calls
+    _wait()
     start = time.perf_counter()
     for _ in range(calls):
         side.run()
+    _wait()
     return (time.perf_counter() - start) / (calls * side.units)
+
+
+def _wait() -> None:
+    """Until the device has done what it was given."""
+    if torch.get_default_device().type == "cuda":
+        torch.cuda.synchronize()
 
 
 # ----------------------------------------------------------------------------- what is measured
 
 
 @functools.cache
-def script() -> ModuleType:
-    """sac_qmp_separate.py as a module."""
-    spec = importlib.util.spec_from_file_location("script", ROOT / "cleanrl_scripts" / "sac_qmp_separate.py")
+def script(name: str = "sac_qmp_separate") -> ModuleType:
+    """A training script as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "cleanrl_scripts" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["script"] = module  # where its dataclass looks for its module
+    sys.modules[name] = module  # where its dataclass looks for its module
     spec.loader.exec_module(module)
     return module
 
 
 @functools.cache
 def script_precision() -> str:
-    """The matmul precision that the script chooses on a CPU."""
-    set_matmul_precision(script_args().matmul_precision, torch.device("cpu"))
+    """The matmul precision that the scripts choose on this device."""
+    set_matmul_precision("auto", torch.get_default_device())
     return torch.get_float32_matmul_precision()
 
 
-def script_args(*argv: str) -> Any:
+def script_args(*argv: str, name: str = "sac_qmp_separate") -> Any:
     """The script's settings: the paper's for Maze10, and ``argv`` on top."""
-    return script().parse_args(["--env-id", ENV_ID, *argv])
+    return script(name).parse_args(["--env-id", ENV_ID, *argv])
 
 
-def make_agent(num_tasks: int = TASKS, *argv: str) -> Any:
+def make_agent(num_tasks: int = TASKS, *argv: str, name: str = "sac_qmp_separate") -> Any:
     torch.manual_seed(1)
-    return script().Agent(script_args(*argv), num_tasks, OBS_DIM, ACTION_DIM, torch.device("cpu"))
+    device = torch.get_default_device()
+    return script(name).Agent(script_args(*argv, name=name), num_tasks, OBS_DIM, ACTION_DIM, device)
 
 
 def make_envs(envs_per_task: int) -> gym.vector.VectorEnv[Any, Any, Any]:
@@ -211,7 +224,7 @@ def make_collector(agent: Any, envs_per_task: int, switch: str, buffer: TaskRepl
         buffer=buffer,
         switch=script().make_switch(script_args("--switch", switch), agent, MAZES[ENV_ID]),
         backend="torch",
-        device="cpu",
+        device=torch.get_default_device(),
         seed=1,
     )
 
@@ -221,7 +234,8 @@ def make_buffer(rows_per_task: int, num_tasks: int = TASKS) -> TaskReplayBuffer:
     rng = np.random.default_rng(1)
     m = rows_per_task * num_tasks
     space, actions = gym.spaces.Box(-np.inf, np.inf, (OBS_DIM,)), gym.spaces.Box(-1.0, 1.0, (ACTION_DIM,))
-    buffer = TaskReplayBuffer(script_args().buffer_size, num_tasks, space, actions, seed=1)
+    device = torch.get_default_device()
+    buffer = TaskReplayBuffer(script_args().buffer_size, num_tasks, space, actions, device=device, seed=1)
     obs, next_obs = rng.normal(size=(2, m, OBS_DIM)).astype(np.float32)
     ids, no = np.arange(m) % num_tasks, np.zeros(m, np.bool_)
     action = rng.uniform(-1, 1, (m, ACTION_DIM)).astype(np.float32)
@@ -269,7 +283,7 @@ def act(args: Args) -> Iterator[Comparison]:
         for envs_per_task in (1, 8):
             collector = make_collector(agent, envs_per_task, switch)
             obs, _ = collector.reset()
-            inputs, task_ids = torch.from_numpy(obs.copy()), torch.from_numpy(collector.task_ids.copy())
+            inputs, task_ids = torch.tensor(obs), torch.tensor(collector.task_ids)
 
             def forward(
                 qmp: bool = switch == "qmp", inputs: torch.Tensor = inputs, task_ids: torch.Tensor = task_ids
@@ -527,6 +541,40 @@ def replay(args: Args) -> Iterator[Comparison]:
         )
 
 
+def graphs(args: Args) -> Iterator[Comparison]:
+    """Update and acting at the paper's settings for Maze10: compiled, recorded as CUDA graphs or both, or neither."""
+    ways = {"--compile": (True, False), "--cudagraphs": (False, True), "--compile --cudagraphs": (True, True)}
+    for name in ("sac_qmp_separate", "sac_qmp_multihead"):
+        batch_size = script_args(name=name).batch_size
+        buffer = make_buffer(2_000)
+        data = buffer.sample(batch_size) if name == "sac_qmp_separate" else buffer.sample_joint(batch_size)
+        inputs, task_ids = torch.zeros(TASKS, OBS_DIM), torch.arange(TASKS)
+
+        def act(agent: Any, inputs: torch.Tensor = inputs, task_ids: torch.Tensor = task_ids) -> None:
+            with torch.no_grad():
+                agent.q_functions(inputs, agent.policies(inputs).means, task_ids)
+
+        plain = make_agent(name=name)
+        for way, (compiled, recorded) in ways.items():
+            agent = make_agent(TASKS, *way.split(), name=name)
+            accelerate(agent, "update", "policies", "q_functions", compile=compiled, cudagraphs=recorded)
+            for _ in range(10):  # what is compiled and recorded, is so in the first calls
+                agent.update(data)
+                act(agent)
+            for what, ours, other in (
+                ("update", functools.partial(agent.update, data), functools.partial(plain.update, data)),
+                ("forward passes of QMP", functools.partial(act, agent), functools.partial(act, plain)),
+            ):
+                yield Comparison(
+                    f"{name}, {what}, {way}",
+                    "speedup",
+                    1,
+                    Side(way, ours, calls=20),
+                    (Side("neither", other, calls=20),),
+                )
+
+
+ON_CUDA = ("reference", "act", "round", "update", "replay", "graphs")
 SECTIONS: dict[str, Callable[[Args], Iterator[Comparison]]] = {
     "reference": reference,
     "act": act,
@@ -535,6 +583,7 @@ SECTIONS: dict[str, Callable[[Args], Iterator[Comparison]]] = {
     "round": training_round,
     "update": update,
     "replay": replay,
+    "graphs": graphs,
 }
 
 
@@ -563,10 +612,12 @@ def _number(ratio: float) -> str:
 def main(args: Args) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
+    torch.set_default_device(args.device)
     report: dict[str, Any] = {"machine": machine(), "quick": args.quick, "comparisons": []}
     for key, value in report["machine"].items():
         print(f"{key}: {value}")
-    for section in args.only or SECTIONS:
+    sections = ON_CUDA if args.device == "cuda" else [name for name in SECTIONS if name != "graphs"]
+    for section in args.only or sections:
         print(f"\n{section}: {(SECTIONS[section].__doc__ or '').splitlines()[0]}")
         for comparison in SECTIONS[section](args):
             result = measure(comparison, args)
@@ -574,7 +625,7 @@ def main(args: Args) -> None:
             report["comparisons"].append(result.as_json(section))
     out = args.out
     if out is None and not args.quick:
-        out = ROOT / "benchmark" / "results" / "speed.json"
+        out = ROOT / "benchmark" / "results" / ("speed.json" if args.device == "cpu" else "speed_cuda.json")
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(report, indent=1) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import time
@@ -15,6 +16,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils._pytree import tree_map_only
 from tqdm import tqdm
 
 from qmp_collect.checkpoint import StopSignal, load_checkpoint, rng_state, save_checkpoint, set_rng_state
@@ -73,6 +75,29 @@ class RunArgs:
     """task set"""
     total_timesteps: int = 12_000_000
     """env steps of the run, summed over tasks like every other count of env steps"""
+
+
+def accelerate(agent: object, *methods: str, compile: bool, cudagraphs: bool) -> None:
+    """Replace these methods of ``agent`` by compiled ones, or by ones recorded as CUDA graphs, or by both."""
+    for name in methods:
+        if compile:
+            setattr(agent, name, torch.compile(getattr(agent, name)))
+        if cudagraphs:
+            # What tensordict would otherwise say of itself, line by line, at every start.
+            os.environ.setdefault("TD_LOGGING_LEVEL", "WARNING")
+            os.environ.setdefault("EXCLUDE_TD_FROM_PYTREE", "1")
+            from tensordict.nn import CudaGraphModule
+
+            setattr(agent, name, CudaGraphModule(_detached(getattr(agent, name)), warmup=5))
+
+
+def _detached(method: Callable[..., Any]) -> Callable[..., Any]:
+    """What is recorded must not return anything that keeps an autograd graph alive."""
+
+    def call(*args: Any) -> Any:
+        return tree_map_only(torch.Tensor, torch.Tensor.detach, method(*args))
+
+    return call
 
 
 class Stateful(Protocol):
@@ -148,13 +173,7 @@ class TrainingRun:
 
     def accelerate(self, agent: object, *methods: str) -> None:
         """Replace these methods of ``agent`` by compiled or recorded ones, as --compile and --cudagraphs ask."""
-        for name in methods:
-            if self.args.compile:
-                setattr(agent, name, torch.compile(getattr(agent, name)))
-            if self.args.cudagraphs:
-                from tensordict.nn import CudaGraphModule
-
-                setattr(agent, name, CudaGraphModule(getattr(agent, name), warmup=5))
+        accelerate(agent, *methods, compile=self.args.compile, cudagraphs=self.args.cudagraphs)
 
     def linear(self, first: float, last: float | None) -> Callable[[int], float]:
         """A schedule over the run's env steps, from ``first`` to ``last`` at its end; constant without ``last``."""

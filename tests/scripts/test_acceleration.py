@@ -1,0 +1,71 @@
+"""``--compile`` and ``--cudagraphs`` change how fast a script computes, and nothing that it computes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch._inductor import config as inductor
+
+RunScript = Callable[..., None]
+SETTINGS = {
+    "env-id": "Maze3", "total-timesteps": 300, "env-steps-per-round": 50,
+    "min-buffer-size": 50, "batch-size": 9, "hidden-dim": 16, "eval-episodes": 1, "torch-threads": 1,
+}  # fmt: skip
+WORDS = [f"--{flag}={value}" for flag, value in SETTINGS.items()]
+SCRIPTS = ["sac_qmp_separate", "sac_qmp_multihead", "sac_shared", "pcgrad_qmp", "mcal_qmp", "decaf", "uds_qmp", "dnc"]
+
+needs_a_compiler = pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "g++")) is None, reason="torch.compile needs a C++ compiler on the CPU"
+)
+
+
+needs_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def same_places(x: torch.Tensor) -> torch.Tensor:
+    """``randn_like`` fills memory in the order in which ``x`` lies there, and that is the compiler's choice."""
+    return torch.randn(x.shape, device=x.device)
+
+
+def losses(run_script: RunScript, root: Path, name: str, *flags: str) -> list[dict[str, float]]:
+    run_script(name, *WORDS, "--run-dir-root", root, *flags)
+    (run_dir,) = root.iterdir()
+    rows = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
+    return [{k: v for k, v in row.items() if k.startswith("losses/")} for row in rows if "time/sps" in row]
+
+
+@pytest.mark.filterwarnings("ignore:::torch")  # what torch says to itself, which changes with its version and
+@pytest.mark.filterwarnings("ignore:::tensordict")  # with the hardware
+@pytest.mark.parametrize(
+    ("gradient_steps", "flags"),
+    [
+        pytest.param(2, "--compile", marks=needs_a_compiler),
+        pytest.param(20, "--cudagraphs", marks=needs_a_gpu),  # the first five are not yet recorded
+        pytest.param(20, "--compile --cudagraphs", marks=needs_a_gpu),
+    ],
+)
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_accelerated_runs_learn_the_same(
+    name: str,
+    gradient_steps: int,
+    flags: str,
+    run_script: RunScript,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "randn_like", same_places)
+    steps = f"--gradient-steps-per-round={gradient_steps}"
+    plain = losses(run_script, tmp_path / "plain", name, steps)
+    with inductor.patch(fallback_random=True):  # the random numbers of a run that is not compiled
+        accelerated = losses(run_script, tmp_path / "accelerated", name, steps, *flags.split())
+    assert "losses/qf_loss" in plain[-1]
+    assert len(plain) == len(accelerated) == 2
+    for expected, actual in zip(plain, accelerated, strict=True):
+        assert actual == pytest.approx(expected, rel=1e-3, abs=1e-5)
