@@ -5,7 +5,9 @@ Dynamics, rewards (version 2) and success are those of the package ``metaworld``
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -244,6 +246,8 @@ def _simulation(task_name: str) -> Sawyer:
 def _worker(*args: Any) -> None:
     """Gymnasium's worker, but it leaves Ctrl-C to the main process, which may want to save before it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform != "win32":
+        os.setpgrp()  # so does SIGTERM where it is sent to the group of the main process, as by `timeout`
     # A forked process also inherits how the main process wants to be stopped; this one is stopped by SIGTERM.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _async_worker(*args)
@@ -312,7 +316,7 @@ class MetaWorldSyncVectorEnv(_MetaWorldVectorEnv, SyncVectorEnv):
 
 class MetaWorldAsyncVectorEnv(_MetaWorldVectorEnv, AsyncVectorEnv):
     """N sub-environments in processes of their own, `gymnasium.vector.AsyncVectorEnv`; arguments as of
-    `make_vector_env`. Ctrl-C stops the main process only.
+    `make_vector_env`. They are in process groups of their own: Ctrl-C stops the main process only.
     """
 
     _vector_kwargs = {"worker": _worker}

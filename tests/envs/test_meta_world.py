@@ -382,8 +382,9 @@ def test_finished_environments_do_not_step_without_autoreset() -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals to process groups")
-def test_ctrl_c_reaches_the_main_process_only(tmp_path: Path) -> None:
-    """As a terminal does, SIGINT goes to the whole process group; the main process steps on, and saves."""
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_signals_reach_the_main_process_only(stop: signal.Signals, tmp_path: Path) -> None:
+    """As by a terminal or by `timeout`, the whole process group gets it; the main process steps on, and saves."""
     script = tmp_path / "train.py"
     script.write_text(
         "import gymnasium as gym, numpy as np, qmp_envs\n"
@@ -413,7 +414,7 @@ def test_ctrl_c_reaches_the_main_process_only(tmp_path: Path) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, stop)
     output, errors = process.communicate(timeout=60)
     assert (output, process.returncode) == ("saved 2\nclosed\n", 0), errors
     assert "Traceback" not in errors
