@@ -612,10 +612,15 @@ def _number(ratio: float) -> str:
 def main(args: Args) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
+    if "graphs" in args.only and args.device != "cuda":
+        raise SystemExit("--only graphs: CUDA graphs need --device cuda")
     torch.set_default_device(args.device)
     report: dict[str, Any] = {"machine": machine(), "quick": args.quick, "comparisons": []}
     for key, value in report["machine"].items():
         print(f"{key}: {value}")
+    out = args.out
+    if out is None and not args.quick:
+        out = ROOT / "benchmark" / "results" / ("speed.json" if args.device == "cpu" else "speed_cuda.json")
     sections = ON_CUDA if args.device == "cuda" else [name for name in SECTIONS if name != "graphs"]
     for section in args.only or sections:
         print(f"\n{section}: {(SECTIONS[section].__doc__ or '').splitlines()[0]}")
@@ -623,12 +628,10 @@ def main(args: Args) -> None:
             result = measure(comparison, args)
             print(result.line(), flush=True)
             report["comparisons"].append(result.as_json(section))
-    out = args.out
-    if out is None and not args.quick:
-        out = ROOT / "benchmark" / "results" / ("speed.json" if args.device == "cpu" else "speed_cuda.json")
+            if out is not None:  # after each, so that an interrupted run keeps what it measured
+                out.parent.mkdir(parents=True, exist_ok=True)
+                out.write_text(json.dumps(report, indent=1) + "\n")
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(report, indent=1) + "\n")
         print(f"\nraw samples: {out}")
 
 
