@@ -107,26 +107,38 @@ def success(args: Args, method: Method, switch: str) -> tuple[Floats, Floats]:
     return align([load_run(args.runs / name(method, switch, seed)).series("eval/success") for seed in args.seeds])
 
 
-def cell(values: Floats) -> str:
+def scores(args: Args, method: Method) -> Floats:
+    """Mean success over the last quarter of the run, and over all of it: (switches, 2, S)."""
+    means = []
+    for switch in method.switches:
+        steps, values = success(args, method, switch)
+        means.append([values[:, steps > start * steps[-1]].mean(axis=1) for start in (0.75, 0.0)])
+    return np.array(means)
+
+
+def cell(values: Floats, form: str = ".2f") -> str:
     """Mean over seeds, with the half width of its confidence interval."""
-    return f"{values.mean():.2f}" + (f" ± {confidence(values):.2f}" if len(values) > 1 else "")
+    return f"{values.mean():{form}}" + (f" ± {confidence(values):.2f}" if len(values) > 1 else "")
+
+
+def row(label: str, values: Floats) -> str:
+    """What `scores` gives, as a row of the table: without QMP, with it, and the gain, which is taken seed by seed."""
+    cells = [label]
+    for own, *qmp in values.swapaxes(0, 1):
+        cells += [cell(own), *([cell(qmp[0]), cell(qmp[0] - own, "+.2f")] if qmp else ["", ""])]
+    return f"| {' | '.join(cells)} |"
 
 
 def table(args: Args) -> str:
-    """Success over the last quarter of the run and over all of it, which tells who is earlier."""
-    lines = [
-        "| method | last quarter | with QMP | whole run | with QMP |",
-        "|---|---|---|---|---|",
+    """Late success, and success over the whole run, which tells who is earlier."""
+    rows = {method.label: scores(args, method) for method in METHODS}
+    pairs = [both for both in rows.values() if len(both) == 2]
+    rows[f"mean of the {len(pairs)} with QMP"] = np.mean(pairs, axis=0)
+    head = [
+        "| method | last quarter | with QMP | gain | whole run | with QMP | gain |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for method in METHODS:
-        columns: list[str] = []
-        for start in (0.75, 0.0):
-            for switch in method.switches:
-                steps, values = success(args, method, switch)
-                columns.append(cell(values[:, steps > start * steps[-1]].mean(axis=1)))
-            columns += [""] * (2 - len(method.switches))
-        lines.append(f"| {method.label} | {' | '.join(columns)} |")
-    return "\n".join(lines)
+    return "\n".join(head + [row(*item) for item in rows.items()])
 
 
 def draw(args: Args) -> Figure:
