@@ -1,7 +1,7 @@
 """Every method of the paper on Maze3, with QMP and without, at equal numbers of environment steps.
 
     python benchmark/comparison.py          # table and figure, from the runs that are there
-    python benchmark/comparison.py --run    # makes the runs that are missing first; all of them took 6.6 hours of one core
+    python benchmark/comparison.py --run    # makes the runs that are missing first; all took 6.6 hours of one core
 
 All methods get what a two-core machine can train in minutes: narrow networks, small batches, a high learning rate and
 a tenth of the steps that ``--env-id Maze3`` selects (and of the warm-up, where a method has one). A round has 100
