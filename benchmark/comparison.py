@@ -118,7 +118,8 @@ def scores(args: Args, method: Method) -> Floats:
 
 def cell(values: Floats, form: str = ".2f") -> str:
     """Mean over seeds, with the half width of its confidence interval."""
-    return f"{values.mean():{form}}" + (f" ± {confidence(values):.2f}" if len(values) > 1 else "")
+    mean = round(values.mean(), 2) + 0.0  # there is no -0.00
+    return f"{mean:{form}}" + (f" ± {confidence(values):.2f}" if len(values) > 1 else "")
 
 
 def row(label: str, values: Floats) -> str:
