@@ -118,7 +118,7 @@ def scores(args: Args, method: Method) -> Floats:
 
 def cell(values: Floats, form: str = ".2f") -> str:
     """Mean over seeds, with the half width of its confidence interval."""
-    mean = round(values.mean(), 2) + 0.0  # there is no -0.00
+    mean = round(float(values.mean()), 2) + 0.0  # there is no -0.00
     return f"{mean:{form}}" + (f" ± {confidence(values):.2f}" if len(values) > 1 else "")
 
 
