@@ -276,6 +276,18 @@ def reference(args: Args) -> Iterator[Comparison]:
         )
 
 
+@torch.no_grad()
+def forward_qmp(agent: Any, inputs: torch.Tensor, task_ids: torch.Tensor) -> None:
+    """What the collector asks for a step with QMP."""
+    agent.q_functions(inputs, agent.policies(inputs).means, task_ids)
+
+
+@torch.no_grad()
+def forward_own(agent: Any, inputs: torch.Tensor, task_ids: torch.Tensor) -> None:
+    """What the collector asks for a step of own policies."""
+    agent.own_policy(inputs, task_ids)
+
+
 def act(args: Args) -> Iterator[Comparison]:
     """What `QMPCollector.act` adds to the forward passes that it asks for."""
     agent = make_agent()
@@ -284,16 +296,7 @@ def act(args: Args) -> Iterator[Comparison]:
             collector = make_collector(agent, envs_per_task, switch)
             obs, _ = collector.reset()
             inputs, task_ids = torch.tensor(obs), torch.tensor(collector.task_ids)
-
-            def forward(
-                qmp: bool = switch == "qmp", inputs: torch.Tensor = inputs, task_ids: torch.Tensor = task_ids
-            ) -> None:
-                with torch.no_grad():
-                    if qmp:
-                        agent.q_functions(inputs, agent.policies(inputs).means, task_ids)
-                    else:
-                        agent.own_policy(inputs, task_ids)
-
+            forward = functools.partial(forward_qmp if switch == "qmp" else forward_own, agent, inputs, task_ids)
             yield Comparison(
                 f"{switch} act, {_per_task(envs_per_task)}",
                 "cost",
@@ -543,28 +546,21 @@ def replay(args: Args) -> Iterator[Comparison]:
 
 def graphs(args: Args) -> Iterator[Comparison]:
     """Update and acting at the paper's settings for Maze10: compiled, recorded as CUDA graphs or both, or neither."""
-    ways = {"--compile": (True, False), "--cudagraphs": (False, True), "--compile --cudagraphs": (True, True)}
     for name in ("sac_qmp_separate", "sac_qmp_multihead"):
         batch_size = script_args(name=name).batch_size
         buffer = make_buffer(2_000)
         data = buffer.sample(batch_size) if name == "sac_qmp_separate" else buffer.sample_joint(batch_size)
         inputs, task_ids = torch.zeros(TASKS, OBS_DIM), torch.arange(TASKS)
-
-        def act(agent: Any, inputs: torch.Tensor = inputs, task_ids: torch.Tensor = task_ids) -> None:
-            with torch.no_grad():
-                agent.q_functions(inputs, agent.policies(inputs).means, task_ids)
-
         plain = make_agent(name=name)
-        for way, (compiled, recorded) in ways.items():
+        for way in ("--compile", "--cudagraphs", "--compile --cudagraphs"):
             agent = make_agent(TASKS, *way.split(), name=name)
-            accelerate(agent, "update", "policies", "q_functions", compile=compiled, cudagraphs=recorded)
-            for _ in range(10):  # what is compiled and recorded, is so in the first calls
-                agent.update(data)
-                act(agent)
-            for what, ours, other in (
-                ("update", functools.partial(agent.update, data), functools.partial(plain.update, data)),
-                ("forward passes of QMP", functools.partial(act, agent), functools.partial(act, plain)),
-            ):
+            chosen = {"compile": agent.args.compile, "cudagraphs": agent.args.cudagraphs}
+            accelerate(agent, "update", "policies", "q_functions", **chosen)
+            updates = [functools.partial(a.update, data) for a in (agent, plain)]
+            forwards = [functools.partial(forward_qmp, a, inputs, task_ids) for a in (agent, plain)]
+            for what, (ours, other) in (("update", updates), ("forward passes of QMP", forwards)):
+                for _ in range(10):  # what is compiled and recorded, is so in the first calls
+                    ours()
                 yield Comparison(
                     f"{name}, {what}, {way}",
                     "speedup",

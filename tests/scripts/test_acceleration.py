@@ -22,8 +22,6 @@ SCRIPTS = ["sac_qmp_separate", "sac_qmp_multihead", "sac_shared", "pcgrad_qmp", 
 needs_a_compiler = pytest.mark.skipif(
     shutil.which(os.environ.get("CXX", "g++")) is None, reason="torch.compile needs a C++ compiler on the CPU"
 )
-
-
 needs_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
