@@ -64,6 +64,8 @@ class Args(training.RunArgs):
     """of --switch softmax"""
     switch_critic: Literal["q1", "min"] = "q1"
     """score with the first critic or with the smaller value of both"""
+    switch_critic_of: Literal["task", "proposer", "next"] = "task"
+    """whose critic scores: the acting task's; negative controls: that of the policy that proposes, of the next task"""
     entropy_term: bool = False
     """add alpha times the proposing policy's entropy to its score"""
     horizon: int = 1
@@ -225,10 +227,16 @@ class Agent:
 
     def q_functions(self, obs, actions, task_ids):
         """How much each row's own task values the proposals: (N, O) and (N, K, A) -> (N, K)."""
-        obs, actions = self.by_task(obs), self.by_task(actions)
-        obs = obs.unsqueeze(2).expand(*actions.shape[:3], -1)
         twins = 1 if self.args.switch_critic == "q1" else 2
+        if self.args.switch_critic_of == "proposer":  # argmax_j Q_j(s, a_j): values of different tasks, not QMP
+            return self.qf(obs.expand(self.num_tasks, *obs.shape), actions.transpose(0, 1), twins).amin(0).t()
+        obs, actions = self.by_task(obs), self.by_task(actions)
+        wrong = self.args.switch_critic_of == "next"
+        if wrong:
+            obs, actions = obs.roll(1, 0), actions.roll(1, 0)  # task i's rows go to the critic of task i + 1
+        obs = obs.unsqueeze(2).expand(*actions.shape[:3], -1)
         values = self.qf(obs.flatten(1, 2), actions.flatten(1, 2), twins).amin(0)
+        values = values.roll(-1, 0) if wrong else values
         return self.by_row(values.view(actions.shape[:3]))
 
     def own_policy(self, obs, task_ids):

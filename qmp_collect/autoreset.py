@@ -60,29 +60,48 @@ def true_successors(mode: AutoresetMode, next_obs: NDArray[Any], done: Mask, inf
     return successors
 
 
-def step_success(mode: AutoresetMode, key: str, done: Mask, infos: dict[str, Any]) -> Mask:
-    """Whether ``infos[key]`` was set by the step itself, ``(N,)``; ``False`` where the environment does not say.
+def step_report(mode: AutoresetMode, key: str, done: Mask, infos: dict[str, Any]) -> tuple[NDArray[np.float64], Mask]:
+    """What the step itself reported under ``infos[key]``: ``(N,)`` numbers, and ``(N,)`` where there is one.
 
     In SAME_STEP mode the infos of a finished sub-environment are those of the reset, and the step's own lie under
     ``infos["final_info"]``.
+
+    Raises:
+        TypeError: ``infos`` is no dict of arrays.
+        ValueError: ``infos[key]`` is not one number per sub-environment.
     """
     if not isinstance(infos, dict):
         raise TypeError(
             f"infos must be a dict of arrays, as vector environments return it, got {type(infos).__name__}: leave "
             "out gymnasium.wrappers.vector.DictInfoToList"
         )
-    success = _flags(infos, key, len(done))
+    values, reported = _report(infos, key, len(done))
     if mode is AutoresetMode.SAME_STEP and "final_info" in infos:
-        success = np.where(done, _flags(infos["final_info"], key, len(done)), success)
-    return success
+        final_values, final_reported = _report(infos["final_info"], key, len(done))
+        values, reported = np.where(done, final_values, values), np.where(done, final_reported, reported)
+    return values, reported
 
 
-def _flags(infos: dict[str, Any], key: str, num_envs: int) -> Mask:
+def _report(infos: dict[str, Any], key: str, num_envs: int) -> tuple[NDArray[np.float64], Mask]:
     if key not in infos:
-        return np.zeros(num_envs, dtype=np.bool_)
-    values = np.asarray(infos[key])
-    if values.dtype.kind == "f":
-        values = np.nan_to_num(values)
-    flags: Mask = values.astype(np.bool_)  # None, in an object array, becomes False
-    present = infos.get(f"_{key}")
-    return flags if present is None else flags & present
+        return np.zeros(num_envs), np.zeros(num_envs, np.bool_)
+    given = np.asarray(infos[key])
+    reported = np.asarray(infos.get(f"_{key}", np.ones(num_envs, np.bool_)))
+    if given.dtype == object:  # None where a sub-environment did not report, or arrays of one element
+        reported = reported & np.array([value is not None for value in given])
+        given = np.array([0.0 if value is None else _number(value, key, env) for env, value in enumerate(given)])
+    values = given.astype(np.float64)
+    if values.shape == (num_envs, 1):
+        values = values[:, 0]
+    if values.shape != (num_envs,):
+        raise ValueError(
+            f"infos[{key!r}] must hold one number per sub-environment, shape ({num_envs},), got shape {values.shape}"
+        )
+    return values, reported.astype(np.bool_)
+
+
+def _number(value: Any, key: str, env: int) -> float:
+    array = np.asarray(value)
+    if array.size != 1:
+        raise ValueError(f"infos[{key!r}][{env}] must be one number, got an array of shape {array.shape}")
+    return float(array.reshape(()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, cast
@@ -14,21 +14,19 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import ArrayLike, NDArray
 
 from qmp_collect.arguments import check_envs, resolve_sinks, resolve_tasks
-from qmp_collect.autoreset import find_autoreset_mode, step_success, true_successors
+from qmp_collect.autoreset import find_autoreset_mode, true_successors
 from qmp_collect.callables import Callables, OwnPolicyFunction, Policies, QFunctions
+from qmp_collect.episodes import Episodes, Mask, Reduction
 from qmp_collect.mixture import Decision, Mixture, Schedule, scoring_of
 from qmp_collect.stats import CollectStats, Tally
-from qmp_collect.switch import Ids, OwnPolicy, QSwitch, Switch
+from qmp_collect.switch import OwnPolicy, QSwitch, Switch
 from qmp_collect.transitions import Transitions, TransitionSink
 
 State = dict[str, Any]
 
 
-# The collector's own state between two vector steps, by attribute name without the underscore.
-_STATE = (
-    "num_steps", "num_episodes", "started", "first_seed", "next_obs", "ignored", "needs_reset",
-    "return", "length", "success",
-)  # fmt: skip
+# What a checkpoint holds of the collector itself, by attribute name without the underscore.
+_STATE = ("num_steps", "num_episodes", "started", "first_seed", "next_obs")
 
 
 class QMPCollector:
@@ -61,6 +59,8 @@ class QMPCollector:
         device: Torch device of the callables' inputs. Default: that of the modules' parameters, else the CPU.
         autoreset_mode: Default: what ``envs`` states.
         success_key: Key of the success flag in ``infos``.
+        episode_metrics: What else to measure of episodes: key in ``infos`` -> ``"any"``, ``"last"``, ``"mean"`` or
+            ``"max"`` of its reports, see `qmp_collect.episodes`. Default: ``envs.unwrapped.episode_metrics`` if there.
         on_step: Called with the `Transitions` of every vector step, after they were stored.
         seed: Of the switch's random numbers and of the first ``reset``.
 
@@ -97,6 +97,7 @@ class QMPCollector:
         device: Any = None,
         autoreset_mode: AutoresetMode | str | None = None,
         success_key: str = "success",
+        episode_metrics: Mapping[str, Reduction] | None = None,
         on_step: Callable[[Transitions], None] | None = None,
         seed: int | None = None,
     ) -> None:
@@ -131,11 +132,12 @@ class QMPCollector:
         )
         self._sinks = resolve_sinks(buffer, self.num_tasks)
         self._mode = find_autoreset_mode(envs, autoreset_mode)
-        self._success_key = success_key
         self._on_step = on_step
+        if episode_metrics is None:
+            episode_metrics = getattr(envs.unwrapped, "episode_metrics", {})
+        self._episodes = Episodes(self.num_envs, self._mode, success_key, episode_metrics)
 
-        n = self.num_envs
-        self._rows = np.arange(n)
+        self._rows = np.arange(self.num_envs)
         self._random_actions = copy.deepcopy(envs.action_space)
         self._random_actions.seed(int(action_stream.generate_state(1)[0]))
         self._num_steps = 0
@@ -145,12 +147,6 @@ class QMPCollector:
         self._started = False  # whether observations of the current episodes are known
         self._next_obs: NDArray[Any] | None = None  # what the policies see next, for `collect`
         self._acted: Decision | None = None  # what `observe` will complete
-        self._ignored = np.zeros(n, np.bool_)  # NEXT_STEP: the next step only resets
-        self._needs_reset = np.zeros(n, np.bool_)  # DISABLED: must be reset before the next step
-        self._quota: Ids | None = None  # episodes each sub-environment may still add, under n_episode
-        self._return = np.zeros(n)
-        self._length = np.zeros(n, np.int64)
-        self._success = np.zeros(n, np.bool_)
 
     @property
     def num_envs(self) -> int:
@@ -214,7 +210,7 @@ class QMPCollector:
             if self._started and not (start.all() and not _same(observed, self._next_obs)):
                 # Unless the caller has reset everything, an ended episode is the environment's to reset (NEXT_STEP),
                 # and its next step no transition, even if the caller marks it as a start.
-                start &= ~self._ignored
+                start &= ~self._episodes.ignored
             self._started |= bool(start.all())
             self._begin_episodes(start)
         if not self._started:
@@ -222,9 +218,9 @@ class QMPCollector:
                 "act was called before reset: start with `obs, infos = collector.reset(seed=...)`, or pass "
                 "episode_start=np.ones(num_envs, bool) with the observations of your own reset"
             )
-        self._needs_reset[:] = False  # the caller steps, so the caller has reset
+        self._episodes.needs_reset[:] = False  # the caller steps, so the caller has reset
         self._next_obs = observed
-        self._acted = self._mixture.choose(observed, self._num_steps, self._recorded())
+        self._acted = self._mixture.choose(observed, self._num_steps, self._episodes.recorded)
         return self._acted.actions.copy()
 
     def observe(
@@ -252,11 +248,11 @@ class QMPCollector:
         terminated = self._checked_row("terminations", terminations, np.bool_)
         truncated = self._checked_row("truncations", truncations, np.bool_)
 
-        done = (terminated | truncated) & ~self._ignored
-        valid = self._recorded()
+        episodes = self._episodes
+        done, recorded = (terminated | truncated) & ~episodes.ignored, episodes.recorded
         successors = true_successors(self._mode, after, done, infos)
-        success = step_success(self._mode, self._success_key, done, infos)
-        rows = slice(None) if valid.all() else np.flatnonzero(valid)
+        reports = episodes.read(infos, done, recorded)
+        rows = slice(None) if recorded.all() else np.flatnonzero(recorded)
         transitions = Transitions(
             obs=acted.obs[rows],
             actions=acted.actions[rows],
@@ -270,16 +266,22 @@ class QMPCollector:
         )
         self._store(transitions)
 
-        self._count(self.task_ids[rows], acted.behavior_ids[rows], reward, success, np.flatnonzero(done & valid))
+        task_ids = self.task_ids[rows]  # not the transitions', which a sink may have written to
+        self._num_steps += len(task_ids)
+        self._tally.add_steps(task_ids, acted.behavior_ids[rows], self.num_policies)
+        episodes.advance(reward, reports)
+        ended = np.flatnonzero(done & recorded)
+        if len(ended):
+            self._num_episodes += len(ended)
+            self._tally.add_episodes({**episodes.ended(ended), "episode_task_ids": self.task_ids[ended]})
         self._acted, self._next_obs = None, after
         self._mixture.commit(acted)
         if acted.gaps is not None:
             self._tally.add_decisions(*acted.gaps)
-        over = done | self._ignored
+        over = done | episodes.ignored
         if over.any():
             self._begin_episodes(over)
-        self._ignored = done & (self._mode is AutoresetMode.NEXT_STEP)
-        self._needs_reset = done & (self._mode is AutoresetMode.DISABLED)
+        episodes.wait(done)
         if self._on_step is not None:
             self._on_step(transitions)
         return transitions
@@ -313,9 +315,9 @@ class QMPCollector:
         self._past.absorb(self._tally.stats())
         self._tally = self._no_stats()
         if n_episode is not None:
-            if not self._started or self._length.any() or self._ignored.any():
+            if not self._started or self._episodes.lens.any() or self._episodes.ignored.any():
                 self.reset()
-            self._quota = np.full(self.num_envs, n_episode)
+            self._episodes.quota = np.full(self.num_envs, n_episode)
             target *= self.num_envs
         elif not self._started:
             self.reset()
@@ -329,9 +331,9 @@ class QMPCollector:
                     collected = (self._num_steps if n_step is not None else self._num_episodes) - first
                     update(collected)
         finally:
-            if self._quota is not None:
-                self._quota, self._started = None, False
-                self._ignored[:] = False
+            if self._episodes.quota is not None:
+                self._episodes.quota, self._started = None, False
+                self._episodes.ignored[:] = False
         return self._tally.stats()
 
     def stats(self, *, clear: bool = False) -> CollectStats:
@@ -350,6 +352,7 @@ class QMPCollector:
         get_envs = getattr(self.envs.unwrapped, "get_state", None)
         state: State = {name: copy.deepcopy(getattr(self, f"_{name}")) for name in _STATE}
         return state | {
+            "episodes": self._episodes.state_dict(),
             "mixture": self._mixture.state_dict(),
             "random_actions": self._random_actions.np_random.bit_generator.state,
             "stats": copy.deepcopy(vars(self.stats())),
@@ -362,11 +365,10 @@ class QMPCollector:
         Raises:
             ValueError: If the state is of another number of sub-environments or tasks.
         """
-        if len(state["length"]) != self.num_envs or len(state["stats"]["steps_per_task"]) != self.num_tasks:
-            raise ValueError(
-                f"the state is of {len(state['length'])} sub-environments and {len(state['stats']['steps_per_task'])} "
-                f"tasks, this collector has {self.num_envs} and {self.num_tasks}"
-            )
+        num_tasks = len(state["stats"]["steps_per_task"])
+        if num_tasks != self.num_tasks:
+            raise ValueError(f"the state is of {num_tasks} tasks, this collector has {self.num_tasks}")
+        self._episodes.load_state_dict(state["episodes"])
         self._mixture.load_state_dict(state["mixture"])
         for name in _STATE:
             setattr(self, f"_{name}", copy.deepcopy(state[name]))
@@ -380,12 +382,12 @@ class QMPCollector:
             self._started = False
 
     def _no_stats(self) -> Tally:
-        return Tally(self.num_tasks, self.num_policies)
+        return Tally(self.num_tasks, self.num_policies, self._episodes.metrics)
 
     def _vector_step(self, random: bool) -> None:
         start = perf_counter()
-        if self._needs_reset.any():
-            self.reset(options={"reset_mask": self._needs_reset.copy()})
+        if self._episodes.needs_reset.any():
+            self.reset(options={"reset_mask": self._episodes.needs_reset.copy()})
         reset = perf_counter()
         assert self._next_obs is not None
         if random:
@@ -402,13 +404,10 @@ class QMPCollector:
         finally:
             if self._acted is not None:  # failed or interrupted: the environments may have moved on unseen
                 self._started = False
-        self._tally.act_time += acted - reset
-        self._tally.env_time += (reset - start) + (stepped - acted)
-        self._tally.store_time += perf_counter() - stepped
-
-    def _recorded(self) -> NDArray[np.bool_]:
-        """Rows whose next step is a transition to store: no mere reset, and no episode beyond the quota."""
-        return ~self._ignored if self._quota is None else ~self._ignored & (self._quota > 0)
+        sums = self._tally.sums
+        sums["act_time"] += acted - reset
+        sums["env_time"] += (reset - start) + (stepped - acted)
+        sums["store_time"] += perf_counter() - stepped
 
     def _store(self, transitions: Transitions) -> None:
         if isinstance(self._sinks, list):
@@ -417,35 +416,10 @@ class QMPCollector:
         elif self._sinks is not None and len(transitions):
             self._sinks.add(transitions)
 
-    def _count(
-        self,
-        task_ids: Ids,
-        behavior_ids: Ids,
-        rewards: NDArray[Any],
-        success: NDArray[np.bool_],
-        ended: Ids,
-    ) -> None:
-        self._num_steps += len(task_ids)
-        self._tally.add_steps(task_ids, behavior_ids, self.num_policies)
-        self._return += rewards
-        self._length += 1
-        self._success |= success
-        if len(ended):
-            self._num_episodes += len(ended)
-            self._tally.add_episodes(
-                self._return[ended], self._length[ended], self._success[ended], self.task_ids[ended]
-            )
-            if self._quota is not None:
-                self._quota[ended] -= 1
-
-    def _begin_episodes(self, rows: NDArray[np.bool_]) -> None:
-        """Forget the episodes of ``rows``: the next action there is an episode's first."""
-        self._ignored &= ~rows
-        self._needs_reset &= ~rows
+    def _begin_episodes(self, rows: Mask) -> None:
+        """The next action in ``rows`` is an episode's first."""
+        self._episodes.begin(rows)
         self._mixture.forget(rows)
-        self._return[rows] = 0.0
-        self._length[rows] = 0
-        self._success[rows] = False
 
     def _checked_obs(self, obs: ArrayLike) -> NDArray[Any]:
         """A copy: environments may reuse their array, and callers may write to it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gymnasium.vector import VectorEnv
@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from qmp_collect.callables import is_per_task
 from qmp_collect.collector import QMPCollector
+from qmp_collect.episodes import Reduction
 from qmp_collect.stats import CollectStats
 from qmp_collect.switch import OwnPolicy
 
@@ -25,6 +26,7 @@ def evaluate(
     device: Any = None,
     autoreset_mode: Any = None,
     success_key: str = "success",
+    episode_metrics: Mapping[str, Reduction] | None = None,
     seed: int | None = None,
 ) -> CollectStats:
     """Run ``episodes_per_env`` fresh episodes in each sub-environment and store nothing.
@@ -37,6 +39,7 @@ def evaluate(
         own_policy: Batched ``own_policy(obs (N, *O), task_ids (N,)) -> actions (N, *A)``, or one policy per task.
             Hand over deterministic policies to evaluate deterministic policies.
         episodes_per_env: The quota of each sub-environment, so that short episodes are not over-counted.
+        episode_metrics: As for `QMPCollector`.
         seed: Of the environments' reset.
 
     Returns:
@@ -55,6 +58,7 @@ def evaluate(
         device=device,
         autoreset_mode=autoreset_mode,
         success_key=success_key,
+        episode_metrics=episode_metrics,
         seed=seed,
     )
     return collector.collect(n_episode=episodes_per_env)

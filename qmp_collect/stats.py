@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ class CollectStats:
         lens: ``(E,)`` their lengths in steps.
         successes: ``(E,)`` whether any step of the episode was a success.
         episode_task_ids: ``(E,)`` their tasks.
+        metrics: by name, ``(E,)`` what else was measured of them; see `qmp_collect.episodes`.
         behavior_counts: ``(T, K)`` steps in task ``i`` that policy ``j`` acted in; random actions do not count.
         decisions: ``(T,)`` times that the switch compared Q-values.
         q_gap_sum: ``(T,)`` sum over those of ``Q_i(chosen) - Q_i(own)``, as scored.
@@ -35,6 +37,7 @@ class CollectStats:
     behavior_counts: NDArray[np.int64]
     decisions: NDArray[np.int64]
     q_gap_sum: NDArray[np.float64]
+    metrics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     act_time: float = 0.0
     env_time: float = 0.0
     store_time: float = 0.0
@@ -72,6 +75,11 @@ class CollectStats:
             np.bincount(self.episode_task_ids, minlength=num_tasks),
         )
 
+    def episode_means(self) -> dict[str, NDArray[np.float64]]:
+        """``(T,)`` means over episodes of return, length, success and every metric, by name."""
+        values = {"return": self.returns, "length": self.lens, "success": self.successes, **self.metrics}
+        return {name: self.per_task(of_episodes) for name, of_episodes in values.items()}
+
     def scalars(self, task_names: Sequence[str] | None = None) -> dict[str, float]:
         """Numbers for a logger, by tag. What has no value yet (an average over no episode) is left out.
 
@@ -83,8 +91,7 @@ class CollectStats:
         if len(names) != num_tasks:
             raise ValueError(f"expected {num_tasks} task names, one per task, got {len(names)}: {names}")
 
-        episodic = {"return": self.returns, "length": self.lens, "success": self.successes}
-        per_task = {name: self.per_task(values) for name, values in episodic.items()}
+        per_task = self.episode_means()
         found = {f"charts/{name}": _nanmean(values) for name, values in per_task.items()}
         for name, values in per_task.items():
             found |= {f"tasks/{names[t]}/{name}": float(values[t]) for t in range(num_tasks)}
@@ -97,100 +104,97 @@ class CollectStats:
     def __add__(self, other: CollectStats) -> CollectStats:
         if not isinstance(other, CollectStats):
             return NotImplemented
-        joined = ("returns", "lens", "successes", "episode_task_ids")
-        merged: dict[str, Any] = {}
-        for field in fields(self):
-            a, b = getattr(self, field.name), getattr(other, field.name)
-            if field.name == "behavior_counts":
-                a, b = _same_width(a, b)
-            merged[field.name] = np.concatenate([a, b]) if field.name in joined else a + b
-        return CollectStats(**merged)
+        num_tasks, num_policies = self.behavior_counts.shape
+        tally = Tally(num_tasks, num_policies, self.metrics)
+        tally.absorb(self)
+        tally.absorb(other)
+        return tally.stats()
 
     @staticmethod
-    def empty(num_tasks: int, num_policies: int) -> CollectStats:
-        """Statistics of nothing, the neutral element of ``+``."""
+    def empty(num_tasks: int, num_policies: int, metrics: Iterable[str] = ()) -> CollectStats:
+        """Statistics of nothing, the neutral element of ``+`` for statistics with these ``metrics``."""
         return CollectStats(
             steps_per_task=np.zeros(num_tasks, np.int64),
             returns=np.zeros(0),
             lens=np.zeros(0, np.int64),
             successes=np.zeros(0, np.bool_),
             episode_task_ids=np.zeros(0, np.int64),
+            metrics={name: np.zeros(0) for name in metrics},
             behavior_counts=np.zeros((num_tasks, num_policies), np.int64),
             decisions=np.zeros(num_tasks, np.int64),
             q_gap_sum=np.zeros(num_tasks),
         )
 
 
-class Tally:
-    """Accumulates `CollectStats`: a few array additions per vector step."""
+# Fields with an entry for each episode are joined; all others are summed.
+_OF_EPISODES = ("returns", "lens", "successes", "episode_task_ids", "metrics")
+_SUMMED = tuple(field.name for field in fields(CollectStats) if field.name not in _OF_EPISODES)
 
-    def __init__(self, num_tasks: int, num_policies: int) -> None:
+
+class Tally:
+    """Accumulates `CollectStats`: a few array additions per vector step.
+
+    Attributes:
+        sums: running sums of the fields of `CollectStats` that are sums, by name.
+    """
+
+    def __init__(self, num_tasks: int, num_policies: int, metrics: Iterable[str] = ()) -> None:
+        empty = CollectStats.empty(num_tasks, num_policies, metrics)
         self._num_tasks = num_tasks
-        self._steps = np.zeros(num_tasks, np.int64)
-        self._counts = np.zeros((num_tasks, num_policies), np.int64)
-        self._decisions = np.zeros(num_tasks, np.int64)
-        self._gap_sum = np.zeros(num_tasks)
-        self._episodes: list[tuple[NDArray[Any], ...]] = []
-        self.act_time = self.env_time = self.store_time = 0.0
+        self.sums: dict[str, Any] = {name: getattr(empty, name) for name in _SUMMED}
+        self._episodes = [_of_episodes(empty)]
 
     def add_steps(self, task_ids: NDArray[np.int64], behavior_ids: NDArray[np.int64], num_policies: int) -> None:
         """``(M,)`` each; a behaviour of -1 is a random action."""
-        t = self._num_tasks
-        self._steps += np.bincount(task_ids, minlength=t)
-        if num_policies > self._counts.shape[1]:
-            self._counts, _ = _same_width(self._counts, np.empty((t, num_policies), np.int64))
-        width = self._counts.shape[1]
+        t, counts = self._num_tasks, self.sums["behavior_counts"]
+        width = max(num_policies, counts.shape[1])
         cells = (task_ids * width + behavior_ids)[behavior_ids >= 0]
-        self._counts += np.bincount(cells, minlength=t * width).reshape(t, width)
+        self._add("steps_per_task", np.bincount(task_ids, minlength=t))
+        self._add("behavior_counts", np.bincount(cells, minlength=t * width).reshape(t, width))
 
     def add_decisions(self, task_ids: NDArray[np.int64], gaps: NDArray[np.floating[Any]]) -> None:
         """``(M,)`` each: ``Q_i(chosen) - Q_i(own)``."""
-        self._decisions += np.bincount(task_ids, minlength=self._num_tasks)
-        self._gap_sum += np.bincount(task_ids, weights=gaps, minlength=self._num_tasks)
+        self._add("decisions", np.bincount(task_ids, minlength=self._num_tasks))
+        self._add("q_gap_sum", np.bincount(task_ids, weights=gaps, minlength=self._num_tasks))
 
-    def add_episodes(
-        self,
-        returns: NDArray[np.float64],
-        lens: NDArray[np.int64],
-        successes: NDArray[np.bool_],
-        task_ids: NDArray[np.int64],
-    ) -> None:
-        """``(E,)`` each, episodes that just ended."""
-        self._episodes.append((returns, lens, successes, task_ids))
+    def add_episodes(self, episodes: Mapping[str, Any]) -> None:
+        """Episodes that just ended: the fields of `CollectStats` that have an entry for each of them."""
+        self._episodes.append(dict(episodes))
 
     def absorb(self, stats: CollectStats) -> None:
-        """Add a finished stretch; costs as much as that stretch has episodes, however many there were before."""
-        self._steps += stats.steps_per_task
-        self._counts, counts = _same_width(self._counts, stats.behavior_counts)
-        self._counts = self._counts + counts
-        self._decisions += stats.decisions
-        self._gap_sum += stats.q_gap_sum
-        if len(stats.returns):
-            self._episodes.append((stats.returns, stats.lens, stats.successes, stats.episode_task_ids))
-        self.act_time += stats.act_time
-        self.env_time += stats.env_time
-        self.store_time += stats.store_time
+        """Add a finished stretch; costs as much as that stretch has episodes, however many there were before.
+
+        Raises:
+            ValueError: It has other metrics.
+        """
+        expected, got = sorted(self._episodes[0]["metrics"]), sorted(stats.metrics)
+        if expected != got:
+            raise ValueError(f"these statistics have the metrics {expected}, those to be added have {got}")
+        for name in _SUMMED:
+            self._add(name, getattr(stats, name))
+        if stats.n_collected_episodes:
+            self._episodes.append(_of_episodes(stats))
 
     def stats(self) -> CollectStats:
         """A snapshot."""
-        empty = CollectStats.empty(*self._counts.shape)
-        columns = zip(
-            (empty.returns, empty.lens, empty.successes, empty.episode_task_ids), *self._episodes, strict=True
-        )
-        returns, lens, successes, task_ids = (np.concatenate(column) for column in columns)
-        return CollectStats(
-            steps_per_task=self._steps.copy(),
-            returns=returns,
-            lens=lens,
-            successes=successes,
-            episode_task_ids=task_ids,
-            behavior_counts=self._counts.copy(),
-            decisions=self._decisions.copy(),
-            q_gap_sum=self._gap_sum.copy(),
-            act_time=self.act_time,
-            env_time=self.env_time,
-            store_time=self.store_time,
-        )
+        found: dict[str, Any] = {name: copy(value) for name, value in self.sums.items()}
+        for name in _OF_EPISODES:
+            column = [episodes[name] for episodes in self._episodes]
+            if name == "metrics":
+                found[name] = {key: np.concatenate([part[key] for part in column]) for key in column[0]}
+            else:
+                found[name] = np.concatenate(column)
+        return CollectStats(**found)
+
+    def _add(self, name: str, value: Any) -> None:
+        total = self.sums[name]
+        if np.ndim(value) == 2:  # more policies may be known to one than to the other
+            total, value = _same_width(total, value)
+        self.sums[name] = total + value
+
+
+def _of_episodes(stats: CollectStats) -> dict[str, Any]:
+    return {name: getattr(stats, name) for name in _OF_EPISODES}
 
 
 def _same_width(a: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -291,8 +291,7 @@ class TrainingRun:
             seed=10_000 + args.seed + step,
         )
         scalars: dict[str, float] = {}
-        for name, values in (("success", stats.successes), ("return", stats.returns)):
-            per_task = stats.per_task(values)
+        for name, per_task in stats.episode_means().items():
             scalars[f"eval/{name}"] = float(per_task.mean())
             scalars |= {f"eval/{task}/{name}": float(v) for task, v in zip(self.task_names, per_task, strict=True)}
         self._logger.log(step, scalars)

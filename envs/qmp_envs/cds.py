@@ -75,6 +75,7 @@ CDS: dict[str, TaskSet] = {
         min_reward=0.0,
         reward_version="metaworld-v2",
         source="scene, placements and goals: QMP reference code; assets: Meta-World 3.1.1; reward: Meta-World V2",
+        episode_metrics={"handle_distance": "last"},
     )
 }
 
@@ -290,7 +291,8 @@ class MetaWorldCDSVectorEnv(PhysicsVectorEnv):
 
     Action (4,): shift of the hand's target in x, y, z by 0.01 m, and closing effort of the gripper. Reward: Meta-World
     V2, 0 to 10. Success does not end the episode. A step is 0.0125 s; positions are those 2.5 ms before its end,
-    as MuJoCo's step leaves them; the hinge angle in door-open's reward is the one at its end. Paper: appendix D.3.
+    as MuJoCo's step leaves them; the hinge angle in door-open's reward is the one at its end. ``infos`` hold
+    ``success`` and ``handle_distance`` to the goal. Paper: appendix D.3.
 
     Args:
         env_id: which task set, a key of `CDS`.
@@ -302,6 +304,7 @@ class MetaWorldCDSVectorEnv(PhysicsVectorEnv):
     """
 
     metadata = {**PhysicsVectorEnv.metadata, "render_fps": 80}
+    info_types = {"success": bool, "handle_distance": float}
     frame_skip = SUBSTEPS
     # two gripper servos; positions of the hand's target, the drawer and the door
     control_spec = CONTROL | mujoco.mjtState.mjSTATE_MOCAP_POS.value
@@ -352,7 +355,14 @@ class MetaWorldCDSVectorEnv(PhysicsVectorEnv):
     def _judge(self) -> tuple[Floats, npt.NDArray[np.bool_], dict[str, Array]]:
         points = np.concatenate((self._engine.sensordata[:, :15], self._episode["goal"]), axis=1)
         rewards, error = self._rewards(points.reshape(-1, 6, 3), self._engine.qpos[:, _HINGE], self._effort)
-        return rewards, np.zeros(self.num_envs, dtype=np.bool_), {"success": error <= self._radii}
+        return (
+            rewards,
+            np.zeros(self.num_envs, dtype=np.bool_),
+            {
+                "success": error <= self._radii,
+                "handle_distance": error,
+            },
+        )
 
     def _observe(self) -> Array:
         sensors = self._engine.sensordata

@@ -96,6 +96,7 @@ KITCHENS: dict[str, KitchenTaskSet] = {
         min_reward=-_MAX_PENALTY,
         reward_version="dense",
         source="tasks and reward: QMP reference code (MT_EASY); physics: Gymnasium-Robotics' Franka kitchen",
+        episode_metrics={"part_distance": "last"},
         tasks=_TASKS,
     )
 }
@@ -222,7 +223,7 @@ class KitchenVectorEnv(PhysicsVectorEnv):
     Dense reward: 20 (0.4 in_place + 0.6 reach - 1), from -20 to 0. ``in_place`` falls with the distance of the
     part's joints to their goal, ``reach`` with the distance of the part to the middle of the fingers. Success
     terminates the episode and pays 20 * 140 instead. Reward and success are free of observation noise.
-    Paper: appendix D.5.
+    Paper: appendix D.5. ``infos`` hold ``success`` and ``part_distance`` of the part's joints to their goal.
 
     Args:
         env_id: which task set, a key of `KITCHENS`.
@@ -240,6 +241,7 @@ class KitchenVectorEnv(PhysicsVectorEnv):
     """
 
     metadata = {**PhysicsVectorEnv.metadata, "render_fps": 12}
+    info_types = {"success": bool, "part_distance": float}
     frame_skip = 40
     task_set: KitchenTaskSet
 
@@ -327,7 +329,7 @@ class KitchenVectorEnv(PhysicsVectorEnv):
             rewards = _MAX_PENALTY * (0.4 * in_place + 0.6 * reach - 1.0)
             # As much as the rest of the longest episode could have cost.
             rewards[success] = _MAX_PENALTY * _HORIZON
-        return rewards, success, {"success": success.copy()}
+        return rewards, success, {"success": success.copy(), "part_distance": part_distances}
 
     def _observe(self) -> Array:
         return np.hstack((self._episode["reading"], self._shown_goals), dtype=np.float32)

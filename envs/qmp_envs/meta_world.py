@@ -20,7 +20,7 @@ from gymnasium.vector.async_vector_env import _async_worker
 
 from qmp_envs.assets import missing
 from qmp_envs.engine import usable_cores
-from qmp_envs.task_set import TaskSet
+from qmp_envs.task_set import Reduction, TaskSet
 from qmp_envs.vector import Array, assign_tasks
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def _task_set(env_id: str, tasks: tuple[str, ...]) -> TaskSet:
         min_reward=0.0,
         reward_version="v2",
         source="Meta-World 3 (package metaworld 3.1)",
+        episode_metrics={"near_object": "any", "grasp_success": "any", "obj_to_target": "last"},
     )
 
 
@@ -285,6 +286,11 @@ class _MetaWorldVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
     def num_tasks(self) -> int:
         """T, the number of tasks, whether or not each has a sub-environment here."""
         return self.task_set.num_tasks
+
+    @property
+    def episode_metrics(self) -> Mapping[str, Reduction]:
+        """What else than return, length and success to report of episodes: key in ``infos`` -> reduction."""
+        return self.task_set.episode_metrics
 
     def get_state(self) -> dict[str, Any]:
         """Everything that the future depends on; see `MetaWorldEnv.get_state`."""

@@ -33,6 +33,7 @@ POINT_REACH: dict[str, TaskSet] = {
         min_reward=-1.0,
         reward_version="distance",
         source="start, goal and actions: paper section 5.2; the rest is not given there and chosen here",
+        episode_metrics={"distance": "last"},
     )
 }
 
@@ -71,6 +72,7 @@ class PointReachVectorEnv(BatchedVectorEnv):
     Observation (2,) float32: x / 10 and y / 10, in [0, 1]. Action (2,): what is added to x and y, in [-1, 1]; the
     point stops at the border of the box. Reward: -distance to the goal / sqrt(200), from -1 at the start to 0 at
     the goal, after the step. Success within 0.5 of the goal; nothing terminates. Nothing is random.
+    ``infos`` also hold ``distance``.
 
     Args:
         env_id: "PointReach-v0".
@@ -79,6 +81,7 @@ class PointReachVectorEnv(BatchedVectorEnv):
     """
 
     metadata = {**BatchedVectorEnv.metadata, "render_fps": 10}
+    info_types = {"success": bool, "distance": float}
 
     def __init__(self, env_id: str = "PointReach-v0", num_envs: int = 1, **kwargs: Any) -> None:
         if env_id not in POINT_REACH:
@@ -101,7 +104,8 @@ class PointReachVectorEnv(BatchedVectorEnv):
 
     def _judge(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], dict[str, Array]]:
         distance = np.hypot(*(GOAL - self._episode["position"]).T)
-        return -distance / math.hypot(*GOAL), np.zeros(self.num_envs, np.bool_), {"success": distance <= GOAL_RADIUS}
+        infos = {"success": distance <= GOAL_RADIUS, "distance": distance}
+        return -distance / math.hypot(*GOAL), np.zeros(self.num_envs, np.bool_), infos
 
     def _observe(self) -> Array:
         return (self._episode["position"] / SIDE).astype(np.float32)

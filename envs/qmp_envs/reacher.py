@@ -267,6 +267,7 @@ REACHERS: dict[str, TaskSet] = {
             (0, 0, 1 / 6, 5 / 6, 0),
             (0, 0, 0, 0, 1),
         ),
+        episode_metrics={"any_hit": "any", "stages": "last", "hit_fraction": "last"},
         relabel=relabelled_rewards,
     )
 }

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[Any]
+Reduction: TypeAlias = Literal["any", "last", "mean", "max"]
 Relabel: TypeAlias = Callable[[Array, Array, Array, Array], npt.NDArray[np.float64]]
 
 
@@ -28,12 +29,15 @@ class TaskSet:
         source: where tasks, physics and reward come from.
         domain_matrix: T rows of T probabilities of the hand-made mixture QMP-Domain (row: task that collects,
             column: policy that acts), or None where no such mixture is defined.
+        episode_metrics: what else is worth reporting of an episode besides return, length and success: key in
+            ``infos`` -> how the steps' values become the episode's.
         relabel: ``relabel(obs (M, *O), actions (M, *A), next_obs (M, *O), task_ids (M,)) -> rewards (M,)``, what M
             transitions of any tasks would have earned in ``task_ids``, for data sharing (CDS); or None where the
             transitions do not tell. Episodes may end elsewhere in another task: it says nothing of terminations.
 
     Raises:
-        ValueError: names that repeat, a horizon below 1, or ``domain_matrix`` rows that are no distributions.
+        ValueError: names that repeat, a horizon below 1, an unknown reduction, or ``domain_matrix`` rows that are no
+            distributions.
     """
 
     env_id: str
@@ -44,6 +48,7 @@ class TaskSet:
     reward_version: str
     source: str
     domain_matrix: tuple[tuple[float, ...], ...] | None = None
+    episode_metrics: Mapping[str, Reduction] = field(default_factory=dict, hash=False)
     relabel: Relabel | None = None
 
     def __post_init__(self) -> None:
@@ -51,6 +56,9 @@ class TaskSet:
             raise ValueError(f"task_names must be non-empty and distinct, got {self.task_names}")
         if self.horizon < 1:
             raise ValueError(f"horizon must be at least 1 step, got {self.horizon}")
+        for key, reduction in self.episode_metrics.items():
+            if reduction not in get_args(Reduction):
+                raise ValueError(f"episode_metrics[{key!r}] must be one of {get_args(Reduction)}, got {reduction!r}")
         if self.domain_matrix is None:
             return
         if len(self.domain_matrix) != self.num_tasks:

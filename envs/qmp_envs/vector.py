@@ -19,7 +19,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from qmp_envs.engine import CONTROL, Engine
-from qmp_envs.task_set import TaskSet
+from qmp_envs.task_set import Reduction, TaskSet
 
 Array: TypeAlias = npt.NDArray[Any]
 Rows: TypeAlias = npt.NDArray[np.intp]
@@ -131,6 +131,11 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
     def num_tasks(self) -> int:
         """T, the number of tasks, whether or not each has a sub-environment here."""
         return self.task_set.num_tasks
+
+    @property
+    def episode_metrics(self) -> Mapping[str, Reduction]:
+        """What else than return, length and success to report of episodes: key in ``infos`` -> reduction."""
+        return self.task_set.episode_metrics
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None

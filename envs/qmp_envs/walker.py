@@ -197,6 +197,7 @@ WALKERS: dict[str, TaskSet] = {
         min_reward=0.0,  # the authors' label: these rewards have no lower bound
         reward_version="reference",
         source="tasks and rewards: QMP reference code; robot: Gymnasium's walker2d_v5.xml",
+        episode_metrics={"x_position": "last", "x_velocity": "mean"},
         relabel=relabelled_rewards,
     )
 }

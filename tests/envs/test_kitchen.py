@@ -322,9 +322,12 @@ def test_rewards_at_the_start_are_literal() -> None:
 )
 def test_thresholds_are_literal(task: int, inside: dict[str, float], outside: dict[str, float]) -> None:
     env = single(task=task)
-    assert placed(env, **inside).step(STAY)[1:] == (2800.0, True, False, {"success": True})
+    _, reward, terminated, truncated, info = placed(env, **inside).step(STAY)
+    near = info.pop("part_distance")
+    assert (reward, terminated, truncated, info) == (2800.0, True, False, {"success": True})
     _, reward, terminated, _, info = placed(env, **outside).step(STAY)
     assert -20 < reward < 0
+    assert info.pop("part_distance") > near
     assert (terminated, info) == (False, {"success": False})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import gymnasium as gym
 import pytest
 
 import qmp_envs
@@ -53,3 +54,19 @@ def test_wrong_facts() -> None:
         TaskSet(**{**FACTS, "task_names": ()})
     with pytest.raises(ValueError, match="horizon must be at least 1 step, got 0"):
         TaskSet(**{**FACTS, "horizon": 0})
+
+
+def test_unknown_reduction() -> None:
+    with pytest.raises(ValueError, match=r"episode_metrics\['hit'\] must be one of .*, got 'sum'"):
+        TaskSet(**FACTS, episode_metrics={"hit": "sum"})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("env_id", qmp_envs.TASK_SETS)
+def test_episode_metrics_are_reported_at_every_step(env_id: str) -> None:
+    envs = gym.make_vec(env_id, num_envs=1)
+    envs.reset(seed=0)
+    infos = envs.step(envs.action_space.sample())[4]
+    envs.close()
+    assert dict(envs.unwrapped.episode_metrics) == qmp_envs.TASK_SETS[env_id].episode_metrics  # type: ignore[attr-defined]
+    for key in qmp_envs.TASK_SETS[env_id].episode_metrics:
+        assert infos[f"_{key}"].tolist() == [True], key

@@ -298,6 +298,30 @@ def test_command_line(script: ModuleType, capsys: pytest.CaptureFixture[str]) ->
     assert "3600000" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("float64")
+@torch.no_grad()
+def test_negative_controls_score_with_other_critics() -> None:
+    agent, n = make_agent(separate), 2 * T
+    obs, candidates, ids = torch.randn(n, O), torch.rand(n, T, A) * 2 - 1, torch.arange(n) % T
+    # Q of every critic for every candidate of every row: (critic, N, T)
+    every = torch.stack(
+        [
+            agent.qf(obs.expand(T, n, O), candidates[:, j].expand(T, n, A), twins=1)[0]  # (critic, N)
+            for j in range(T)
+        ],
+        dim=-1,
+    )
+    critics = {
+        "task": lambda i, j: i % T,
+        "next": lambda i, j: (i + 1) % T,
+        "proposer": lambda i, j: j,
+    }
+    for of, critic in critics.items():
+        agent.args.switch_critic_of = of
+        values = agent.q_functions(obs, candidates, ids)
+        close(values, torch.tensor([[every[critic(i, j), i, j] for j in range(T)] for i in range(n)]))
+
+
 def test_switch_flags() -> None:
     def switch(**settings: Any) -> Any:
         agent = make_agent(separate, **settings)
