@@ -25,7 +25,7 @@ from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
 from publish import publish
 
-from qmp_collect.plot import align, confidence, load_run
+from qmp_collect.runs.plot import align, confidence, load_run
 
 Floats = NDArray[np.float64]
 

@@ -22,8 +22,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
 
 import qmp_envs  # noqa: F401 (registers Maze3-v0)
-from qmp_collect.precision import set_matmul_precision
-from qmp_collect.provenance import provenance
+from qmp_collect.runs.precision import set_matmul_precision
+from qmp_collect.runs.provenance import provenance
 
 
 @dataclass

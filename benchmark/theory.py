@@ -57,7 +57,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from qmp_collect.provenance import provenance
+from qmp_collect.runs.provenance import provenance
 
 ROOT = Path(__file__).parents[1]
 Floats = NDArray[np.float64]

@@ -14,7 +14,7 @@ import tyro
 
 import qmp_envs
 from qmp_collect import OwnPolicy, QMPCollector
-from qmp_collect.provenance import provenance
+from qmp_collect.runs.provenance import provenance
 
 
 @dataclass

@@ -24,11 +24,11 @@ import torch.nn.functional as F  # noqa: N812
 
 import qmp_collect
 import qmp_envs
-from qmp_collect import cli, presets, training
+from qmp_collect.runs import presets, settings, training
 
 
 @dataclass
-class Args(training.RunArgs):
+class Args(settings.RunArgs):
     exp_name: str = os.path.basename(__file__)[: -len(".py")]
     """name of the experiment, part of the run's name"""
 
@@ -75,7 +75,7 @@ PRESETS = presets.tuned(presets.SEPARATE, MetaWorldMT10={"own_probability": 0.7}
 
 
 def parse_args(argv: list[str] | None = None) -> Args:
-    return cli.parse_args(Args, PRESETS, qmp_envs.TASK_SETS, argv)
+    return settings.parse_args(Args, PRESETS, qmp_envs.TASK_SETS, argv)
 
 
 # ALGO LOGIC: networks. Layers of several tasks are stacked: all of them are one batched matrix product.

@@ -24,11 +24,11 @@ from torch.func import functional_call, grad, vmap
 
 import qmp_collect
 import qmp_envs
-from qmp_collect import cli, presets, training
+from qmp_collect.runs import presets, settings, training
 
 
 @dataclass
-class Args(training.RunArgs):
+class Args(settings.RunArgs):
     exp_name: str = os.path.basename(__file__)[: -len(".py")]
     """name of the experiment, part of the run's name"""
 
@@ -80,7 +80,7 @@ PRESETS = presets.tuned(  # those of sac_qmp_multihead.py: paper, appendices H.3
 
 
 def parse_args(argv: list[str] | None = None) -> Args:
-    return cli.parse_args(Args, PRESETS, qmp_envs.TASK_SETS, argv)
+    return settings.parse_args(Args, PRESETS, qmp_envs.TASK_SETS, argv)
 
 
 # ALGO LOGIC: networks. Twin critics are stacked.

@@ -22,11 +22,11 @@ import torch.nn.functional as F  # noqa: N812
 
 import qmp_collect
 import qmp_envs
-from qmp_collect import cli, training
+from qmp_collect.runs import settings, training
 
 
 @dataclass
-class Args(training.RunArgs):
+class Args(settings.RunArgs):
     exp_name: str = os.path.basename(__file__)[: -len(".py")]
     """name of the experiment, part of the run's name"""
 
@@ -88,7 +88,7 @@ HELPERS = {
 
 
 def parse_args(argv: list[str] | None = None) -> Args:
-    return cli.parse_args(Args, {}, [Args.env_id], argv)
+    return settings.parse_args(Args, {}, [Args.env_id], argv)
 
 
 # ALGO LOGIC: networks. All tasks' networks are stacked: a layer of all of them is one batched matrix product.

@@ -20,11 +20,11 @@ import torch.nn.functional as F  # noqa: N812
 
 import qmp_collect
 import qmp_envs
-from qmp_collect import cli, presets, training
+from qmp_collect.runs import presets, settings, training
 
 
 @dataclass
-class Args(training.RunArgs):
+class Args(settings.RunArgs):
     exp_name: str = os.path.basename(__file__)[: -len(".py")]
     """name of the experiment, part of the run's name"""
 
@@ -64,7 +64,7 @@ PRESETS = presets.tuned(  # paper, appendix H.3
 
 
 def parse_args(argv: list[str] | None = None) -> Args:
-    return cli.parse_args(Args, PRESETS, qmp_envs.TASK_SETS, argv)
+    return settings.parse_args(Args, PRESETS, qmp_envs.TASK_SETS, argv)
 
 
 # ALGO LOGIC: networks. Twin critics are stacked: a layer of both is one batched matrix product.

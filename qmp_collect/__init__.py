@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from qmp_collect.callables import Proposal
 from qmp_collect.check import check_callables
-from qmp_collect.checkpoint import StopSignal, load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from qmp_collect.collector import QMPCollector
 from qmp_collect.evaluation import evaluate
-from qmp_collect.logger import RunLogger
 from qmp_collect.stats import CollectStats
 from qmp_collect.switch import FixedSwitch, OwnPolicy, QSwitch, SoftmaxQSwitch, Switch, UniformSwitch
 from qmp_collect.transitions import Transitions, TransitionSink
@@ -34,20 +32,17 @@ __all__ = [
     "Proposal",
     "QMPCollector",
     "QSwitch",
-    "RunLogger",
     "SoftmaxQSwitch",
-    "StopSignal",
     "Switch",
     "TransitionSink",
     "Transitions",
     "UniformSwitch",
     "check_callables",
     "evaluate",
-    "load_checkpoint",
-    "rng_state",
-    "save_checkpoint",
-    "set_rng_state",
 ]
+
+# What surrounds a training script has moved to a room of its own.
+_IN_RUNS = ("RunLogger", "StopSignal", "load_checkpoint", "rng_state", "save_checkpoint", "set_rng_state")
 
 
 def __getattr__(name: str) -> Any:
@@ -55,4 +50,6 @@ def __getattr__(name: str) -> Any:
         from qmp_collect import replay
 
         return getattr(replay, name)
+    if name in _IN_RUNS:
+        raise AttributeError(f"qmp_collect.{name} has moved: write `from qmp_collect.runs import {name}`")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -31,7 +31,7 @@ from collect_envs import (
 )
 
 from qmp_collect import FixedSwitch, OwnPolicy, QMPCollector, QSwitch, SoftmaxQSwitch, Transitions, UniformSwitch
-from qmp_collect.checkpoint import load_checkpoint, save_checkpoint
+from qmp_collect.runs.checkpoint import load_checkpoint, save_checkpoint
 
 TASKS = [0, 1, 0]
 LENGTHS = [{"lengths": (7,)}, {"lengths": (4, 5)}, {"lengths": (10,)}]

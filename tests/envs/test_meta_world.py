@@ -27,7 +27,7 @@ from metaworld.policies import ENV_POLICY_MAP
 from metaworld.types import Task
 
 import qmp_envs
-from qmp_collect.checkpoint import load_checkpoint, save_checkpoint
+from qmp_collect.runs.checkpoint import load_checkpoint, save_checkpoint
 from qmp_envs import meta_world
 from qmp_envs.meta_world import INFO, META_WORLD, MetaWorldEnv, make_vector_env
 
@@ -388,7 +388,7 @@ def test_signals_reach_the_main_process_only(stop: signal.Signals, tmp_path: Pat
     script = tmp_path / "train.py"
     script.write_text(
         "import gymnasium as gym, numpy as np, qmp_envs\n"
-        "from qmp_collect.checkpoint import StopSignal\n"
+        "from qmp_collect.runs import StopSignal\n"
         "if __name__ == '__main__':\n"
         "    with StopSignal() as stop:\n"
         "        envs = gym.make_vec('MetaWorldMT10-v0', num_envs=2, vector_strategy='async')\n"

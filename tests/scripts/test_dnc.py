@@ -15,8 +15,8 @@ from test_update_math import LR, B, O, PlainSAC, T, batch, difference, make_agen
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-import qmp_collect
 from qmp_collect import Batch
+from qmp_collect.runs import load_checkpoint
 
 dnc = load_script("dnc")
 separate = load_script("sac_qmp_separate")
@@ -171,7 +171,7 @@ def test_schedule(flags: str, distillations: int, run_script: Callable[..., None
     tiny += " --min-buffer-size 1 --hidden-dim 4 --distill-steps 1 --eval-every 999 --eval-episodes 1 --torch-threads 1"
     run_script("dnc", *tiny.split(), "--run-dir-root", tmp_path, *flags.split())
     (run_dir,) = tmp_path.iterdir()
-    assert qmp_collect.load_checkpoint(run_dir / "checkpoint.npz")["agent"]["distillations"] == distillations
+    assert load_checkpoint(run_dir / "checkpoint.npz")["agent"]["distillations"] == distillations
 
 
 def test_command_line() -> None:

@@ -15,6 +15,7 @@ from script_files import load_script
 from torch import Tensor
 
 import qmp_collect
+from qmp_collect.runs import load_checkpoint
 
 script = load_script("mcal_qmp")
 float64 = pytest.mark.usefixtures("float64")
@@ -160,7 +161,7 @@ def test_update_counts(run_script: Callable[..., None], tmp_path: Path) -> None:
         )  # fmt: skip
     assert batches == [8, 2, 2, 2] * 15  # the policy's batches have 8 // 3 observations of each task
     (run_dir,) = tmp_path.iterdir()
-    agent = qmp_collect.load_checkpoint(run_dir / "checkpoint.npz")["agent"]
+    agent = load_checkpoint(run_dir / "checkpoint.npz")["agent"]
     names = ("q_optimizer", "actor_optimizer", "a_optimizer")
     assert [int(agent[name]["state"][0]["step"]) for name in names] == [15, 45, 45]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qmp_collect.logger import RunLogger
-from qmp_collect.provenance import provenance
+from qmp_collect.runs.logger import RunLogger
+from qmp_collect.runs.provenance import provenance
 
 
 def read(run_dir):
@@ -156,7 +156,7 @@ def test_resuming_in_an_empty_folder_starts_a_file(tmp_path):
 def test_a_killed_process_loses_nothing(tmp_path):
     program = (
         "import os, signal, sys\n"
-        "from qmp_collect.logger import RunLogger\n"
+        "from qmp_collect.runs.logger import RunLogger\n"
         "logger = RunLogger(sys.argv[1], {}, tensorboard=False)\n"
         "for step in range(5): logger.log(step, {'value': step})\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("matplotlib")
 pytest.importorskip("tyro")
 
-from qmp_collect.plot import (
+from qmp_collect.runs.plot import (
     Args,
     Group,
     align,
@@ -190,7 +190,7 @@ def test_the_command_writes_a_figure(options, tmp_path):
     rows = [row | extra for row, extra in zip(mixture_rows(A, B), curve(0.1, 0.9), strict=True)]
     paths = [write_run(tmp_path, rows, seed=seed) for seed in range(2)]
     out = tmp_path / "figures" / "figure.png"
-    command = [sys.executable, "-m", "qmp_collect.plot", *paths, "--out", out, *options]
+    command = [sys.executable, "-m", "qmp_collect.runs.plot", *paths, "--out", out, *options]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert done.stdout.strip() == str(out)
     assert out.read_bytes().startswith(b"\x89PNG")

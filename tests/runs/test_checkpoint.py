@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from qmp_collect.checkpoint import StopSignal, load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from qmp_collect.runs import StopSignal, load_checkpoint, rng_state, save_checkpoint, set_rng_state
 
 
 def same(left, right):
@@ -177,7 +177,7 @@ def test_a_failing_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch)
 KILLED_SAVE = """
 import os, signal, sys
 import numpy as np
-from qmp_collect.checkpoint import save_checkpoint
+from qmp_collect.runs.checkpoint import save_checkpoint
 
 path, owner, name = sys.argv[1:]
 save_checkpoint(path, {"step": 1, "data": np.arange(100_000)})
@@ -304,7 +304,7 @@ def test_generators_continue_exactly(tmp_path):
 def test_without_torch_nothing_imports_it(tmp_path):
     program = (
         "import sys, numpy as np\n"
-        "from qmp_collect.checkpoint import *\n"
+        "from qmp_collect.runs import *\n"
         "save_checkpoint(sys.argv[1], {'rng': rng_state(), 'data': np.zeros(3)})\n"
         "set_rng_state(load_checkpoint(sys.argv[1])['rng'])\n"
         "assert 'torch' not in sys.modules\n"

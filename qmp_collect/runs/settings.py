@@ -1,17 +1,66 @@
-"""What the training scripts' command lines share: presets by environment, and the settings of a run to resume."""
+"""The settings that all training scripts share, and how a command line becomes settings: presets, runs to resume."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import tyro
 
-ArgsT = TypeVar("ArgsT")
+ArgsT = TypeVar("ArgsT", bound="RunArgs")
+
+
+@dataclass
+class RunArgs:
+    """Settings of every training script, CleanRL's first; a script adds those of its method."""
+
+    exp_name: str = "run"
+    """name of the experiment, part of the run's name"""
+    seed: int = 1
+    """seed of networks, environments, replay and switch"""
+    torch_deterministic: bool = True
+    """ask cuDNN for deterministic algorithms"""
+    cuda: bool = True
+    """train on the GPU if there is one"""
+    track: bool = False
+    """also log to Weights & Biases"""
+    wandb_project_name: str = "qmp"
+    """Weights & Biases project"""
+    wandb_entity: str | None = None
+    """Weights & Biases entity (team)"""
+    capture_video: bool = False
+    """at the end, save one evaluation episode of each task as RUN_DIR/videos/TASK.gif"""
+
+    # Run
+    run_dir_root: str = "runs"
+    """folder in which the run gets its own folder"""
+    resume: str | None = None
+    """folder of a run to continue with its own settings, of which only --total-timesteps may be changed"""
+    checkpoint_every: int = 0
+    """env steps between checkpoints (0: a twentieth of the run)"""
+    eval_every: int = 0
+    """env steps between evaluations (0: a hundredth of the run)"""
+    eval_episodes: int = 10
+    """evaluation episodes of each task"""
+    eval_envs_per_task: int = 0
+    """parallel evaluation environments of each task, a divisor of --eval-episodes (0: one per episode)"""
+    torch_threads: int = 0
+    """CPU threads of torch (0: as torch decides)"""
+    matmul_precision: Literal["auto", "highest", "high", "medium"] = "auto"
+    """torch.set_float32_matmul_precision (auto: the fastest that really computes in float32)"""
+    compile: bool = False
+    """use torch.compile"""
+    cudagraphs: bool = False
+    """record updates and acting as CUDA graphs (needs a GPU and tensordict)"""
+
+    env_id: str = "Maze10-v0"
+    """task set"""
+    total_timesteps: int = 12_000_000
+    """env steps of the run, summed over tasks like every other count of env steps"""
 
 
 def parse_args(
@@ -35,7 +84,7 @@ def parse_args(
         SystemExit: With a message, for an unknown id or a change that a resumed run cannot have.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--env-id", "--env_id", default=args_class.env_id)  # type: ignore[attr-defined]
+    first.add_argument("--env-id", "--env_id", default=args_class.env_id)
     first.add_argument("--resume")
     given, _ = first.parse_known_args(argv)
     if given.resume is not None:
@@ -43,7 +92,7 @@ def parse_args(
     env_id = _full_id(given.env_id, list(env_ids))
     preset = {"env_id": env_id, **presets.get(env_id.split("-v")[0], {})}
     args = tyro.cli(args_class, default=args_class(**preset), args=argv)
-    args.env_id = env_id  # type: ignore[attr-defined]
+    args.env_id = env_id
     return args
 
 
@@ -61,7 +110,7 @@ def _resumed(args_class: type[ArgsT], run_dir: Path, argv: Sequence[str] | None)
     if not (run_dir / "checkpoint.npz").exists():
         raise SystemExit(f"--resume {run_dir}: it stopped before its first checkpoint, start it anew")
     saved = json.loads(config.read_text(encoding="utf-8"))
-    if differ := saved.keys() ^ {field.name for field in fields(args_class)}:  # type: ignore[arg-type]
+    if differ := saved.keys() ^ {field.name for field in fields(args_class)}:
         raise SystemExit(f"--resume {run_dir}: a run of another script or version, differing in {sorted(differ)}")
     default = args_class(**saved | {"resume": str(run_dir)})
     args = tyro.cli(args_class, default=default, args=argv)

@@ -8,9 +8,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -19,62 +18,15 @@ from numpy.typing import NDArray
 from torch.utils._pytree import tree_map_only
 from tqdm import tqdm
 
-from qmp_collect.checkpoint import StopSignal, load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from qmp_collect.runs.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from qmp_collect.collector import QMPCollector
 from qmp_collect.evaluation import evaluate
-from qmp_collect.logger import RunLogger
-from qmp_collect.precision import set_matmul_precision
+from qmp_collect.runs.logger import RunLogger
+from qmp_collect.runs.precision import set_matmul_precision
+from qmp_collect.runs.settings import RunArgs
+from qmp_collect.runs.stop import StopSignal
 from qmp_collect.stats import CollectStats
-from qmp_collect.video import save_episode
-
-
-@dataclass
-class RunArgs:
-    """Settings of every training script, CleanRL's first; a script adds those of its method."""
-
-    exp_name: str = "run"
-    """name of the experiment, part of the run's name"""
-    seed: int = 1
-    """seed of networks, environments, replay and switch"""
-    torch_deterministic: bool = True
-    """ask cuDNN for deterministic algorithms"""
-    cuda: bool = True
-    """train on the GPU if there is one"""
-    track: bool = False
-    """also log to Weights & Biases"""
-    wandb_project_name: str = "qmp"
-    """Weights & Biases project"""
-    wandb_entity: str | None = None
-    """Weights & Biases entity (team)"""
-    capture_video: bool = False
-    """at the end, save one evaluation episode of each task as RUN_DIR/videos/TASK.gif"""
-
-    # Run
-    run_dir_root: str = "runs"
-    """folder in which the run gets its own folder"""
-    resume: str | None = None
-    """folder of a run to continue with its own settings, of which only --total-timesteps may be changed"""
-    checkpoint_every: int = 0
-    """env steps between checkpoints (0: a twentieth of the run)"""
-    eval_every: int = 0
-    """env steps between evaluations (0: a hundredth of the run)"""
-    eval_episodes: int = 10
-    """evaluation episodes of each task"""
-    eval_envs_per_task: int = 0
-    """parallel evaluation environments of each task, a divisor of --eval-episodes (0: one per episode)"""
-    torch_threads: int = 0
-    """CPU threads of torch (0: as torch decides)"""
-    matmul_precision: Literal["auto", "highest", "high", "medium"] = "auto"
-    """torch.set_float32_matmul_precision (auto: the fastest that really computes in float32)"""
-    compile: bool = False
-    """use torch.compile"""
-    cudagraphs: bool = False
-    """record updates and acting as CUDA graphs (needs a GPU and tensordict)"""
-
-    env_id: str = "Maze10-v0"
-    """task set"""
-    total_timesteps: int = 12_000_000
-    """env steps of the run, summed over tasks like every other count of env steps"""
+from qmp_collect.runs.video import save_episode
 
 
 def accelerate(agent: object, *methods: str, compile: bool, cudagraphs: bool) -> None:

@@ -14,8 +14,8 @@ from typing import Any, SupportsFloat, final
 import numpy as np
 from numpy.typing import NDArray
 
-from qmp_collect.checkpoint import atomic_file
-from qmp_collect.provenance import provenance
+from qmp_collect.runs.checkpoint import atomic_file
+from qmp_collect.runs.provenance import provenance
 
 __all__ = ["RunLogger"]
 
@@ -27,7 +27,7 @@ class RunLogger:
     """Writes the scalars of a run to every place that keeps them. The local files are the source of truth.
 
     ``RUN_DIR/config.json`` holds `config`; ``RUN_DIR/provenance.jsonl`` one JSON object per start of the run, with
-    command, commit and hardware (see `qmp_collect.provenance`); ``RUN_DIR/metrics.jsonl`` one per `log` call,
+    command, commit and hardware (see `qmp_collect.runs.provenance`); ``RUN_DIR/metrics.jsonl`` one per `log` call,
     ``{"global_step": n, TAG: value, ..., "wall_time": seconds since 1970}``, with NaN and Infinity as
     Python's json writes them. A row is with the operating system when `log` returns: a kill loses nothing.
 

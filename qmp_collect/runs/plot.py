@@ -1,0 +1,332 @@
+"""Figures from run directories: learning curves over seeds, and who collected for whom.
+
+``python -m qmp_collect.runs.plot RUN_DIR... --out figure.png`` draws one panel per environment and one line per (script,
+switch), the mean over the seeds against environment steps summed over tasks. With ``--mixture`` it draws the share
+of each task's steps that each policy collected, early to late in training. Reads what `RunLogger` writes, and
+``metrics.jsonl.gz`` where that is all there is.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import tyro
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+from numpy.typing import NDArray
+
+__all__ = [
+    "Args",
+    "Group",
+    "Run",
+    "align",
+    "confidence",
+    "group_runs",
+    "load_run",
+    "main",
+    "mixture_over_training",
+    "plot_curves",
+    "plot_mixture",
+]
+
+Floats = NDArray[np.float64]
+Method = tuple[str, str, str]
+
+# Okabe and Ito's palette: told apart with any kind of colour vision.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+_SPREADS = {
+    "range": "smallest to largest seed",
+    "std": "± 1 standard deviation over seeds",
+    "ci": "95 % confidence interval of the mean over seeds (Student's t)",
+}
+# 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom; from ten on they differ from the normal's by noise
+_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+_MIXTURE_TAG = re.compile(r"qmp/mixture/(\d+)/(\d+)")
+
+
+@dataclass
+class Args:
+    """Plot runs."""
+
+    run_dirs: tyro.conf.Positional[tuple[Path, ...]]
+    """run directories, each with config.json and metrics.jsonl"""
+    out: Path
+    """the figure to write; its ending says the format (png, pdf, svg)"""
+    metric: str = "eval/success"
+    """tag of the scalar to plot"""
+    labels: tuple[str, ...] = ()
+    """legend texts, one per line's script, switch and --by in the order of the run directories"""
+    spread: Literal["range", "std", "ci"] = "range"
+    """what is shaded: smallest to largest seed, one standard deviation (n - 1) either side of the mean, or the 95 %
+    confidence interval of the mean"""
+    by: tuple[str, ...] = ()
+    """settings, as config.json names them, that also tell lines apart: --by horizon own_probability"""
+    mixture: bool = False
+    """plot the behaviour mixture matrix over training instead of the metric"""
+    windows: int = 4
+    """with --mixture: number of equal parts of training, one matrix each"""
+
+
+class Group(NamedTuple):
+    """What the runs behind one line have in common."""
+
+    env_id: str
+    exp_name: str
+    switch: str
+    settings: str = ""
+
+    @property
+    def method(self) -> Method:
+        """Script, switch and further settings: what a label and a colour stand for, in every panel."""
+        return self.exp_name, self.switch, self.settings
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory's content: `config` as saved, `rows` of metrics.jsonl as dicts."""
+
+    path: Path
+    config: dict[str, Any]
+    rows: list[dict[str, float]]
+
+    def group(self, by: Sequence[str] = ()) -> Group:
+        """Environment, script, switch ("" for scripts without one) and the settings ``by``.
+
+        Raises:
+            ValueError: if the run has no such setting.
+        """
+        if unknown := [key for key in by if key not in self.config]:
+            raise ValueError(f"{self.path} has no setting {unknown[0]!r}; it has {sorted(self.config)}")
+        env_id, exp_name, switch = (str(self.config.get(key, "")) for key in ("env_id", "exp_name", "switch"))
+        return Group(env_id, exp_name, switch, ", ".join(f"{key} {self.config[key]}" for key in by))
+
+    def series(self, tag: str) -> tuple[Floats, Floats]:
+        """Steps, increasing, and values of a tag, both ``(P,)``. Of several values at one step the last counts.
+
+        Raises:
+            ValueError: if the run never logged the tag.
+        """
+        points = {row["global_step"]: row[tag] for row in self.rows if tag in row}
+        if not points:
+            logged = sorted({key for row in self.rows for key in row} - {"global_step", "wall_time"})
+            raise ValueError(f"{self.path} has no values of {tag!r}; it logged {logged}")
+        steps = sorted(points)
+        return np.array(steps, float), np.array([points[step] for step in steps], float)
+
+
+def load_run(path: Path) -> Run:
+    """Read a run directory, of a run still going on too.
+
+    Raises:
+        FileNotFoundError: if config.json or the metrics are not there.
+    """
+    packed = path / "metrics.jsonl.gz"
+    content = gzip.decompress(packed.read_bytes()) if packed.exists() else (path / "metrics.jsonl").read_bytes()
+    rows = []
+    for line in content.decode(errors="replace").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            print(f"{path}: skipped a row that is cut off", file=sys.stderr)
+    return Run(path, json.loads((path / "config.json").read_text(encoding="utf-8")), rows)
+
+
+def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> dict[Group, list[Run]]:
+    """Runs by environment, script, switch and the settings ``by``, in order of first appearance.
+
+    Raises:
+        ValueError: if a group has two runs of the same seed, which would count it twice.
+    """
+    groups: dict[Group, list[Run]] = {}
+    for run in runs:
+        group = run.group(by)
+        members = groups.setdefault(group, [])
+        for other in members:
+            if other.config.get("seed") == run.config.get("seed"):
+                raise ValueError(f"{other.path} and {run.path} are both seed {run.config.get('seed')} of {group}")
+        members.append(run)
+    return groups
+
+
+def align(series: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
+    """Bring S series of steps and values to common steps ``(P,)`` and values ``(S, P)``.
+
+    The steps are all that occur in the range that every series covers (an average never changes its members on the
+    way); values between a series' own steps are interpolated linearly.
+
+    Raises:
+        ValueError: if no range is common.
+    """
+    first, last = max(steps[0] for steps, _ in series), min(steps[-1] for steps, _ in series)
+    if first > last:
+        raise ValueError(f"the runs have no steps in common: one starts at {first:.0f}, one ends at {last:.0f}")
+    every = np.unique(np.concatenate([steps for steps, _ in series]))
+    steps: Floats = every[(every >= first) & (every <= last)]
+    return steps, np.stack([np.interp(steps, *one) for one in series])
+
+
+def confidence(values: Floats) -> Floats:
+    """Half the width of the 95 % confidence interval of the mean (Student's t) over S >= 2 seeds: (S, ...) -> (...)."""
+    seeds = len(values)
+    quantile = _T[seeds - 2] if seeds - 2 < len(_T) else 1.96
+    half: Floats = quantile * values.std(axis=0, ddof=1) / np.sqrt(seeds)
+    return half
+
+
+def mixture_over_training(run: Run, borders: Floats) -> Floats:
+    """Mean behaviour mixture ``(W, T, K)`` in the windows between ``W + 1`` steps; NaN where nothing was logged.
+
+    Row i, column j of a matrix is the share of task i's steps that policy j collected.
+
+    Raises:
+        ValueError: if the run logged no ``qmp/mixture/<i>/<j>``.
+    """
+    tags = {tag for row in run.rows for tag in row}
+    cells = {tag: (int(match[1]), int(match[2])) for tag in tags if (match := _MIXTURE_TAG.fullmatch(tag))}
+    if not cells:
+        raise ValueError(f"{run.path} logged no qmp/mixture/<task>/<policy>: was its switch 'own'?")
+    num_tasks, num_policies = np.max(list(cells.values()), axis=0) + 1
+    windows = len(borders) - 1
+    mixture: Floats = np.full((windows, num_tasks, num_policies), np.nan)
+    for tag, (task, policy) in cells.items():
+        steps, values = run.series(tag)
+        known = np.isfinite(values)
+        # A row reports the steps before it, so one at a border belongs to the earlier window.
+        window = np.maximum(np.searchsorted(borders, steps[known]) - 1, 0)
+        sums = np.bincount(window, weights=values[known], minlength=windows)
+        counts = np.bincount(window, minlength=windows)
+        np.divide(sums, counts, out=mixture[:, task, policy], where=counts > 0)
+    return mixture
+
+
+def main(args: Args) -> None:
+    """Read the runs, draw, write ``args.out``.
+
+    Raises:
+        ValueError: for no run at all, or another number of labels than of scripts and switches.
+    """
+    runs = []
+    for path in args.run_dirs:
+        if any((path / name).exists() for name in ("metrics.jsonl", "metrics.jsonl.gz")):
+            runs.append(load_run(path))
+        else:
+            print(f"{path}: skipped, it holds no metrics.jsonl", file=sys.stderr)
+    if not runs:
+        raise ValueError(f"expected at least one run directory with metrics.jsonl, got {[*map(str, args.run_dirs)]}")
+    groups = group_runs(runs, args.by)
+    methods = list(dict.fromkeys(group.method for group in groups))
+    texts = args.labels or _default_labels(methods)
+    if len(texts) != len(methods):
+        raise ValueError(f"expected {len(methods)} labels, one for each of {methods}, got {list(texts)}")
+    labels = dict(zip(methods, texts, strict=True))
+    if args.mixture:
+        figure = plot_mixture(groups, labels, args.windows)
+    else:
+        figure = plot_curves(groups, labels, args.metric, args.spread)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(args.out, dpi=200)
+    print(args.out)
+
+
+def plot_curves(groups: Mapping[Group, list[Run]], labels: Mapping[Method, str], metric: str, spread: str) -> Figure:
+    """One panel per environment, three in a row: each group's mean over seeds, its spread shaded.
+
+    Args:
+        groups: as `group_runs` makes them.
+        labels: legend text of each `Group.method`.
+        metric: the tag.
+        spread: as in `Args`.
+    """
+    env_ids = list(dict.fromkeys(group.env_id for group in groups))
+    colors = {method: _COLORS[place % len(_COLORS)] for place, method in enumerate(labels)}
+    columns = min(len(env_ids), 3)
+    rows = -(-len(env_ids) // columns)
+    figure = Figure(figsize=(4.6 * columns + 0.4, 3.4 * rows + 0.2), layout="constrained")
+    every_panel = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for unused in every_panel[len(env_ids) :]:
+        unused.remove()
+    panels = dict(zip(env_ids, every_panel, strict=False))
+    for env_id, axes in panels.items():
+        _style(axes, env_id)
+        axes.set_xlabel("environment steps, all tasks")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        if metric.rpartition("/")[2].startswith("success"):
+            axes.set_ylim(-0.03, 1.03)
+    for group, runs in groups.items():
+        axes, label, color = panels[group.env_id], labels[group.method], colors[group.method]
+        every = [run.series(metric) for run in runs]
+        steps, values = align(every)
+        if steps[-1] < max(own[-1] for own, _ in every):
+            print(f"{group}: drawn up to the end of its shortest run, step {steps[-1]:.0f}", file=sys.stderr)
+        seeds = f"{len(runs)} seed{'s' * (len(runs) > 1)}"
+        style = "--" if group.switch == "own" else "-"
+        axes.plot(steps, values.mean(axis=0), style, color=color, linewidth=1.8, label=f"{label} ({seeds})")
+        if len(runs) > 1:
+            axes.fill_between(steps, *_band(values, spread), color=color, alpha=0.18, linewidth=0)
+    for axes in panels.values():
+        axes.legend(frameon=False, fontsize=8)
+    for env_id in env_ids[::columns]:
+        panels[env_id].set_ylabel(metric)
+    figure.supxlabel(f"line: mean over seeds; shaded: {_SPREADS[spread]}", fontsize=7, color="0.4")
+    return figure
+
+
+def plot_mixture(groups: Mapping[Group, list[Run]], labels: Mapping[Method, str], windows: int) -> Figure:
+    """One row per group: the T x K mixture matrix, averaged over seeds, in `windows` equal parts of training."""
+    figure = Figure(figsize=(2.3 * windows + 1.2, 2.5 * len(groups) + 0.3), layout="constrained")
+    panels = figure.subplots(len(groups), windows, squeeze=False)
+    for (group, runs), row in zip(groups.items(), panels, strict=True):
+        borders = np.linspace(0, max(own["global_step"] for run in runs for own in run.rows), windows + 1)
+        every = np.stack([mixture_over_training(run, borders) for run in runs])
+        mean = np.ma.masked_invalid(every).mean(axis=0).filled(np.nan)
+        for axes, matrix, start, stop in zip(row, mean, borders[:-1].tolist(), borders[1:].tolist(), strict=True):
+            image = axes.imshow(matrix, vmin=0, vmax=1, cmap="Blues")
+            steps = EngFormatter(sep="", places=1)
+            axes.set_title(f"steps {steps(start)} to {steps(stop)}", fontsize=8)
+            num_tasks, num_policies = matrix.shape
+            axes.set_xticks(range(0, num_policies, num_policies // 20 + 1))
+            axes.set_yticks(range(0, num_tasks, num_tasks // 20 + 1))
+            axes.tick_params(length=0, labelsize=6)
+            axes.set_xlabel("policy that acted", fontsize=7)
+        row[0].set_ylabel(f"{group.env_id} {labels[group.method]}\ntask", fontsize=7)
+    bar = figure.colorbar(image, ax=panels, fraction=0.03)
+    bar.set_label("share of the task's steps, mean over seeds", fontsize=7)
+    bar.ax.tick_params(labelsize=7)
+    return figure
+
+
+def _default_labels(methods: list[Method]) -> tuple[str, ...]:
+    """The switch and further settings, with the script's name where there are several scripts or no switch."""
+    several = len({exp_name for exp_name, _, _ in methods}) > 1
+    parts = [(name if several or not switch else "", switch, settings) for name, switch, settings in methods]
+    return tuple(", ".join(filter(None, part)) for part in parts)
+
+
+def _band(values: Floats, spread: str) -> tuple[Floats, Floats]:
+    """Lower and upper edge ``(P,)`` of what is shaded for S seeds' values ``(S, P)``."""
+    if spread == "range":
+        return values.min(axis=0), values.max(axis=0)
+    mean = values.mean(axis=0)
+    half = confidence(values) if spread == "ci" else values.std(axis=0, ddof=1)
+    return mean - half, mean + half
+
+
+def _style(axes: Axes, title: str) -> None:
+    axes.set_title(title, fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.tick_params(labelsize=8)
+    axes.margins(x=0.01)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))
