@@ -275,6 +275,8 @@ if __name__ == "__main__":
     # env setup
     num_envs = num_tasks * args.envs_per_task
     envs = gym.make_vec(args.env_id, num_envs=num_envs, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
+    num_envs = num_tasks * args.eval_envs_per_task
+    eval_envs = gym.make_vec(args.env_id, num_envs=num_envs, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
     obs_space, action_space = envs.single_observation_space, envs.single_action_space
     assert action_space == gym.spaces.Box(-1.0, 1.0, action_space.shape), "only actions in [-1, 1] are supported"
 
@@ -285,6 +287,9 @@ if __name__ == "__main__":
     run.accelerate(agent, "update", "distill", "own_policy")
 
     round_steps = num_tasks * args.env_steps_per_round
+    run.check_learning_starts(
+        args.min_buffer_size, capacity, per_round=args.env_steps_per_round, round_steps=round_steps
+    )
     collector = qmp_collect.QMPCollector(
         envs,
         None,
@@ -297,8 +302,21 @@ if __name__ == "__main__":
         seed=args.seed,
     )
 
-    with run.start(collector, agent.mean_policy, agent=agent, buffer=buffer):
+    with run.start(collector, agent=agent, buffer=buffer):
         while run.unfinished():
+            # evaluation: every task's own policy, mean actions
+            if run.evaluation_due():
+                stats = qmp_collect.evaluate(
+                    eval_envs,
+                    agent.mean_policy,
+                    episodes_per_env=args.eval_episodes // args.eval_envs_per_task,
+                    backend="torch",
+                    device=device,
+                    seed=run.eval_seed,
+                )
+                run.evaluated(stats)
+                continue
+
             # ALGO LOGIC: collect, each task with its own policy; before that, from time to time, make all policies one
             if not run.updates_due:  # else a run is resumed that was stopped between its gradient steps
                 if args.distill and run.global_step // args.distill_every > agent.distillations:
@@ -314,4 +332,6 @@ if __name__ == "__main__":
             while run.update_due():
                 losses = agent.update(buffer.sample(args.batch_size))
             run.end_round(losses)
+    run.save_videos(agent.mean_policy)
     envs.close()
+    eval_envs.close()

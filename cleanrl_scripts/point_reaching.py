@@ -286,6 +286,8 @@ if __name__ == "__main__":
     # env setup
     num_envs = num_tasks * args.envs_per_task
     envs = gym.make_vec(args.env_id, num_envs=num_envs, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
+    num_envs = num_tasks * args.eval_envs_per_task
+    eval_envs = gym.make_vec(args.env_id, num_envs=num_envs, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
     obs_space, action_space = envs.single_observation_space, envs.single_action_space
     assert action_space == gym.spaces.Box(-1.0, 1.0, action_space.shape), "only actions in [-1, 1] are supported"
 
@@ -296,6 +298,9 @@ if __name__ == "__main__":
     run.accelerate(agent, "update", "policies", "q_functions", "own_policy")
 
     round_steps = num_tasks * args.env_steps_per_round
+    run.check_learning_starts(
+        args.min_buffer_size, capacity, per_round=args.env_steps_per_round, round_steps=round_steps
+    )
     warmup_steps = args.warmup_rounds * round_steps
     if args.switch != "own" and args.total_timesteps <= warmup_steps:
         print(f"only own policies act: all {args.total_timesteps} steps are warm-up, see --warmup-rounds")
@@ -316,8 +321,21 @@ if __name__ == "__main__":
         seed=args.seed,
     )
 
-    with run.start(collector, agent.mean_policy, agent=agent, buffer=buffer, trajectories=trajectories):
+    with run.start(collector, agent=agent, buffer=buffer, trajectories=trajectories):
         while run.unfinished():
+            # evaluation: every task's own policy, mean actions
+            if run.evaluation_due():
+                stats = qmp_collect.evaluate(
+                    eval_envs,
+                    agent.mean_policy,
+                    episodes_per_env=args.eval_episodes // args.eval_envs_per_task,
+                    backend="torch",
+                    device=device,
+                    seed=run.eval_seed,
+                )
+                run.evaluated(stats)
+                continue
+
             # ALGO LOGIC: collect with the mixture
             if not run.updates_due:  # else a run is resumed that was stopped between its gradient steps
                 run.collected(collector.collect(n_step=round_steps))
@@ -330,4 +348,6 @@ if __name__ == "__main__":
                 losses = agent.update(buffer.sample(args.batch_size))
             run.end_round(losses)
     np.savez_compressed(run.dir / "trajectories.npz", **trajectories.state_dict())
+    run.save_videos(agent.mean_policy)
     envs.close()
+    eval_envs.close()

@@ -34,11 +34,14 @@ class RunLogger:
     Everything but ``wall_time`` and tags that start with ``time/`` should follow from the seed alone, so that
     two runs can be compared line by line.
 
+    Attributes:
+        rows: rows logged so far, those of a continued run included.
+
     Args:
         run_dir: folder of the run, made if it is not there.
         config: the resolved settings; values that JSON can hold, paths and numpy values.
-        resume_step: continue the run in `run_dir` from the checkpoint of this step: rows of later steps are
-            dropped. Log what belongs to a step before saving its checkpoint.
+        resume_rows: continue the run in `run_dir` from a checkpoint that was saved when it had so many `rows`: later
+            ones are dropped.
         track: also send to Weights & Biases (``WANDB_MODE=offline`` works), where a resumed run goes on under
             its name.
         wandb_project, wandb_entity: where to, as in ``wandb.init``.
@@ -46,7 +49,8 @@ class RunLogger:
         tensorboard: also write TensorBoard events into `run_dir`.
 
     Raises:
-        FileExistsError: if `run_dir` has metrics already and `resume_step` is not given.
+        FileExistsError: if `run_dir` has metrics already and `resume_rows` is not given.
+        ValueError: if `run_dir` has fewer readable rows than `resume_rows`.
         ImportError: if `track` is set and wandb is not installed.
     """
 
@@ -55,7 +59,7 @@ class RunLogger:
         run_dir: str | os.PathLike[str],
         config: Mapping[str, Any],
         *,
-        resume_step: int | None = None,
+        resume_rows: int | None = None,
         track: bool = False,
         wandb_project: str | None = None,
         wandb_entity: str | None = None,
@@ -65,12 +69,14 @@ class RunLogger:
         self.run_dir = Path(run_dir)
         self.run_dir.mkdir(parents=True, exist_ok=True)
         metrics = self.run_dir / "metrics.jsonl"
-        if resume_step is not None:
-            _drop_rows_after(metrics, resume_step)
+        last_step = None
+        if resume_rows is not None:
+            last_step = _keep_rows(metrics, resume_rows)
         elif metrics.exists():
             raise FileExistsError(
-                f"{metrics} belongs to an earlier run: pass resume_step to continue it, or another run_dir"
+                f"{metrics} belongs to an earlier run: pass resume_rows to continue it, or another run_dir"
             )
+        self.rows = resume_rows or 0
         document = json.dumps(dict(config), indent=2, default=_plain)
         _replace(self.run_dir / "config.json", document + "\n")
         with open(self.run_dir / "provenance.jsonl", "a", encoding="utf-8") as file:
@@ -82,9 +88,9 @@ class RunLogger:
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            purge_step = None if resume_step is None else resume_step + 1
+            purge_step = None if last_step is None else last_step + 1
             self._board = SummaryWriter(str(self.run_dir), purge_step=purge_step)
-            if resume_step is None:
+            if resume_rows is None:
                 self._board.add_text("config", _table(json.loads(document)))
         self._metrics = open(metrics, "a", encoding="utf-8")  # noqa: SIM115 (open as long as the run)
 
@@ -100,6 +106,7 @@ class RunLogger:
         now = time.time()
         self._metrics.write(json.dumps({"global_step": int(step), **values, "wall_time": round(now, 3)}) + "\n")
         self._metrics.flush()
+        self.rows += 1
         if self._board is not None:
             for tag, value in values.items():
                 self._board.add_scalar(tag, value, step, walltime=now)
@@ -143,19 +150,22 @@ class RunLogger:
         self.close()
 
 
-def _drop_rows_after(metrics: Path, step: int) -> None:
-    """Keep the rows up to `step`; a row that a crash cut off in the middle goes too."""
-    if not metrics.exists():
-        return
-    kept = []
-    for line in metrics.read_text(encoding="utf-8", errors="replace").splitlines():
+def _keep_rows(metrics: Path, rows: int) -> int:
+    """Keep the first ``rows``; a row that a crash cut off in the middle goes too. The step of the last one kept, or -1."""
+    kept = metrics.read_text(encoding="utf-8", errors="replace").splitlines()[:rows] if metrics.exists() else []
+    steps = []
+    for number, line in enumerate(kept, start=1):
         try:
-            keep = json.loads(line)["global_step"] <= step
-        except ValueError:
-            keep = False
-        if keep:
-            kept.append(line + "\n")
-    _replace(metrics, "".join(kept))
+            steps.append(int(json.loads(line)["global_step"]))
+        except (ValueError, LookupError, TypeError) as error:
+            raise ValueError(f"{metrics}: row {number} is no row of metrics ({error}): {line[:80]!r}") from error
+    if len(kept) < rows:
+        raise ValueError(
+            f"{metrics} holds {len(kept)} rows, but the checkpoint was saved after {rows}: a part of the run's history is "
+            "lost. Put the file back, or start a new run"
+        )
+    _replace(metrics, "".join(line + "\n" for line in kept))
+    return steps[-1] if steps else -1
 
 
 def _replace(path: Path, text: str) -> None:

@@ -20,7 +20,6 @@ from tqdm import tqdm
 
 from qmp_collect.runs.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from qmp_collect.collector import QMPCollector
-from qmp_collect.evaluation import evaluate
 from qmp_collect.runs.logger import RunLogger
 from qmp_collect.runs.precision import set_matmul_precision
 from qmp_collect.runs.settings import RunArgs
@@ -67,8 +66,11 @@ class TrainingRun:
 
         run = TrainingRun(args, task_names)
         ...
-        with run.start(collector, agent.mean_policy, agent=agent, buffer=buffer):
+        with run.start(collector, agent=agent, buffer=buffer):
             while run.unfinished():
+                if run.evaluation_due():
+                    run.evaluated(evaluate(eval_envs, agent.mean_policy, seed=run.eval_seed))
+                    continue
                 if not run.updates_due:
                     run.collected(collector.collect(n_step=1_000))
                     run.updates_due = 100
@@ -121,7 +123,8 @@ class TrainingRun:
         self._script = Path(sys.argv[0]).stem
         self.updates_due = 0
         self._scalars: dict[str, float] = {}
-        self._next_eval, self._next_checkpoint = 0, args.checkpoint_every
+        self._evaluated_at, self._next_eval = -1, 0
+        self._next_checkpoint = args.checkpoint_every
 
     def accelerate(self, agent: object, *methods: str) -> None:
         """Replace these methods of ``agent`` by compiled or recorded ones, as --compile and --cudagraphs ask."""
@@ -132,60 +135,102 @@ class TrainingRun:
         change = 0.0 if last is None else last - first
         return lambda step: first + change * min(step / self.args.total_timesteps, 1.0)
 
+    def check_learning_starts(self, needed: int, capacity: int, per_round: int, round_steps: int) -> None:
+        """Refuse settings with which no gradient step would ever be made.
+
+        Args:
+            needed: transitions that a buffer must hold before learning starts.
+            capacity: what it can hold.
+            per_round: what it is given in a round.
+            round_steps: env steps of a round, summed over tasks.
+
+        Raises:
+            SystemExit: Nothing would be learned.
+        """
+        rounds = -(-self.args.total_timesteps // round_steps)
+        if needed > capacity:
+            raise SystemExit(f"--min-buffer-size {needed}: the buffer holds only {capacity}, so learning would never start")
+        if needed > rounds * per_round:
+            raise SystemExit(
+                f"--min-buffer-size {needed}: the {self.args.total_timesteps} steps of --total-timesteps bring the buffer "
+                f"only {rounds * per_round}, so learning would never start"
+            )
+
     @contextmanager
-    def start(
-        self, collector: QMPCollector, mean_policy: Callable[..., Any], **parts: Stateful
-    ) -> Iterator[TrainingRun]:
-        """Open logs and evaluation environments, load the checkpoint of a resumed run, or evaluate the untrained one.
+    def start(self, collector: QMPCollector, **parts: Stateful) -> Iterator[TrainingRun]:
+        """Open the logs, and load the checkpoint of a resumed run.
 
         Args:
             collector: counts the steps of the run.
-            mean_policy: what is evaluated: ``mean_policy(obs (N, *O), task_ids (N,)) -> actions (N, *A)``.
             parts: what else belongs into the checkpoint, by name.
         """
-        args, num_tasks = self.args, len(self.task_names)
-        self._collector, self._mean_policy = collector, mean_policy
+        args = self.args
+        self._collector = collector
         self._parts: dict[str, Stateful] = {**parts, "collector": collector}
-        self._eval_envs = gym.make_vec(
-            args.env_id,
-            num_envs=num_tasks * args.eval_envs_per_task,
-            autoreset_mode=gym.vector.AutoresetMode.SAME_STEP,
-        )
-        if self._resumed:
-            self._load()
-            if args.total_timesteps < self.global_step:
-                raise SystemExit(f"--total-timesteps: {self.dir} is at step {self.global_step} already")
+        rows = self._load() if self._resumed else None
+        if args.total_timesteps < self.global_step:
+            raise SystemExit(f"--total-timesteps: {self.dir} is at step {self.global_step} already")
         self._start_step, self._start_time = self.global_step, time.time()
         self._shown: dict[str, str] = {}
         wandb = {"track": args.track, "wandb_project": args.wandb_project_name, "wandb_entity": args.wandb_entity}
-        # A round with gradient steps left is logged when it ends: its row, if there is one, comes again.
-        resume_step = self.global_step - (self.updates_due > 0) if self._resumed else None
         with (
-            RunLogger(self.dir, vars(args), resume_step=resume_step, **wandb) as self._logger,  # type: ignore[arg-type]
+            RunLogger(self.dir, vars(args), resume_rows=rows, **wandb) as self._logger,  # type: ignore[arg-type]
             tqdm(total=args.total_timesteps, initial=self.global_step, unit="step", disable=None) as self._bar,
-            StopSignal() as self._stop,
+            StopSignal() as self.stop,
         ):
             tqdm.write(f"{self.dir} on {self.device}; Ctrl-C saves a checkpoint and stops")
             if not self._resumed:
                 collector.reset()
-                self._evaluate()
             yield self
             self._save()
-        if self.updates_due or self.global_step < args.total_timesteps:
+        if not self._complete:
             tqdm.write(f"stopped at step {self.global_step}; continue it with --resume {self.dir}")
-        self._eval_envs.close()
-        if args.capture_video and not self.updates_due and self.global_step >= args.total_timesteps:
-            self._save_videos()
 
     @property
     def global_step(self) -> int:
         """Transitions stored so far, summed over tasks."""
         return self._collector.num_steps
 
+    @property
+    def eval_seed(self) -> int:
+        """Seed of the evaluation that is due: of environments that training does not see, others at every step."""
+        return 10_000 + self.args.seed + self.global_step
+
+    @property
+    def _complete(self) -> bool:
+        """Whether all steps, gradient steps and evaluations of the run have been made."""
+        done = self.global_step >= self.args.total_timesteps and not self.updates_due
+        return done and not self.evaluation_due()
+
     def unfinished(self) -> bool:
-        """Whether there is a round to make, or to complete, and nobody asked to stop."""
+        """Whether there is something left to do, and nobody asked to stop. Saves a checkpoint if it is time."""
+        if not self.updates_due and not self.evaluation_due() and self.global_step >= self._next_checkpoint:
+            self._next_checkpoint = _next(self.global_step, self.args.checkpoint_every)
+            self._save()
         self._round_time = time.time()
-        return not self._stop and (self.global_step < self.args.total_timesteps or self.updates_due > 0)
+        return not self.stop and not self._complete
+
+    def evaluation_due(self) -> bool:
+        """Whether to evaluate before anything else: at the start, every --eval-every steps, and at the end."""
+        step = self.global_step
+        reached = step >= min(self._next_eval, self.args.total_timesteps) and step != self._evaluated_at
+        return reached and not self.updates_due
+
+    def evaluated(self, stats: CollectStats) -> None:
+        """Log an evaluation. One during which somebody asked to stop is made again by the resumed run."""
+        if self.stop:
+            return
+        step, scalars = self.global_step, {}
+        for name, per_task in stats.episode_means().items():
+            scalars[f"eval/{name}"] = float(per_task.mean())
+            scalars |= {f"eval/{task}/{name}": float(v) for task, v in zip(self.task_names, per_task, strict=True)}
+        self._logger.log(step, scalars)
+        if step:
+            since_last = self._collector.stats(clear=True)
+            self._logger.log_image(step, "qmp/mixture", _picture(since_last.mixture))
+        self._shown["eval"] = f"{scalars['eval/success']:.2f}"
+        tqdm.write(f"global_step={step}, success={self._shown['eval']}, return={scalars['eval/return']:.1f}")
+        self._evaluated_at, self._next_eval = step, _next(step, self.args.eval_every)
 
     def collected(self, stats: CollectStats) -> None:
         """Take note of what the round collected."""
@@ -196,13 +241,13 @@ class TrainingRun:
 
     def update_due(self) -> bool:
         """Whether to make one more gradient step in this round; counts down."""
-        if not self.updates_due or self._stop:
+        if not self.updates_due or self.stop:
             return False
         self.updates_due -= 1
         return True
 
     def end_round(self, losses: Mapping[str, torch.Tensor]) -> None:
-        """Log the round, evaluate and save if it is time; nothing if gradient steps are left because of a stop.
+        """Log the round; nothing if gradient steps are left because of a stop.
 
         Args:
             losses: of the round's last gradient step, by name: a number, or ``(T,)`` for numbers of each task, which
@@ -224,48 +269,44 @@ class TrainingRun:
         if "charts/success" in self._scalars:
             self._shown["success"] = f"{self._scalars['charts/success']:.2f}"
         self._bar.set_postfix(self._shown, SPS=int(sps))
-        if self.global_step >= min(self._next_eval, args.total_timesteps):
-            self._evaluate()
-        if self.global_step >= self._next_checkpoint:
-            self._next_checkpoint = (self.global_step // args.checkpoint_every + 1) * args.checkpoint_every
-            self._save()
+
+    def save_videos(self, mean_policy: Callable[..., Any]) -> None:
+        """With --capture-video, at the end of the run: an evaluation episode of each task as a picture file.
+
+        Args:
+            mean_policy: ``mean_policy(obs (N, *O), task_ids (N,)) -> actions (N, *A)``, tensors.
+        """
+        if not self.args.capture_video or not self._complete:
+            return
+        every = torch.arange(len(self.task_names), device=self.device)
+        for task, name in enumerate(self.task_names):
+
+            def act(obs: NDArray[Any], task: int = task) -> NDArray[Any]:
+                rows = torch.as_tensor(obs, dtype=torch.float32, device=self.device).expand(len(every), *obs.shape)
+                action: NDArray[Any] = mean_policy(rows, every)[task].cpu().numpy()
+                return action
+
+            tqdm.write(f"video of {name}")
+            with gym.make(self.args.env_id, task=task, render_mode="rgb_array") as env, torch.no_grad():
+                save_episode(env, act, self.dir / "videos" / f"{name}.gif", seed=self.args.seed)
 
     # ------------------------------------------------------------------ internals
-
-    def _evaluate(self) -> None:
-        args, step = self.args, self.global_step
-        stats = evaluate(
-            self._eval_envs,
-            self._mean_policy,
-            episodes_per_env=args.eval_episodes // args.eval_envs_per_task,
-            backend="torch",
-            device=self.device,
-            seed=10_000 + args.seed + step,
-        )
-        scalars: dict[str, float] = {}
-        for name, per_task in stats.episode_means().items():
-            scalars[f"eval/{name}"] = float(per_task.mean())
-            scalars |= {f"eval/{task}/{name}": float(v) for task, v in zip(self.task_names, per_task, strict=True)}
-        self._logger.log(step, scalars)
-        if step:
-            since_last = self._collector.stats(clear=True)
-            self._logger.log_image(step, "qmp/mixture", _picture(since_last.mixture))
-        self._shown["eval"] = f"{scalars['eval/success']:.2f}"
-        tqdm.write(f"global_step={step}, success={self._shown['eval']}, return={scalars['eval/return']:.1f}")
-        self._next_eval = (step // args.eval_every + 1) * args.eval_every
 
     def _save(self) -> None:
         run = {
             "script": self._script,
+            "rows": self._logger.rows,
             "updates_due": self.updates_due,
             "scalars": self._scalars,
+            "evaluated_at": self._evaluated_at,
             "next_eval": self._next_eval,
             "next_checkpoint": self._next_checkpoint,
         }
         tree = {name: part.state_dict() for name, part in self._parts.items()}
         save_checkpoint(self.dir / "checkpoint.npz", tree | {"run": run, "rng": rng_state()})
 
-    def _load(self) -> None:
+    def _load(self) -> int:
+        """Put everything back in place; the number of rows that had been logged."""
         saved = load_checkpoint(self.dir / "checkpoint.npz")
         if saved["run"]["script"] != self._script:
             raise SystemExit(f"--resume {self.dir}: it is a run of {saved['run']['script']}, not of {self._script}")
@@ -273,21 +314,15 @@ class TrainingRun:
             part.load_state_dict(saved[name])
         run = saved["run"]
         self.updates_due, self._scalars = run["updates_due"], run["scalars"]
-        self._next_eval, self._next_checkpoint = run["next_eval"], run["next_checkpoint"]
+        self._evaluated_at, self._next_eval = run["evaluated_at"], run["next_eval"]
+        self._next_checkpoint = run["next_checkpoint"]
         set_rng_state(saved["rng"])
+        return int(run["rows"])
 
-    def _save_videos(self) -> None:
-        every = torch.arange(len(self.task_names), device=self.device)
-        for task, name in enumerate(self.task_names):
 
-            def act(obs: NDArray[Any], task: int = task) -> NDArray[Any]:
-                rows = torch.as_tensor(obs, dtype=torch.float32, device=self.device).expand(len(every), *obs.shape)
-                action: NDArray[Any] = self._mean_policy(rows, every)[task].cpu().numpy()
-                return action
-
-            tqdm.write(f"video of {name}")
-            with gym.make(self.args.env_id, task=task, render_mode="rgb_array") as env, torch.no_grad():
-                save_episode(env, act, self.dir / "videos" / f"{name}.gif", seed=self.args.seed)
+def _next(step: int, every: int) -> int:
+    """The first multiple of ``every`` beyond ``step``."""
+    return (step // every + 1) * every
 
 
 def _picture(mixture: NDArray[np.float64]) -> NDArray[np.uint8]:

@@ -602,7 +602,7 @@ def test_logger_resumes_after_bytes_that_are_no_text(tmp_path):
         logger.log(1, {"a": 1})
     with open(tmp_path / "metrics.jsonl", "ab") as file:
         file.write(b'{"global_step": 2, "a\xff\xfe')
-    with RunLogger(tmp_path, {}, tensorboard=False, resume_step=2) as logger:
+    with RunLogger(tmp_path, {}, tensorboard=False, resume_rows=1) as logger:
         logger.log(3, {"a": 3})
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(row["global_step"], row["a"]) for row in rows] == [(1, 1), (3, 3)]

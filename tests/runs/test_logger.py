@@ -64,7 +64,7 @@ def test_rows_and_config_on_disk(tmp_path):
 def test_every_start_adds_its_provenance(tmp_path, monkeypatch):
     for argv in (["train.py", "--env-id", "Maze 10"], ["train.py", "--resume", "x"]):
         monkeypatch.setattr("sys.argv", argv)
-        plain(tmp_path, resume_step=0).close()
+        plain(tmp_path, resume_rows=0).close()
     first, second = map(json.loads, (tmp_path / "provenance.jsonl").read_text().splitlines())
     assert first["command"] == "python train.py --env-id 'Maze 10'"
     assert second["command"] == "python train.py --resume x"
@@ -114,7 +114,7 @@ def test_a_config_that_json_cannot_hold_is_refused(tmp_path):
 
 def test_an_earlier_run_is_not_written_over(tmp_path):
     plain(tmp_path).close()
-    with pytest.raises(FileExistsError, match="pass resume_step"):
+    with pytest.raises(FileExistsError, match="pass resume_rows"):
         plain(tmp_path)
 
 
@@ -122,7 +122,7 @@ def test_resuming_drops_later_rows_and_goes_on(tmp_path):
     with plain(tmp_path, {"steps": 40}) as logger:
         for step in (10, 20, 20, 30):
             logger.log(step, {"value": step})
-    with plain(tmp_path, {"steps": 60}, resume_step=20) as logger:
+    with plain(tmp_path, {"steps": 60}, resume_rows=3) as logger:
         assert without_time(read(tmp_path)) == [{"global_step": s, "value": s} for s in (10, 20, 20)]
         logger.log(30, {"value": 31})
     assert without_time(read(tmp_path)) == [
@@ -139,7 +139,7 @@ def test_resuming_drops_a_row_that_was_cut_off(tmp_path):
         logger.log(1, {"value": 1})
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"global_step": 2, "val')
-    with plain(tmp_path, resume_step=5) as logger:
+    with plain(tmp_path, resume_rows=1) as logger:
         logger.log(6, {"value": 6})
     assert without_time(read(tmp_path)) == [
         {"global_step": 1, "value": 1.0},
@@ -147,8 +147,24 @@ def test_resuming_drops_a_row_that_was_cut_off(tmp_path):
     ]
 
 
+def test_a_lost_history_is_said(tmp_path):
+    with plain(tmp_path) as logger:
+        logger.log(1, {"value": 1})
+        assert logger.rows == 1
+    metrics = tmp_path / "metrics.jsonl"
+    with pytest.raises(ValueError, match="holds 1 rows, but the checkpoint was saved after 2: a part of the run's history"):
+        plain(tmp_path, resume_rows=2)
+    assert len(read(tmp_path)) == 1
+    metrics.write_text("oops\n")
+    with pytest.raises(ValueError, match="row 1 is no row of metrics"):
+        plain(tmp_path, resume_rows=1)
+    metrics.unlink()
+    with pytest.raises(ValueError, match="holds 0 rows"):
+        plain(tmp_path, resume_rows=1)
+
+
 def test_resuming_in_an_empty_folder_starts_a_file(tmp_path):
-    with plain(tmp_path, resume_step=0) as logger:
+    with plain(tmp_path, resume_rows=0) as logger:
         logger.log(1, {})
     assert without_time(read(tmp_path)) == [{"global_step": 1}]
 
@@ -172,7 +188,7 @@ def test_tensorboard_has_the_scalars_the_image_and_forgets_what_resuming_drops(t
         for step in (10, 20, 30):
             logger.log(step, {"charts/value": step})
         logger.log_image(10, "maze", np.zeros((4, 6, 3), np.uint8))
-    with RunLogger(tmp_path, {"seed": 1}, resume_step=20) as logger:
+    with RunLogger(tmp_path, {"seed": 1}, resume_rows=2) as logger:
         logger.log(40, {"charts/value": 41})
     events = accumulator.EventAccumulator(str(tmp_path)).Reload()
     seen = [(event.step, event.value) for event in events.Scalars("charts/value")]
@@ -257,7 +273,7 @@ def test_wandb_works_offline(tmp_path, monkeypatch):
     with plain(tmp_path, {"seed": 1}, track=True, wandb_project="qmp") as logger:
         logger.log(5, {"value": 2})
         logger.log_image(5, "maze", np.zeros((4, 6, 3), np.uint8))
-    with plain(tmp_path, {"seed": 1}, track=True, wandb_project="qmp", resume_step=2) as logger:
+    with plain(tmp_path, {"seed": 1}, track=True, wandb_project="qmp", resume_rows=0) as logger:
         logger.log(5, {"value": 3})
     assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
     assert without_time(read(tmp_path)) == [{"global_step": 5, "value": 3.0}]
