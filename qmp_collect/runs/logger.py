@@ -151,7 +151,7 @@ class RunLogger:
 
 
 def _keep_rows(metrics: Path, rows: int) -> int:
-    """Keep the first ``rows``; a row that a crash cut off in the middle goes too. The step of the last one kept, or -1."""
+    """Keep the first ``rows``, and nothing of a row that a crash cut off. The step of the last one kept, or -1."""
     kept = metrics.read_text(encoding="utf-8", errors="replace").splitlines()[:rows] if metrics.exists() else []
     steps = []
     for number, line in enumerate(kept, start=1):
@@ -161,8 +161,8 @@ def _keep_rows(metrics: Path, rows: int) -> int:
             raise ValueError(f"{metrics}: row {number} is no row of metrics ({error}): {line[:80]!r}") from error
     if len(kept) < rows:
         raise ValueError(
-            f"{metrics} holds {len(kept)} rows, but the checkpoint was saved after {rows}: a part of the run's history is "
-            "lost. Put the file back, or start a new run"
+            f"{metrics} holds {len(kept)} rows, but the checkpoint was saved after {rows}: a part of the run's history "
+            "is lost. Put the file back, or start a new run"
         )
     _replace(metrics, "".join(line + "\n" for line in kept))
     return steps[-1] if steps else -1

@@ -1,8 +1,8 @@
 """Figures from run directories: learning curves over seeds, and who collected for whom.
 
-``python -m qmp_collect.runs.plot RUN_DIR... --out figure.png`` draws one panel per environment and one line per (script,
-switch), the mean over the seeds against environment steps summed over tasks. With ``--mixture`` it draws the share
-of each task's steps that each policy collected, early to late in training. Reads what `RunLogger` writes, and
+``python -m qmp_collect.runs.plot RUN_DIR... --out figure.png`` draws one panel per environment and one line per
+(script, switch), the mean over the seeds against environment steps summed over tasks. With ``--mixture`` it draws the
+share of each task's steps that each policy collected, early to late in training. Reads what `RunLogger` writes, and
 ``metrics.jsonl.gz`` where that is all there is.
 """
 

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from torch.utils._pytree import tree_map_only
 from tqdm import tqdm
 
-from qmp_collect.runs.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from qmp_collect.collector import QMPCollector
+from qmp_collect.runs.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from qmp_collect.runs.logger import RunLogger
 from qmp_collect.runs.precision import set_matmul_precision
 from qmp_collect.runs.settings import RunArgs
 from qmp_collect.runs.stop import StopSignal
-from qmp_collect.stats import CollectStats
 from qmp_collect.runs.video import save_episode
+from qmp_collect.stats import CollectStats
 
 
 def accelerate(agent: object, *methods: str, compile: bool, cudagraphs: bool) -> None:
@@ -149,11 +149,11 @@ class TrainingRun:
         """
         rounds = -(-self.args.total_timesteps // round_steps)
         if needed > capacity:
-            raise SystemExit(f"--min-buffer-size {needed}: the buffer holds only {capacity}, so learning would never start")
+            raise SystemExit(f"--min-buffer-size {needed}: the buffer holds only {capacity}, learning would never start")
         if needed > rounds * per_round:
             raise SystemExit(
-                f"--min-buffer-size {needed}: the {self.args.total_timesteps} steps of --total-timesteps bring the buffer "
-                f"only {rounds * per_round}, so learning would never start"
+                f"--min-buffer-size {needed}: the {self.args.total_timesteps} steps of --total-timesteps bring the "
+                f"buffer only {rounds * per_round}, learning would never start"
             )
 
     @contextmanager
@@ -263,7 +263,7 @@ class TrainingRun:
                 self._scalars[f"losses/{name}"] = sum(own) / len(own)
                 if loss.ndim:
                     self._scalars |= {f"tasks/{t}/{name}": v for t, v in zip(self.task_names, own, strict=True)}
-        now, args = time.time(), self.args
+        now = time.time()
         sps = (self.global_step - self._start_step) / (now - self._start_time)
         self._logger.log(self.global_step, self._scalars | {"time/update": now - self._round_time, "time/sps": sps})
         if "charts/success" in self._scalars:
