@@ -84,21 +84,27 @@ class CollectStats:
         """Numbers for a logger, by tag. What has no value yet (an average over no episode) is left out.
 
         ``charts/*`` average over tasks, each task counting the same; ``tasks/<name>/*`` are one task's;
-        ``qmp/mixture/<i>/<j>`` is the fraction of task ``i``'s steps in which policy ``j`` acted.
+        ``qmp/own_fraction/<i>`` is the fraction of task ``i``'s steps in which its own policy acted. The whole `mixture`,
+        ``T * K`` numbers, is not among them.
+
+        Raises:
+            ValueError: not ``T`` names, or a name twice.
         """
         num_tasks = len(self.steps_per_task)
         names = [str(t) for t in range(num_tasks)] if task_names is None else list(task_names)
         if len(names) != num_tasks:
             raise ValueError(f"expected {num_tasks} task names, one per task, got {len(names)}: {names}")
+        if len(set(names)) != num_tasks:
+            raise ValueError(f"expected a name of its own for every task, got {names}")
 
         per_task = self.episode_means()
         found = {f"charts/{name}": _nanmean(values) for name, values in per_task.items()}
         for name, values in per_task.items():
             found |= {f"tasks/{names[t]}/{name}": float(values[t]) for t in range(num_tasks)}
-        found |= {f"qmp/mixture/{i}/{j}": float(p) for (i, j), p in np.ndenumerate(self.mixture)}
         found |= {f"qmp/q_gap/{t}": float(gap) for t, gap in enumerate(self.q_gap)}
-        own = np.arange(min(self.behavior_counts.shape))
-        found["qmp/foreign_fraction"] = 1.0 - _nanmean(self.mixture[own, own])
+        own = self.mixture.diagonal()
+        found |= {f"qmp/own_fraction/{t}": float(fraction) for t, fraction in enumerate(own)}
+        found["qmp/foreign_fraction"] = 1.0 - _nanmean(own)
         return {tag: value for tag, value in found.items() if not np.isnan(value)}
 
     def __add__(self, other: CollectStats) -> CollectStats:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +30,8 @@ class RunLogger:
     ``RUN_DIR/config.json`` holds `config`; ``RUN_DIR/provenance.jsonl`` one JSON object per start of the run, with
     command, commit and hardware (see `qmp_collect.runs.provenance`); ``RUN_DIR/metrics.jsonl`` one per `log` call,
     ``{"global_step": n, TAG: value, ..., "wall_time": seconds since 1970}``, with NaN and Infinity as
-    Python's json writes them. A row is with the operating system when `log` returns: a kill loses nothing.
+    Python's json writes them. A row is with the operating system when `log` returns: a kill loses nothing. After
+    `sync`, a power cut loses nothing either.
 
     Everything but ``wall_time`` and tags that start with ``time/`` should follow from the seed alone, so that
     two runs can be compared line by line.
@@ -42,8 +44,8 @@ class RunLogger:
         config: the resolved settings; values that JSON can hold, paths and numpy values.
         resume_rows: continue the run in `run_dir` from a checkpoint that was saved when it had so many `rows`: later
             ones are dropped.
-        track: also send to Weights & Biases (``WANDB_MODE=offline`` works), where a resumed run goes on under
-            its name.
+        track: also send to Weights & Biases (``WANDB_MODE=offline`` works). The run's id there is drawn once and kept
+            in ``RUN_DIR/wandb.json``: a resumed run goes on, and no two runs share one.
         wandb_project, wandb_entity: where to, as in ``wandb.init``.
         run_name: of the run on Weights & Biases; the name of `run_dir` by default.
         tensorboard: also write TensorBoard events into `run_dir`.
@@ -79,8 +81,7 @@ class RunLogger:
         self.rows = resume_rows or 0
         document = json.dumps(dict(config), indent=2, default=_plain)
         _replace(self.run_dir / "config.json", document + "\n")
-        with open(self.run_dir / "provenance.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(provenance()) + "\n")
+        _append_line(self.run_dir / "provenance.jsonl", json.dumps(provenance(config)))
         self._wandb: Any = None
         if track:
             self._wandb = _start_wandb(self.run_dir, json.loads(document), wandb_project, wandb_entity, run_name)
@@ -88,23 +89,37 @@ class RunLogger:
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
+            _age_events(self.run_dir)
             purge_step = None if last_step is None else last_step + 1
             self._board = SummaryWriter(str(self.run_dir), purge_step=purge_step)
             if resume_rows is None:
                 self._board.add_text("config", _table(json.loads(document)))
+        # Made in the way that its name in the folder is on the disk too.
+        if not metrics.exists():
+            _replace(metrics, "")
         self._metrics = open(metrics, "a", encoding="utf-8")  # noqa: SIM115 (open as long as the run)
 
-    def log(self, step: int, scalars: Mapping[str, SupportsFloat]) -> None:
+    def log(
+        self,
+        step: int,
+        scalars: Mapping[str, SupportsFloat],
+        matrices: Mapping[str, NDArray[np.floating[Any]]] | None = None,
+    ) -> None:
         """Record ``{tag: scalar}`` at `step`, a number of stored transitions; scalars are what `float` takes.
+
+        Args:
+            matrices: ``(rows, columns)`` each, for ``metrics.jsonl`` alone, as lists of rows, to four decimals.
 
         Raises:
             ValueError: for a tag named ``global_step`` or ``wall_time``.
         """
         values = {tag: float(value) for tag, value in scalars.items()}
-        if taken := [tag for tag in _RESERVED if tag in values]:
+        lists = {tag: np.round(matrix, 4).tolist() for tag, matrix in (matrices or {}).items()}
+        if taken := [tag for tag in _RESERVED if tag in values | lists]:
             raise ValueError(f"tag {taken[0]!r} is written by the logger itself: choose another name")
         now = time.time()
-        self._metrics.write(json.dumps({"global_step": int(step), **values, "wall_time": round(now, 3)}) + "\n")
+        row = {"global_step": int(step), **values, **lists, "wall_time": round(now, 3)}
+        self._metrics.write(json.dumps(row) + "\n")
         self._metrics.flush()
         self.rows += 1
         if self._board is not None:
@@ -113,6 +128,10 @@ class RunLogger:
             self._board.flush()
         if self._wandb is not None:
             self._wandb.log({"global_step": int(step), **values})
+
+    def sync(self) -> None:
+        """Wait until all rows are on the disk: before something is written that counts on them, as a checkpoint does."""
+        os.fsync(self._metrics.fileno())
 
     def log_image(self, step: int, tag: str, image: NDArray[np.uint8]) -> None:
         """Record a ``(height, width, channels)`` uint8 image; only TensorBoard and Weights & Biases keep it.
@@ -173,6 +192,26 @@ def _replace(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
+def _append_line(path: Path, line: str) -> None:
+    """Beginning a line of its own, even where a kill cut off the one before."""
+    with open(path, "ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read() == b"\n" else f"\n{line}"
+        file.write(f"{line}\n".encode())
+
+
+def _age_events(run_dir: Path) -> None:
+    """Have TensorBoard read earlier event files first, wherever the clock stood when they were written.
+
+    It reads them in the order of their names, which begin with the time, and only then forgets the right steps.
+    """
+    events = sorted(run_dir.glob("events.out.tfevents.*"))
+    if events and events[-1].name >= f"events.out.tfevents.{int(time.time()):010d}":
+        for place, file in enumerate(events):
+            file.rename(run_dir / f"events.out.tfevents.{place:010d}.{file.name.split('.', 4)[-1]}")
+
+
 def _plain(value: Any) -> Any:
     """What JSON should hold for a value that it does not know."""
     if isinstance(value, np.ndarray | np.generic):
@@ -191,14 +230,22 @@ def _start_wandb(
 ) -> Any:
     import wandb
 
-    name = name or run_dir.resolve().name
+    kept = run_dir / "wandb.json"
+    if not kept.exists():
+        _replace(kept, json.dumps({"id": uuid.uuid4().hex}) + "\n")
+    try:
+        run_id = json.loads(kept.read_text(encoding="utf-8"))["id"]
+        if not re.fullmatch("[0-9a-f]{32}", run_id):
+            raise ValueError(f"expected 32 hexadecimal digits, got {run_id!r:.80}")
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{kept} does not hold the id that Weights & Biases knows the run by: {error}") from error
     run = wandb.init(
         project=project,
         entity=entity,
-        name=name,
+        name=name or run_dir.resolve().name,
         config=dict(config),
         dir=str(run_dir),
-        id=re.sub(r"[^\w.-]", "-", name)[-128:],
+        id=run_id,
         resume="allow",
     )
     # An own axis instead of wandb's step counter, which refuses the steps that a resumed run repeats.

@@ -50,6 +50,7 @@ _SPREADS = {
 }
 # 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom; from ten on they differ from the normal's by noise
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+_MIXTURE = "qmp/mixture"
 _MIXTURE_TAG = re.compile(r"qmp/mixture/(\d+)/(\d+)")
 
 
@@ -96,7 +97,7 @@ class Run:
 
     path: Path
     config: dict[str, Any]
-    rows: list[dict[str, float]]
+    rows: list[dict[str, Any]]
 
     def group(self, by: Sequence[str] = ()) -> Group:
         """Environment, script, switch ("" for scripts without one) and the settings ``by``.
@@ -134,8 +135,10 @@ def load_run(path: Path) -> Run:
     rows = []
     for line in content.decode(errors="replace").splitlines():
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+            row["global_step"] += 0
+            rows.append(row)
+        except (ValueError, LookupError, TypeError):
             print(f"{path}: skipped a row that is cut off", file=sys.stderr)
     return Run(path, json.loads((path / "config.json").read_text(encoding="utf-8")), rows)
 
@@ -188,24 +191,39 @@ def mixture_over_training(run: Run, borders: Floats) -> Floats:
     Row i, column j of a matrix is the share of task i's steps that policy j collected.
 
     Raises:
-        ValueError: if the run logged no ``qmp/mixture/<i>/<j>``.
+        ValueError: if the run logged no ``qmp/mixture``.
     """
-    tags = {tag for row in run.rows for tag in row}
-    cells = {tag: (int(match[1]), int(match[2])) for tag in tags if (match := _MIXTURE_TAG.fullmatch(tag))}
-    if not cells:
-        raise ValueError(f"{run.path} logged no qmp/mixture/<task>/<policy>: was its switch 'own'?")
-    num_tasks, num_policies = np.max(list(cells.values()), axis=0) + 1
+    steps, values = _mixtures(run)
     windows = len(borders) - 1
-    mixture: Floats = np.full((windows, num_tasks, num_policies), np.nan)
-    for tag, (task, policy) in cells.items():
-        steps, values = run.series(tag)
-        known = np.isfinite(values)
-        # A row reports the steps before it, so one at a border belongs to the earlier window.
-        window = np.maximum(np.searchsorted(borders, steps[known]) - 1, 0)
-        sums = np.bincount(window, weights=values[known], minlength=windows)
-        counts = np.bincount(window, minlength=windows)
-        np.divide(sums, counts, out=mixture[:, task, policy], where=counts > 0)
-    return mixture
+    # A row reports the steps before it, so one at a border belongs to the earlier window.
+    window = np.maximum(np.searchsorted(borders, steps) - 1, 0)
+    known = np.isfinite(values)
+    sums, counts = np.zeros((windows, *values.shape[1:])), np.zeros((windows, *values.shape[1:]))
+    np.add.at(sums, window, np.where(known, values, 0.0))
+    np.add.at(counts, window, known)
+    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+
+
+def _mixtures(run: Run) -> tuple[Floats, Floats]:
+    """Steps ``(P,)`` and mixtures ``(P, T, K)`` of a run, whole or, as earlier versions logged it, a tag for each cell."""
+    if any(_MIXTURE in row for row in run.rows):
+        points = {row["global_step"]: row[_MIXTURE] for row in run.rows if _MIXTURE in row}
+        steps = sorted(points)
+        return np.array(steps, float), np.array([points[step] for step in steps], float)
+    cells: dict[str, tuple[int, int]] = {}
+    for row in run.rows:
+        for tag in row.keys() - cells.keys():
+            if match := _MIXTURE_TAG.fullmatch(tag):
+                cells[tag] = int(match[1]), int(match[2])
+    if not cells:
+        raise ValueError(f"{run.path} logged no {_MIXTURE}: it has not been evaluated after its first step")
+    rows = {row["global_step"]: row for row in run.rows if row.keys() & cells.keys()}
+    steps = sorted(rows)
+    values = np.full((len(steps), *(np.max(list(cells.values()), axis=0) + 1)), np.nan)
+    for place, step in enumerate(steps):
+        for tag, cell in cells.items():
+            values[place][cell] = rows[step].get(tag, np.nan)
+    return np.array(steps, float), values
 
 
 def main(args: Args) -> None:
@@ -222,7 +240,7 @@ def main(args: Args) -> None:
             print(f"{path}: skipped, it holds no metrics.jsonl", file=sys.stderr)
     if not runs:
         raise ValueError(f"expected at least one run directory with metrics.jsonl, got {[*map(str, args.run_dirs)]}")
-    groups = group_runs(runs, args.by)
+    groups = group_runs(_with_something_to_draw(runs, args), args.by)
     methods = list(dict.fromkeys(group.method for group in groups))
     texts = args.labels or _default_labels(methods)
     if len(texts) != len(methods):
@@ -235,6 +253,26 @@ def main(args: Args) -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.out, dpi=200)
     print(args.out)
+
+
+def _with_something_to_draw(runs: Sequence[Run], args: Args) -> list[Run]:
+    """Those that have logged what is drawn: a run that has only just begun does not cost the others their figure."""
+    kept = []
+    for run in runs:
+        try:
+            steps, _ = _mixtures(run) if args.mixture else run.series(args.metric)
+        except ValueError as error:
+            reason = error
+            print(f"skipped: {error}", file=sys.stderr)
+            continue
+        kept.append((run, len(steps)))
+    if not kept:
+        raise ValueError(f"no run has anything to draw: {reason}")
+    longest = max(count for _, count in kept)
+    for run, count in kept:
+        if count == 1 < longest:
+            print(f"{run.path}: skipped, it has only one value of {args.metric} yet", file=sys.stderr)
+    return [run for run, count in kept if count > 1 or longest == 1]
 
 
 def plot_curves(groups: Mapping[Group, list[Run]], labels: Mapping[Method, str], metric: str, spread: str) -> Figure:

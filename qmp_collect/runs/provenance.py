@@ -7,6 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,21 +15,47 @@ from typing import Any
 _PACKAGES = ("qmp-collect", "numpy", "gymnasium", "mujoco", "torch")
 
 
-def provenance() -> dict[str, Any]:
-    """What to keep beside results so that others can repeat them; plain values, no paths but those of the command.
+# Settings that say who somebody is.
+_PERSONAL = ("wandb_project_name", "wandb_entity")
+
+
+def provenance(settings: Iterable[str] = ()) -> dict[str, Any]:
+    """What to keep beside results so that others can repeat them; plain values, neither paths nor secrets.
+
+    Args:
+        settings: names of the program's settings. Of the command line, only their flags are kept.
 
     Returns:
-        ``command`` as typed; ``commit`` of the checkout that the program lies in and whether it was ``modified``
-        (``None`` outside a checkout); ``cpu``, ``cores``, ``gpu``; ``versions`` of Python and of the packages used.
+        ``command``: the program and the flags of ``settings``, of a path only its last part; ``commit`` of the checkout
+        that the program lies in and whether it was ``modified`` (``None`` outside a checkout); ``cpu``, ``cores``,
+        ``gpu``; ``versions`` of Python and of the packages used.
     """
     return {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", Path(sys.argv[0]).name, *_known(sys.argv[1:], set(settings))]),
         **_checkout(Path(sys.argv[0]).resolve().parent),
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "gpu": _gpu(),
         "versions": {"python": platform.python_version(), **_versions()},
     }
+
+
+def _known(words: list[str], settings: set[str]) -> Iterator[str]:
+    """The flags of ``settings`` and their values; what follows any other flag is left out with it."""
+    kept = False
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if flag.startswith("--"):
+            name = flag[2:].replace("-", "_")
+            kept = {name, name.removeprefix("no_")} & (settings - set(_PERSONAL)) != set()
+            if kept:
+                yield flag + equals + _last_part(value)
+        elif kept:
+            yield _last_part(word)
+
+
+def _last_part(value: str) -> str:
+    return value.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
 
 
 def _checkout(folder: Path) -> dict[str, Any]:

@@ -7,11 +7,16 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
+from qmp_collect.runs.folder import finished
+
 ArgsT = TypeVar("ArgsT", bound="RunArgs")
+
+# Said by whoever starts or resumes a run, never by its folder: where it lies, and whether and to whom it is uploaded.
+OF_THE_STARTER = ("run_dir_root", "resume", "track", "wandb_project_name", "wandb_entity")
 
 
 @dataclass
@@ -39,7 +44,8 @@ class RunArgs:
     run_dir_root: str = "runs"
     """folder in which the run gets its own folder"""
     resume: str | None = None
-    """folder of a run to continue with its own settings, of which only --total-timesteps may be changed"""
+    """folder of a run to continue with its own settings, of which only --total-timesteps may be changed; where to track
+    it is said anew"""
     checkpoint_every: int = 0
     """env steps between checkpoints (0: a twentieth of the run)"""
     eval_every: int = 0
@@ -72,7 +78,7 @@ def parse_args(
     """The command line on top of the preset of ``--env-id`` or, with ``--resume RUN_DIR``, of that run's settings.
 
     So ``--help`` shows the values that a run would use, and any flag overrides them. Of a resumed run only
-    ``total_timesteps`` may be changed.
+    ``total_timesteps`` may be changed; what is `OF_THE_STARTER` is not taken from its folder.
 
     Args:
         args_class: A dataclass with the fields ``env_id``, ``resume`` and ``total_timesteps``, among others.
@@ -81,14 +87,15 @@ def parse_args(
         argv: Default: the program's.
 
     Raises:
-        SystemExit: With a message, for an unknown id or a change that a resumed run cannot have.
+        SystemExit: With a message, for an unknown id, a damaged ``config.json`` or a change that a resumed run cannot
+            have; with code 0, for a run that is finished.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--env-id", "--env_id", default=args_class.env_id)
     first.add_argument("--resume")
     given, _ = first.parse_known_args(argv)
     if given.resume is not None:
-        return _resumed(args_class, Path(given.resume), argv)
+        return _resumed(args_class, Path(given.resume), list(env_ids), argv)
     env_id = _full_id(given.env_id, list(env_ids))
     preset = {"env_id": env_id, **presets.get(env_id.split("-v")[0], {})}
     args = tyro.cli(args_class, default=args_class(**preset), args=argv)
@@ -103,18 +110,53 @@ def _full_id(env_id: str, known: list[str]) -> str:
     raise SystemExit(f"--env-id {env_id}: expected one of {', '.join(known)}")
 
 
-def _resumed(args_class: type[ArgsT], run_dir: Path, argv: Sequence[str] | None) -> ArgsT:
+def of_the_run(args: RunArgs) -> dict[str, Any]:
+    """What makes the run what it is: all settings but those `OF_THE_STARTER`."""
+    return {name: value for name, value in vars(args).items() if name not in OF_THE_STARTER}
+
+
+def _resumed(args_class: type[ArgsT], run_dir: Path, env_ids: list[str], argv: Sequence[str] | None) -> ArgsT:
     config = run_dir / "config.json"
-    if not config.exists():
+    if not config.is_file():
         raise SystemExit(f"--resume {run_dir}: there is no {config}, expected the folder of an earlier run")
     if not (run_dir / "checkpoint.npz").exists():
         raise SystemExit(f"--resume {run_dir}: it stopped before its first checkpoint, start it anew")
-    saved = json.loads(config.read_text(encoding="utf-8"))
-    if differ := saved.keys() ^ {field.name for field in fields(args_class)}:
-        raise SystemExit(f"--resume {run_dir}: a run of another script or version, differing in {sorted(differ)}")
-    default = args_class(**saved | {"resume": str(run_dir)})
+    default = args_class(**_read(args_class, config, env_ids), resume=str(run_dir))
     args = tyro.cli(args_class, default=default, args=argv)
-    changed = [k for k, v in vars(args).items() if v != getattr(default, k) and k not in ("total_timesteps", "resume")]
+    may_change = ("total_timesteps", *OF_THE_STARTER)
+    changed = [k for k, v in vars(args).items() if v != getattr(default, k) and k not in may_change]
     if changed:
         raise SystemExit(f"--resume continues with the settings in {config}: {', '.join(changed)} cannot be changed")
+    if finished(run_dir) and args.total_timesteps == default.total_timesteps:
+        print(f"{run_dir} is finished: nothing to do (a larger --total-timesteps makes it longer)")
+        raise SystemExit(0)
     return args
+
+
+def _read(args_class: type[RunArgs], config: Path, env_ids: list[str]) -> dict[str, Any]:
+    """The settings in ``config.json``, each of the kind that the script expects."""
+    try:
+        saved = json.loads(config.read_text(encoding="utf-8"))
+        if not isinstance(saved, dict):
+            raise ValueError(f"expected an object, got {type(saved).__name__}")
+    except (OSError, ValueError, RecursionError) as error:
+        raise SystemExit(f"{config} is damaged: {error}") from error
+    expected = {field.name for field in fields(args_class)} - set(OF_THE_STARTER)
+    if differ := saved.keys() ^ expected:
+        raise SystemExit(f"{config}: a run of another script or version, differing in {sorted(differ)}")
+    hints = get_type_hints(args_class)
+    for name, value in saved.items():
+        if not _fits(value, hints[name]):
+            raise SystemExit(f"{config} is damaged: {name} is {value!r:.80}, expected {hints[name]}")
+    if saved["env_id"] not in env_ids:
+        raise SystemExit(f"{config}: env_id is {saved['env_id']!r:.80}, expected one of {', '.join(env_ids)}")
+    return saved
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value that JSON held is one of a field with this annotation."""
+    if get_origin(hint) is Literal:
+        return any(type(value) is type(choice) and value == choice for choice in get_args(hint))
+    if get_args(hint):
+        return any(_fits(value, choice) for choice in get_args(hint))
+    return type(value) is hint or (hint is float and type(value) is int)

@@ -6,12 +6,17 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any, final
 
+# What ends a process from outside: kill and schedulers; Ctrl-C; a terminal that closes; Slurm's --signal=B:USR1@60.
+_NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
+STOP_SIGNALS = tuple(signal.Signals[name] for name in _NAMES if name in signal.Signals.__members__)
+
 
 @final
 class StopSignal:
-    """Turns SIGTERM and SIGINT into a flag, so that a loop can finish its step and save before it ends.
+    """Turns SIGTERM, SIGINT, SIGHUP and SIGUSR1 into a flag, so that a loop can finish its step and save before it ends.
 
-    A second SIGINT raises KeyboardInterrupt. The former handlers come back on exit. Main thread only.
+    A second SIGINT raises KeyboardInterrupt. A signal that whoever started the process had it ignore stays ignored, as
+    SIGHUP under nohup. The former handlers come back on exit. Main thread only.
 
     Example:
         >>> with StopSignal() as stop:
@@ -29,8 +34,9 @@ class StopSignal:
         return self.requested
 
     def __enter__(self) -> StopSignal:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._former[number] = signal.signal(number, self._handle)
+        for number in STOP_SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._former[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(

@@ -7,7 +7,8 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,17 +16,20 @@ import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils._pytree import tree_map_only
-from tqdm import tqdm
+from torch.utils._pytree import tree_flatten_with_path, tree_map_only
 
 from qmp_collect.collector import QMPCollector
 from qmp_collect.runs.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from qmp_collect.runs.console import Console, say
+from qmp_collect.runs.folder import RunFolder, checked_name
 from qmp_collect.runs.logger import RunLogger
 from qmp_collect.runs.precision import set_matmul_precision
-from qmp_collect.runs.settings import RunArgs
+from qmp_collect.runs.settings import RunArgs, of_the_run
 from qmp_collect.runs.stop import StopSignal
 from qmp_collect.runs.video import save_episode
 from qmp_collect.stats import CollectStats
+
+SAVED = 75  # exit code of a run that was stopped, EX_TEMPFAIL of sysexits.h: a checkpoint is saved, run me again
 
 
 def accelerate(agent: object, *methods: str, compile: bool, cudagraphs: bool) -> None:
@@ -79,29 +83,39 @@ class TrainingRun:
                     losses = agent.update(buffer.sample(256))
                 run.end_round(losses)
 
-    SIGTERM and Ctrl-C end the loop before the next gradient step and save a checkpoint; a resumed run begins with
-    the gradient steps that were still due and ends bit-identical to one that nobody stopped (on a CPU).
+    SIGTERM, Ctrl-C, SIGHUP and SIGUSR1 end the loop before the next gradient step and save a checkpoint; the program
+    ends with exit code 75 then. A resumed run begins with the gradient steps that were still due and ends bit-identical
+    to one that nobody stopped (on a CPU).
+
+    The folder is locked while a process works on it (see `qmp_collect.runs.folder`); ``done.json`` in it is written
+    last. A checkpoint whose agent is not finite is written as ``diverged.npz`` beside the last one that was.
 
     Args:
         args: the settings; what was 0 for "a share of the run" is filled in.
-        task_names: ``T`` names, used as parts of tags.
+        task_names: ``T`` names, used as parts of tags and as names of videos.
 
     Attributes:
         device: what to train on.
-        dir: the run's folder.
         updates_due: gradient steps left in this round.
+
+    Raises:
+        SystemExit: For settings that cannot be meant.
     """
 
     def __init__(self, args: RunArgs, task_names: Sequence[str]) -> None:
         self.args, self.task_names = args, list(task_names)
-        self._resumed = args.resume is not None
+        parts = (args.env_id, args.exp_name, getattr(args, "switch", None), args.seed, int(time.time()))
+        self._name = "__".join(str(part) for part in parts if part is not None)
+        try:
+            for name in (self._name, *self.task_names):
+                checked_name(name)
+        except ValueError as error:
+            raise SystemExit(f"a run of {args.env_id!r} as --exp-name {args.exp_name!r}: {error}") from error
+        if len(set(self.task_names)) < len(self.task_names):
+            raise SystemExit(f"{args.env_id}: two tasks have the same name: {self.task_names}")
         if args.resume is None:
-            parts = (args.env_id, args.exp_name, getattr(args, "switch", None), args.seed, int(time.time()))
-            self.dir = Path(args.run_dir_root) / "__".join(str(part) for part in parts if part is not None)
             args.eval_every = args.eval_every or max(args.total_timesteps // 100, 1)
             args.checkpoint_every = args.checkpoint_every or max(args.total_timesteps // 20, 1)
-        else:
-            self.dir, args.resume = Path(args.resume), None
 
         # TRY NOT TO MODIFY: seeding
         random.seed(args.seed)
@@ -126,6 +140,20 @@ class TrainingRun:
         self._evaluated_at, self._next_eval = -1, 0
         self._next_checkpoint = args.checkpoint_every
 
+    @cached_property
+    def _folder(self) -> RunFolder:
+        try:
+            if self.args.resume is not None:
+                return RunFolder.reopen(self.args.resume)
+            return RunFolder.create(self.args.run_dir_root, self._name)
+        except (OSError, ValueError) as error:
+            raise SystemExit(f"the run's folder: {error}") from error
+
+    @property
+    def dir(self) -> Path:
+        """The run's folder, made and locked when it is first asked for."""
+        return self._folder.path
+
     def accelerate(self, agent: object, *methods: str) -> None:
         """Replace these methods of ``agent`` by compiled or recorded ones, as --compile and --cudagraphs ask."""
         accelerate(agent, *methods, compile=self.args.compile, cudagraphs=self.args.cudagraphs)
@@ -149,7 +177,9 @@ class TrainingRun:
         """
         rounds = -(-self.args.total_timesteps // round_steps)
         if needed > capacity:
-            raise SystemExit(f"--min-buffer-size {needed}: the buffer holds only {capacity}, learning would never start")
+            raise SystemExit(
+                f"--min-buffer-size {needed}: the buffer holds only {capacity}, learning would never start"
+            )
         if needed > rounds * per_round:
             raise SystemExit(
                 f"--min-buffer-size {needed}: the {self.args.total_timesteps} steps of --total-timesteps bring the "
@@ -158,33 +188,59 @@ class TrainingRun:
 
     @contextmanager
     def start(self, collector: QMPCollector, **parts: Stateful) -> Iterator[TrainingRun]:
-        """Open the logs, and load the checkpoint of a resumed run.
+        """Open the folder and the logs, and load the checkpoint of a resumed run.
 
         Args:
             collector: counts the steps of the run.
             parts: what else belongs into the checkpoint, by name.
+
+        Raises:
+            SystemExit: The folder is another process's, or not what it was when the checkpoint was saved. At the end,
+                with code 75, if the run was stopped.
+            FloatingPointError: The agent to be saved is not finite.
         """
-        args = self.args
         self._collector = collector
         self._parts: dict[str, Stateful] = {**parts, "collector": collector}
-        rows = self._load() if self._resumed else None
-        if args.total_timesteps < self.global_step:
-            raise SystemExit(f"--total-timesteps: {self.dir} is at step {self.global_step} already")
-        self._start_step, self._start_time = self.global_step, time.time()
-        self._shown: dict[str, str] = {}
+        with self._folder:
+            with (
+                self._logging() as self._logger,
+                StopSignal() as self.stop,
+                closing(self._open_console()) as self._console,
+            ):
+                if self.args.resume is None:
+                    collector.reset()
+                yield self
+                self._save()
+            if not self._complete:
+                say(f"stopped at step {self.global_step}; continue it with --resume {self.dir}")
+                raise SystemExit(SAVED)
+            if not self.args.capture_video:
+                self._finish()
+
+    def _logging(self) -> RunLogger:
+        args, rows = self.args, None
+        if broken := self._folder.broken:
+            say(
+                f"{self.dir}: process {broken.get('pid')} on {broken.get('host')} left its lock behind, which is broken"
+            )
+        if args.resume is not None:
+            rows = self._load()
+            if args.total_timesteps < self.global_step:
+                raise SystemExit(f"--total-timesteps: {self.dir} is at step {self.global_step} already")
+            self._folder.reopened_for_more()
+            if not args.track and (self.dir / "wandb.json").exists():
+                say(f"{self.dir} was tracked before; this part of it is not, without --track")
+        self._start_step, self._start_time = self.global_step, time.perf_counter()
         wandb = {"track": args.track, "wandb_project": args.wandb_project_name, "wandb_entity": args.wandb_entity}
-        with (
-            RunLogger(self.dir, vars(args), resume_rows=rows, **wandb) as self._logger,  # type: ignore[arg-type]
-            tqdm(total=args.total_timesteps, initial=self.global_step, unit="step", disable=None) as self._bar,
-            StopSignal() as self.stop,
-        ):
-            tqdm.write(f"{self.dir} on {self.device}; Ctrl-C saves a checkpoint and stops")
-            if not self._resumed:
-                collector.reset()
-            yield self
-            self._save()
-        if not self._complete:
-            tqdm.write(f"stopped at step {self.global_step}; continue it with --resume {self.dir}")
+        try:
+            return RunLogger(self.dir, of_the_run(args), resume_rows=rows, **wandb)  # type: ignore[arg-type]
+        except ValueError as error:
+            raise SystemExit(f"--resume {self.dir}: {error}") from error
+
+    def _open_console(self) -> Console:
+        self._shown: dict[str, object] = {}
+        say(f"{self.dir} on {self.device}; Ctrl-C saves a checkpoint and stops")
+        return Console(self.args.total_timesteps, self.global_step)
 
     @property
     def global_step(self) -> int:
@@ -207,7 +263,7 @@ class TrainingRun:
         if not self.updates_due and not self.evaluation_due() and self.global_step >= self._next_checkpoint:
             self._next_checkpoint = _next(self.global_step, self.args.checkpoint_every)
             self._save()
-        self._round_time = time.time()
+        self._round_time = time.perf_counter()
         return not self.stop and not self._complete
 
     def evaluation_due(self) -> bool:
@@ -224,20 +280,21 @@ class TrainingRun:
         for name, per_task in stats.episode_means().items():
             scalars[f"eval/{name}"] = float(per_task.mean())
             scalars |= {f"eval/{task}/{name}": float(v) for task, v in zip(self.task_names, per_task, strict=True)}
-        self._logger.log(step, scalars)
+        matrices = {}
         if step:
-            since_last = self._collector.stats(clear=True)
-            self._logger.log_image(step, "qmp/mixture", _picture(since_last.mixture))
+            matrices["qmp/mixture"] = self._collector.stats(clear=True).mixture  # since the last evaluation
+            self._logger.log_image(step, "qmp/mixture", _picture(matrices["qmp/mixture"]))
+        self._logger.log(step, scalars, matrices)
         self._shown["eval"] = f"{scalars['eval/success']:.2f}"
-        tqdm.write(f"global_step={step}, success={self._shown['eval']}, return={scalars['eval/return']:.1f}")
+        say(f"global_step={step}, success={self._shown['eval']}, return={scalars['eval/return']:.1f}")
         self._evaluated_at, self._next_eval = step, _next(step, self.args.eval_every)
 
     def collected(self, stats: CollectStats) -> None:
         """Take note of what the round collected."""
         times = {"time/act": stats.act_time, "time/env": stats.env_time, "time/store": stats.store_time}
         self._scalars = stats.scalars(self.task_names) | times
-        self._bar.update(self.global_step - self._bar.n)
-        self._round_time = time.time()
+        self._console.advance(self.global_step, self._shown)
+        self._round_time = time.perf_counter()
 
     def update_due(self) -> bool:
         """Whether to make one more gradient step in this round; counts down."""
@@ -263,12 +320,15 @@ class TrainingRun:
                 self._scalars[f"losses/{name}"] = sum(own) / len(own)
                 if loss.ndim:
                     self._scalars |= {f"tasks/{t}/{name}": v for t, v in zip(self.task_names, own, strict=True)}
-        now = time.time()
-        sps = (self.global_step - self._start_step) / (now - self._start_time)
-        self._logger.log(self.global_step, self._scalars | {"time/update": now - self._round_time, "time/sps": sps})
+        now = time.perf_counter()
+        times = {"time/update": now - self._round_time}
+        if now > self._start_time:
+            times["time/sps"] = (self.global_step - self._start_step) / (now - self._start_time)
+            self._shown["SPS"] = int(times["time/sps"])
+        self._logger.log(self.global_step, self._scalars | times)
         if "charts/success" in self._scalars:
             self._shown["success"] = f"{self._scalars['charts/success']:.2f}"
-        self._bar.set_postfix(self._shown, SPS=int(sps))
+        self._console.advance(self.global_step, self._shown)
 
     def save_videos(self, mean_policy: Callable[..., Any]) -> None:
         """With --capture-video, at the end of the run: an evaluation episode of each task as a picture file.
@@ -286,15 +346,17 @@ class TrainingRun:
                 action: NDArray[Any] = mean_policy(rows, every)[task].cpu().numpy()
                 return action
 
-            tqdm.write(f"video of {name}")
+            say(f"video of {name}")
             with gym.make(self.args.env_id, task=task, render_mode="rgb_array") as env, torch.no_grad():
                 save_episode(env, act, self.dir / "videos" / f"{name}.gif", seed=self.args.seed)
+        self._finish()
 
     # ------------------------------------------------------------------ internals
 
     def _save(self) -> None:
         run = {
             "script": self._script,
+            "settings": of_the_run(self.args),
             "rows": self._logger.rows,
             "updates_due": self.updates_due,
             "scalars": self._scalars,
@@ -302,22 +364,53 @@ class TrainingRun:
             "next_eval": self._next_eval,
             "next_checkpoint": self._next_checkpoint,
         }
-        tree = {name: part.state_dict() for name, part in self._parts.items()}
-        save_checkpoint(self.dir / "checkpoint.npz", tree | {"run": run, "rng": rng_state()})
+        tree = {name: part.state_dict() for name, part in self._parts.items()} | {"run": run, "rng": rng_state()}
+        self._logger.sync()  # no checkpoint is newer than the rows that it counts
+        if place := _not_finite(tree["agent"]):
+            save_checkpoint(self.dir / "diverged.npz", tree)
+            raise FloatingPointError(
+                f"agent{place} is not finite at step {self.global_step}: kept as diverged.npz, while the checkpoint stays "
+                "the last one that was finite. Resumed with the same settings, the run would diverge again"
+            )
+        save_checkpoint(self.dir / "checkpoint.npz", tree)
 
     def _load(self) -> int:
         """Put everything back in place; the number of rows that had been logged."""
-        saved = load_checkpoint(self.dir / "checkpoint.npz")
-        if saved["run"]["script"] != self._script:
-            raise SystemExit(f"--resume {self.dir}: it is a run of {saved['run']['script']}, not of {self._script}")
-        for name, part in self._parts.items():
-            part.load_state_dict(saved[name])
-        run = saved["run"]
-        self.updates_due, self._scalars = run["updates_due"], run["scalars"]
-        self._evaluated_at, self._next_eval = run["evaluated_at"], run["next_eval"]
-        self._next_checkpoint = run["next_checkpoint"]
-        set_rng_state(saved["rng"])
-        return int(run["rows"])
+        try:
+            saved = load_checkpoint(self.dir / "checkpoint.npz")
+            run = saved["run"]
+            if run["script"] != self._script:
+                raise ValueError(f"it is a run of {run['script']}, not of {self._script}")
+            if "settings" not in run:
+                raise ValueError("its checkpoint is of an older version, which kept no settings; start it anew")
+            self._compare_settings(run["settings"])
+            for name, part in self._parts.items():
+                part.load_state_dict(saved[name])
+            self.updates_due, self._scalars = run["updates_due"], run["scalars"]
+            self._evaluated_at, self._next_eval = run["evaluated_at"], run["next_eval"]
+            self._next_checkpoint = run["next_checkpoint"]
+            set_rng_state(saved["rng"])
+            return int(run["rows"])
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
+            raise SystemExit(f"--resume {self.dir}: {error}") from error
+
+    def _compare_settings(self, saved: Mapping[str, Any]) -> None:
+        now = of_the_run(self.args)
+        differ = [k for k in sorted(now.keys() | saved.keys()) if k not in saved or k not in now or saved[k] != now[k]]
+        if changed := [name for name in differ if name != "total_timesteps"]:
+            said = ", ".join(f"{name} {saved.get(name)} and now {now.get(name)}" for name in changed)
+            raise ValueError(f"config.json was changed since the checkpoint was saved, with {said}")
+
+    def _finish(self) -> None:
+        self._folder.finish(global_step=self.global_step, total_timesteps=self.args.total_timesteps)
+
+
+def _not_finite(tree: Any) -> str | None:
+    """Where the first tensor lies that holds a NaN or an infinity."""
+    for path, leaf in tree_flatten_with_path(tree)[0]:
+        if isinstance(leaf, torch.Tensor) and leaf.is_floating_point() and not leaf.isfinite().all():
+            return "".join(str(key) for key in path)
+    return None
 
 
 def _next(step: int, every: int) -> int:

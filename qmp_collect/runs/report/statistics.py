@@ -74,9 +74,7 @@ def interquartile_mean(values: ArrayLike) -> float:
     return float(stats.trim_mean(np.asarray(values, dtype=np.float64), 0.25, axis=None))
 
 
-def bootstrap(
-    statistic: Callable[..., float], *samples: ArrayLike, resamples: int = 10_000, seed: int = 0
-) -> Interval:
+def bootstrap(statistic: Callable[..., float], *samples: ArrayLike, resamples: int = 10_000, seed: int = 0) -> Interval:
     """A statistic of one or more arms with its percentile interval.
 
     Whole runs are drawn, with replacement, from each arm by itself. With five runs an arm such an interval covers less

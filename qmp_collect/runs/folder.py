@@ -1,0 +1,189 @@
+"""A run's folder: made for one run alone, worked on by one process at a time, marked when the run is finished."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from qmp_collect.runs.checkpoint import atomic_file
+
+__all__ = ["RunFolder", "checked_name", "finished"]
+
+_LONGEST = 200  # bytes; file systems take 255, of which temporary files and numbered names need a few
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what file systems without locks answer
+
+# Locks of this process. A forked child has them too and would hold them after its parent was killed.
+_held: set[int] = set()
+
+
+def _let_go_in_child() -> None:
+    for lock in _held:
+        os.close(lock)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
+
+
+def checked_name(name: str) -> str:
+    """``name``, if a file or folder of that name stays where it is put.
+
+    Raises:
+        ValueError: It is empty, begins with a dot, has a path separator or a character that cannot be printed, or is
+            too long.
+    """
+    if not name or name.startswith(".") or {"/", "\\"} & set(name) or not name.isprintable():
+        raise ValueError(
+            f"{name!r} cannot be the name of a file: expected printable characters without / and \\, not a dot first"
+        )
+    if len(os.fsencode(name)) > _LONGEST:
+        raise ValueError(f"{name[:40]!r}... cannot be the name of a file: {len(name)} characters, at most {_LONGEST}")
+    return name
+
+
+def finished(path: Path) -> dict[str, Any] | None:
+    """What ``done.json`` in a run's folder says: ``None`` for a run that is not finished."""
+    try:
+        done = json.loads((path / "done.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return done if isinstance(done, dict) else None
+
+
+class RunFolder:
+    """The folder of a run, locked for this process until `release` or its end, however it ends.
+
+    The lock is the operating system's, on ``lock.json``, which says who holds it: host, pid, start time. A file that
+    nobody holds any more was left by a process that was killed. Needs a POSIX system.
+
+    Attributes:
+        path: the folder.
+        broken: the former holder, if the lock was left behind.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.broken: dict[str, Any] | None = None
+        self._lock: int | None = None
+        self._take_lock()
+
+    @staticmethod
+    def create(root: str | os.PathLike[str], name: str) -> RunFolder:
+        """A new folder ``root/name``, or ``root/name__2`` and so on: never one that is there already.
+
+        Raises:
+            ValueError: ``name`` would leave ``root``, see `checked_name`.
+            OSError: It cannot be made.
+        """
+        checked_name(name)
+        os.makedirs(root, exist_ok=True)
+        path, number = Path(root, name), 1
+        while True:
+            try:
+                path.mkdir()
+            except FileExistsError:
+                number += 1
+                path = Path(root, f"{name}__{number}")
+            else:
+                return RunFolder(path)
+
+    @staticmethod
+    def reopen(path: str | os.PathLike[str]) -> RunFolder:
+        """The folder of an earlier run. What a killed process was writing when it died is removed.
+
+        Raises:
+            ValueError: A process works on the run, or the folder has links to elsewhere.
+        """
+        path = Path(path)
+        if links := sorted(entry.name for entry in path.iterdir() if entry.is_symlink()):
+            raise ValueError(f"{path} has links to elsewhere, which a run would write through: {', '.join(links)}")
+        folder = RunFolder(path)
+        for left in path.glob(".*.tmp"):
+            left.unlink(missing_ok=True)
+        return folder
+
+    def reopened_for_more(self) -> None:
+        """The run is no longer finished."""
+        (self.path / "done.json").unlink(missing_ok=True)
+
+    def finish(self, **facts: Any) -> None:
+        """Mark the run as finished, when everything else is written, and release it."""
+        with atomic_file(self.path / "done.json") as file:
+            file.write((json.dumps(facts) + "\n").encode())
+        self.release()
+
+    def release(self) -> None:
+        """Let other processes work on the run. Releasing twice is fine."""
+        if self._lock is None:
+            return
+        (self.path / "lock.json").unlink(missing_ok=True)
+        _held.discard(self._lock)
+        os.close(self._lock)
+        self._lock = None
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def _take_lock(self) -> None:
+        file = self.path / "lock.json"
+        lock = _locked(file)
+        if lock is None:
+            holder = _holder(file.read_bytes()) if file.exists() else {}
+            raise ValueError(
+                f"{self.path}: process {holder.get('pid')} on {holder.get('host')} has worked on this run since "
+                f"{holder.get('start')}: stop it first (or remove {file}, if it no longer exists)"
+            )
+        if left := os.read(lock, 4096):
+            self.broken = _holder(left)
+        start = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        os.ftruncate(lock, 0)
+        os.pwrite(
+            lock, (json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "start": start}) + "\n").encode(), 0
+        )
+        self._lock = lock
+        _held.add(lock)
+
+
+def _locked(file: Path) -> int | None:
+    """A descriptor that holds the lock on the file of this name; ``None`` if another process has it, or may have it."""
+    while True:
+        lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock), file.stat()):
+                return lock
+        except FileNotFoundError:
+            pass  # the former holder removed it between open and flock
+        except BlockingIOError:
+            os.close(lock)
+            return None
+        except OSError as error:
+            if error.errno in _NO_LOCKS and not os.fstat(lock).st_size:
+                return lock  # nobody seems to be there, and nothing better can be had
+            os.close(lock)
+            if error.errno in _NO_LOCKS:
+                return None
+            raise
+        os.close(lock)
+
+
+def _holder(content: bytes) -> dict[str, Any]:
+    """What a lock says, of which nothing is certain."""
+    try:
+        holder = json.loads(content)
+    except ValueError:
+        return {}
+    return holder if isinstance(holder, dict) else {}
