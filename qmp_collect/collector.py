@@ -108,6 +108,7 @@ class QMPCollector:
             policies,
             q_functions,
             own_policy,
+            obs_space=envs.single_observation_space,
             action_space=envs.single_action_space,
             task_ids=self.task_ids,
             num_tasks=self.num_tasks,
