@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import ArrayLike
 
+from qmp_collect.backends import to_numpy
 from qmp_collect.callables import is_per_task
 from qmp_collect.switch import Ids
 from qmp_collect.transitions import TransitionSink
@@ -62,7 +63,7 @@ def resolve_tasks(
         if num_tasks is None:
             raise ValueError("pass task_ids or num_tasks: neither the callables nor the environment tell the tasks")
         task_ids = np.arange(n)
-    ids = np.array(task_ids)
+    ids = np.array(to_numpy(task_ids))
     if ids.shape != (n,) or ids.dtype.kind not in "iu":
         raise ValueError(
             f"task_ids must be {n} integers, one per sub-environment, got {ids.dtype} of shape {ids.shape}"

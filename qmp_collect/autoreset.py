@@ -15,6 +15,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
+from qmp_collect.backends import to_numpy
+
 Mask = NDArray[np.bool_]
 
 
@@ -42,7 +44,7 @@ def true_successors(mode: AutoresetMode, next_obs: NDArray[Any], done: Mask, inf
     """The observations that the steps led to, ``(N, *O)``, never those of a reset; a fresh array."""
     successors = np.array(next_obs)
     if mode is AutoresetMode.SAME_STEP and done.any():
-        final_obs = infos.get("final_obs")
+        final_obs = infos.get("final_obs", infos.get("final_observation"))  # the second by older libraries
         for env in np.flatnonzero(done):
             if final_obs is None or final_obs[env] is None:
                 raise ValueError(
@@ -50,7 +52,7 @@ def true_successors(mode: AutoresetMode, next_obs: NDArray[Any], done: Mask, inf
                     "observation: an environment in SAME_STEP mode must put it there. If the environment works in "
                     "another mode, pass autoreset_mode"
                 )
-            final = np.asarray(final_obs[env])
+            final = to_numpy(final_obs[env])
             if final.shape != successors.shape[1:]:
                 raise ValueError(
                     f'infos["final_obs"][{env}] has shape {final.shape}, but observations have shape '
@@ -82,11 +84,19 @@ def step_report(mode: AutoresetMode, key: str, done: Mask, infos: dict[str, Any]
     return values, reported
 
 
-def _report(infos: dict[str, Any], key: str, num_envs: int) -> tuple[NDArray[np.float64], Mask]:
+def _report(infos: Any, key: str, num_envs: int) -> tuple[NDArray[np.float64], Mask]:
+    if not isinstance(infos, dict):  # older libraries: one dict, or None, for each sub-environment
+        found = [None if info is None else info.get(key) for info in infos]
+        infos = {} if all(value is None for value in found) else {key: np.fromiter(found, object, num_envs)}
     if key not in infos:
         return np.zeros(num_envs), np.zeros(num_envs, np.bool_)
-    given = np.asarray(infos[key])
-    reported = np.asarray(infos.get(f"_{key}", np.ones(num_envs, np.bool_)))
+    given = to_numpy(infos[key])
+    reported = to_numpy(infos.get(f"_{key}", np.ones(num_envs, np.bool_))).reshape(-1)
+    if given.shape[:1] != (num_envs,) or reported.shape != (num_envs,):
+        raise ValueError(
+            f"infos[{key!r}] must hold one number per sub-environment, shape ({num_envs},), got shape {given.shape} "
+            f"and a mask of shape {reported.shape}"
+        )
     if given.dtype == object:  # None where a sub-environment did not report, or arrays of one element
         reported = reported & np.array([value is not None for value in given])
         given = np.array([0.0 if value is None else _number(value, key, env) for env, value in enumerate(given)])
@@ -101,7 +111,7 @@ def _report(infos: dict[str, Any], key: str, num_envs: int) -> tuple[NDArray[np.
 
 
 def _number(value: Any, key: str, env: int) -> float:
-    array = np.asarray(value)
+    array = to_numpy(value)
     if array.size != 1:
         raise ValueError(f"infos[{key!r}][{env}] must be one number, got an array of shape {array.shape}")
     return float(array.reshape(()))

@@ -158,7 +158,7 @@ class Callables:
             proposal, backend = self._propose(inputs, n)
             if scoring is None:
                 return to_numpy(proposal.actions), None
-            with_entropies = not _is_zero(scoring.entropy_weight)
+            with_entropies = not is_zero(scoring.entropy_weight)
             scored = [proposal]
             if scoring.samples > 1:
                 # A policy may return the same arrays at every call: of each answer, what is needed is kept as a copy.
@@ -371,7 +371,8 @@ def _entropies_of(proposal: Proposal) -> Any:
     return proposal.entropies
 
 
-def _is_zero(weight: Any) -> bool:
+def is_zero(weight: Any) -> bool:
+    """Whether an entropy weight is the number 0, so that nobody needs to give entropies."""
     return isinstance(weight, int | float) and weight == 0
 
 

@@ -22,6 +22,7 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from qmp_collect.autoreset import step_report
+from qmp_collect.states import check_like
 
 Mask: TypeAlias = NDArray[np.bool_]
 Reduction: TypeAlias = Literal["any", "last", "mean", "max"]
@@ -43,7 +44,7 @@ class Episodes:
     """
 
     # Everything that outlives a vector step but ``quota``, which outlives no call of ``collect``.
-    _STATE = ("ignored", "needs_reset", "returns", "lens", "successes", "values", "reports")
+    _STATE = ("ignored", "needs_reset", "returns", "lens", "successes", "success_known", "values", "reports")
 
     def __init__(self, num_envs: int, mode: AutoresetMode, success_key: str, metrics: Mapping[str, Reduction]) -> None:
         for name, reduction in metrics.items():
@@ -61,6 +62,7 @@ class Episodes:
         self.returns = np.zeros(num_envs)
         self.lens = np.zeros(num_envs, np.int64)
         self.successes = np.zeros(num_envs, np.bool_)
+        self.success_known = False  # whether the environment ever reported a success flag
         self.values = {name: np.zeros(num_envs) for name in metrics}
         self.reports = {name: np.zeros(num_envs, np.int64) for name in metrics}
 
@@ -68,6 +70,11 @@ class Episodes:
     def recorded(self) -> Mask:
         """``(N,)`` rows whose next step is a transition to store: no mere reset, and no episode beyond the quota."""
         return ~self.ignored if self.quota is None else ~self.ignored & (self.quota > 0)
+
+    @property
+    def wanted(self) -> Mask:
+        """``(N,)`` rows that have not filled their quota: what happens in others is neither stored nor judged."""
+        return np.ones_like(self.ignored) if self.quota is None else self.quota > 0
 
     def begin(self, rows: Mask) -> None:
         """Forget the episodes of ``rows``: the next step there is an episode's first."""
@@ -98,6 +105,7 @@ class Episodes:
         self.lens += 1
         flags, reported = found[self._success_key]
         self.successes |= reported & (np.nan_to_num(flags) != 0)
+        self.success_known = self.success_known or bool(reported.any())
         for name, reduction in self.metrics.items():
             new, reported = found[name]
             old, first = self.values[name], self.reports[name] == 0
@@ -131,11 +139,11 @@ class Episodes:
         self.needs_reset = done & (self._mode is AutoresetMode.DISABLED)
 
     def state_dict(self) -> dict[str, Any]:
-        """Arrays of ``N`` entries."""
+        """Arrays of ``N`` entries, and whether success flags are known."""
         return {name: copy.deepcopy(getattr(self, name)) for name in self._STATE}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict`.
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Whether `load_state_dict` will take ``state``.
 
         Raises:
             ValueError: It is of other metrics, or of another number of sub-environments.
@@ -146,5 +154,9 @@ class Episodes:
             raise ValueError(
                 f"the state is of the episode metrics {sorted(state['values'])}, expected {sorted(self.metrics)}"
             )
+        check_like("episodes", state, self.state_dict())
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a `state_dict` that passes `check_state`."""
         for name in self._STATE:
             setattr(self, name, copy.deepcopy(state[name]))
