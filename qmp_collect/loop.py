@@ -17,7 +17,7 @@ from qmp_collect.environment_state import EnvironmentState
 from qmp_collect.episodes import Episodes, Mask, Reduction
 from qmp_collect.ledger import Ledger
 from qmp_collect.mixture import Decision, Mixture, Schedule, scoring_of
-from qmp_collect.outcome import Outcome, check_numbers, check_partial_reset, flags_of, moved, rows_of
+from qmp_collect.outcome import Outcome, check_numbers, check_partial_reset, clean, flags_of, moved, rows_of
 from qmp_collect.random_actions import RandomActions
 from qmp_collect.switch import OwnPolicy, QSwitch, Switch
 from qmp_collect.transitions import Transitions, TransitionSink, store
@@ -231,9 +231,9 @@ class Loop:
         episodes, steps = self._episodes, self.num_steps
         done, recorded = (terminated | truncated) & ~episodes.ignored, episodes.recorded
         successors = true_successors(self._mode, after, done, infos)
-        check_numbers("reward", reward, recorded, self.task_ids, steps)
-        check_numbers("observation", successors, episodes.wanted, self.task_ids, steps)
-        if self._mode is AutoresetMode.SAME_STEP and done.any():
+        if not (clean("reward", reward) and clean("observation", successors) and clean("observation", after)):
+            check_numbers("reward", reward, recorded, self.task_ids, steps)
+            check_numbers("observation", successors, recorded, self.task_ids, steps)
             check_numbers("reset observation", after, episodes.wanted, self.task_ids, steps)
         reports = episodes.read(infos, done, recorded)
         rows = slice(None) if recorded.all() else np.flatnonzero(recorded)
