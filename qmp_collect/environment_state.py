@@ -16,6 +16,8 @@ import numpy as np
 from gymnasium.vector import VectorWrapper
 from gymnasium.wrappers import vector
 
+from qmp_collect.states import check_like
+
 _RUNNING = ("mean", "var", "count")
 _KNOWN: tuple[tuple[type, tuple[str, ...]], ...] = (
     (vector.NormalizeObservation, ("obs_rms", "_update_running_mean")),
@@ -64,6 +66,7 @@ class EnvironmentState:
 
     def check_state(self, state: Mapping[str, Any]) -> None:
         """`ValueError` unless ``state`` is of such an environment with these wrappers."""
+        check_like("touched", state["touched"], self.touched)
         if state["envs"] is not None and not hasattr(self._envs, "set_state"):
             raise ValueError(f"the state holds that of an environment, but {self._envs} has no set_state")
         saved, here = [s["wrapper"] for s in state["wrappers"]], [type(layer).__name__ for layer in self._stateful]
@@ -71,7 +74,7 @@ class EnvironmentState:
             raise ValueError(f"the state is of the stateful wrappers {saved}, this environment has {here}")
         for layer, entry in zip(self._stateful, state["wrappers"], strict=True):
             if not _own(layer):
-                _check_shapes(type(layer).__name__, entry["state"], _state_of(layer))
+                _check_form(type(layer).__name__, entry["state"], _state_of(layer))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a `state_dict` that passes `check_state`; the environment itself may refuse its part."""
@@ -88,12 +91,18 @@ class EnvironmentState:
                     setattr(owner, part, _copy(content))
 
 
-def _check_shapes(name: str, got: Any, expected: Any) -> None:
+def _check_form(name: str, got: Any, expected: Any) -> None:
+    """The precision of running averages depends on what was averaged; shape and kind do not."""
     if isinstance(expected, Mapping) and isinstance(got, Mapping) and sorted(got) == sorted(expected):
         for key in expected:
-            _check_shapes(f"{name}.{key}", got[key], expected[key])
-    elif isinstance(expected, Mapping) or np.shape(got) != np.shape(expected):
+            _check_form(f"{name}.{key}", got[key], expected[key])
+    elif isinstance(expected, Mapping) or _form(got) != _form(expected):
         raise ValueError(f"{name}: the state holds {got!r}, which is of another form than {expected!r}")
+
+
+def _form(value: Any) -> tuple[tuple[int, ...], str]:
+    array = np.asarray(value)
+    return array.shape, array.dtype.kind
 
 
 def _layers(envs: Any) -> Iterator[Any]:

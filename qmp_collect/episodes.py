@@ -140,13 +140,14 @@ class Episodes:
 
     def state_dict(self) -> dict[str, Any]:
         """Arrays of ``N`` entries, and whether success flags are known."""
-        return {name: copy.deepcopy(getattr(self, name)) for name in self._STATE}
+        state = {name: copy.deepcopy(getattr(self, name)) for name in self._STATE}
+        return state | {"autoreset_mode": self._mode.value}
 
     def check_state(self, state: Mapping[str, Any]) -> None:
         """Whether `load_state_dict` will take ``state``.
 
         Raises:
-            ValueError: It is of other metrics, or of another number of sub-environments.
+            ValueError: It is of other metrics, of another number of sub-environments, or of another autoreset mode.
         """
         if len(state["lens"]) != len(self.lens):
             raise ValueError(f"the state is of {len(state['lens'])} sub-environments, expected {len(self.lens)}")
@@ -154,6 +155,8 @@ class Episodes:
             raise ValueError(
                 f"the state is of the episode metrics {sorted(state['values'])}, expected {sorted(self.metrics)}"
             )
+        if state["autoreset_mode"] != self._mode.value:
+            raise ValueError(f"the state is of the mode {state['autoreset_mode']}, expected {self._mode.value}")
         check_like("episodes", state, self.state_dict())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

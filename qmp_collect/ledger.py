@@ -77,16 +77,26 @@ class Ledger:
     def check_state(self, state: Mapping[str, Any]) -> None:
         """`ValueError` unless it is of as many tasks and of the same metrics."""
         stats, here = state["stats"], self.state_dict()
-        num_tasks = len(stats["steps_per_task"])
+        num_tasks = len(np.atleast_1d(stats["steps_per_task"]))
         if num_tasks != self._form[0]:
             raise ValueError(f"the state is of {num_tasks} tasks, this collector has {self._form[0]}")
         for name in ("num_steps", "num_episodes"):
             check_like(name, state[name], here[name])
         growing = dict.fromkeys(_ANY_SHAPE)
         check_like("stats", {**stats, **growing}, {**here["stats"], **growing})
-        for name, column in {**{name: stats[name] for name in _OF_EPISODES}, **stats["metrics"]}.items():
-            if np.shape(column) != (len(stats["returns"]),):
-                raise ValueError(f"state['stats.{name}']: expected one entry per episode, got shape {np.shape(column)}")
+        check_like("stats.metrics", dict.fromkeys(stats["metrics"]), dict.fromkeys(here["stats"]["metrics"]))
+        empty = vars(CollectStats.empty(*self._form))
+        columns = [(name, stats[name], empty[name]) for name in _OF_EPISODES]
+        columns += [(name, stats["metrics"][name], column) for name, column in empty["metrics"].items()]
+        for name, column, like in columns:
+            found = getattr(column, "shape", None), getattr(column, "dtype", None)
+            if found != (np.shape(stats["returns"])[:1], like.dtype) or len(column.shape) != 1:
+                raise ValueError(
+                    f"state['stats.{name}']: expected {like.dtype} with one entry per episode, got {found}"
+                )
+        counts = stats["behavior_counts"]
+        if np.shape(counts)[:1] != (num_tasks,) or np.ndim(counts) != 2 or counts.dtype != np.int64:
+            raise ValueError(f"state['stats.behavior_counts']: expected int64 of {num_tasks} rows, got {counts!r}")
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a `state_dict` that passes `check_state`."""

@@ -19,6 +19,7 @@ from qmp_collect.ledger import Ledger
 from qmp_collect.mixture import Decision, Mixture, Schedule, scoring_of
 from qmp_collect.outcome import Outcome, check_numbers, check_partial_reset, clean, flags_of, moved, rows_of
 from qmp_collect.random_actions import RandomActions
+from qmp_collect.states import check_like
 from qmp_collect.switch import OwnPolicy, QSwitch, Switch
 from qmp_collect.transitions import Transitions, TransitionSink, store
 
@@ -285,18 +286,28 @@ class Loop:
             ValueError: The state is of another number of sub-environments or tasks, of other wrappers, or damaged.
                 Nothing has changed then.
         """
-        obs = state["next_obs"]
-        if obs is not None and np.shape(obs) != self._obs_shape:
-            raise ValueError(f"the state is of observations of shape {np.shape(obs)}, expected {self._obs_shape}")
-        for name, part in self._parts().items():
-            part.check_state(state[name])
-        self._ledger.check_state(state)
+        try:
+            self._check_state(state)
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ValueError(f"the state is damaged, or of another version: {error!r}") from error
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self._ledger.load_state_dict(state)
         self._started = bool(state["started"]) and state["environment"]["envs"] is not None
         self._first_seed, self._acted = state["first_seed"], None
-        self._next_obs = None if obs is None else np.array(obs)
+        self._next_obs = None if state["next_obs"] is None else np.array(state["next_obs"])
+
+    def _check_state(self, state: State) -> None:
+        for name, part in self._parts().items():
+            part.check_state(state[name])
+        self._ledger.check_state(state)
+        check_like("started", state["started"], self._started)
+        if state["first_seed"] is not None:
+            check_like("first_seed", state["first_seed"], 0)
+        obs = np.asarray(state["next_obs"])
+        absent = state["next_obs"] is None and not state["started"]
+        if not absent and (obs.shape != self._obs_shape or obs.dtype.kind not in "biuf"):
+            raise ValueError(f"the state is of observations of shape {obs.shape}, expected {self._obs_shape}")
 
     def _parts(self) -> dict[str, Any]:
         """Whatever has a state, by its name in `state_dict`; the environment first, which may refuse its own."""
