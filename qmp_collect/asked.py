@@ -13,7 +13,7 @@ class Shared:
 
     def __init__(self, source: Any, floating: bool = False) -> None:
         self._source, self._floating = source, floating
-        self._made: dict[tuple[Any, ...], Any] = {}
+        self._made: dict[str, Any] = {}
 
     def on(self, backend: Backend) -> Any:
         """The array in ``backend``, the same one at every call: to index, not to hand out."""

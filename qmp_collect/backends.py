@@ -25,7 +25,7 @@ class Backend(Protocol):
 
     name: BackendName
     # Equal for backends whose arrays need no conversion for each other.
-    key: tuple[Any, ...]
+    key: str
 
     def array(self, x: Any, floating: bool = False) -> Any:
         """``x`` as an array of this backend, never sharing memory with a NumPy ``x``.
@@ -48,7 +48,7 @@ class Backend(Protocol):
 
 class NumpyBackend:
     name: BackendName = "numpy"
-    key: tuple[Any, ...] = ("numpy",)
+    key = "numpy"
 
     def array(self, x: Any, floating: bool = False) -> NDArray[Any]:
         x = to_numpy(x)
@@ -77,7 +77,7 @@ class TorchBackend:
 
         self.device = torch.device("cpu" if device is None else device)
         self.dtype = dtype
-        self.key = ("torch", self.device, dtype)
+        self.key = f"torch {self.device} {dtype}"
 
     @property
     def _torch(self) -> Any:  # modules cannot be pickled
@@ -108,7 +108,7 @@ class TorchBackend:
 
 class JaxBackend:
     name: BackendName = "jax"
-    key: tuple[Any, ...] = ("jax",)
+    key = "jax"
 
     @property
     def _jax(self) -> Any:
@@ -188,6 +188,8 @@ def to_numpy(x: Any) -> NDArray[Any]:
 
     Half-precision numbers that NumPy has no type for (bfloat16) become float32, which holds them exactly.
     """
+    if type(x) is np.ndarray and x.dtype.kind != "V":
+        return x
     if hasattr(x, "detach"):
         x = x.detach().cpu()
         return x.float().numpy() if _is_bfloat16(x) else x.numpy()  # type: ignore[no-any-return]

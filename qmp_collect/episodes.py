@@ -104,7 +104,7 @@ class Episodes:
         self.returns += rewards
         self.lens += 1
         flags, reported = found[self._success_key]
-        self.successes |= reported & (np.nan_to_num(flags) != 0)
+        self.successes |= reported & (np.abs(flags) > 0)  # a NaN is no success
         self.success_known = self.success_known or bool(reported.any())
         for name, reduction in self.metrics.items():
             new, reported = found[name]

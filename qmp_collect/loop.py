@@ -232,7 +232,12 @@ class Loop:
         episodes, steps = self._episodes, self.num_steps
         done, recorded = (terminated | truncated) & ~episodes.ignored, episodes.recorded
         successors = true_successors(self._mode, after, done, infos)
-        if not (clean("reward", reward) and clean("observation", successors) and clean("observation", after)):
+        resets_seen = self._mode is AutoresetMode.SAME_STEP  # in `after`, where `successors` hold the last observations
+        if not (
+            clean("reward", reward)
+            and clean("observation", successors)
+            and (not resets_seen or clean("observation", after))
+        ):
             check_numbers("reward", reward, recorded, self.task_ids, steps)
             check_numbers("observation", successors, recorded, self.task_ids, steps)
             check_numbers("reset observation", after, episodes.wanted, self.task_ids, steps)

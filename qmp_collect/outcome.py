@@ -76,7 +76,9 @@ def clean(what: str, values: NDArray[Any]) -> bool:
     """Whether `check_numbers` has no reason to look closer."""
     if values.dtype.kind != "f":
         return True
-    return bool(np.isfinite(values).all() if what == "reward" else not np.isnan(values).any())
+    if what == "reward":
+        return bool(np.count_nonzero(np.isfinite(values)) == values.size)
+    return not np.count_nonzero(np.isnan(values))
 
 
 def check_partial_reset(obs: NDArray[Any], before: NDArray[Any], mask: Mask) -> None:

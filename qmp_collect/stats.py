@@ -194,7 +194,7 @@ class Tally:
 
     def _add(self, name: str, value: Any) -> None:
         total = self.sums[name]
-        if np.ndim(value) == 2:  # more policies may be known to one than to the other
+        if np.shape(value) != np.shape(total):  # more policies are known to one than to the other
             total, value = _same_width(total, value)
         self.sums[name] = total + value
 
