@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import gymnasium as gym
@@ -46,6 +47,7 @@ def resolve_tasks(
 ) -> tuple[Ids, int]:
     """Each sub-environment's task ``(N,)`` and the number of tasks, from whoever knows them."""
     n = int(envs.num_envs)
+    num_tasks = None if num_tasks is None else operator.index(num_tasks)
     known = getattr(envs.unwrapped, "num_tasks", None)
     if task_ids is None:
         task_ids = getattr(envs.unwrapped, "task_ids", None)

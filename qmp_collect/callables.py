@@ -389,8 +389,11 @@ def _per_row(weight: Any, task_ids: Ids, num_tasks: int) -> Floats:
 def _check_shape(name: str, array: Any, expected: tuple[int, ...]) -> None:
     got = getattr(array, "shape", None)
     if got is None:
-        twins = ": of twin critics return one, or their minimum" if isinstance(array, tuple | list) else ""
-        raise TypeError(f"{name} must return an array of shape {expected}, got {type(array).__name__}{twins}")
+        hint = ""
+        if isinstance(array, tuple | list):
+            of_policy = ": return the actions, or Proposal(actions, means=..., entropies=...)"
+            hint = of_policy if "polic" in name else ": of twin critics return one, or their minimum"
+        raise TypeError(f"{name} must return an array of shape {expected}, got {type(array).__name__}{hint}")
     got = tuple(got)
     if got == expected:
         return

@@ -93,7 +93,7 @@ class QMPCollector(Loop):
             ValueError: Unless exactly one of ``n_step`` and ``n_episode`` is given, and is positive.
         """
         target, stopping = exactly_one(n_step, n_episode), asks_to_stop(stop)
-        self._ledger.begin()
+        self._ledger.begin(self.num_policies)
         if n_episode is not None:
             if not self._started or self._episodes.lens.any() or self._episodes.ignored.any():
                 self.reset()
@@ -127,7 +127,7 @@ class QMPCollector(Loop):
         """
         stats = self._ledger.total()
         if clear:
-            self._ledger.clear()
+            self._ledger.clear(self.num_policies)
         return stats
 
     def _vector_step(self, random: bool) -> None:

@@ -27,14 +27,16 @@ class Ledger:
     def __init__(self, num_tasks: int, num_policies: int, metrics: Iterable[str]) -> None:
         self._form = num_tasks, num_policies, tuple(metrics)
         self.num_steps = self.num_episodes = 0
-        self.clear()
+        self.clear(num_policies)
 
-    def clear(self) -> None:
-        """Forget the statistics."""
+    def clear(self, num_policies: int) -> None:
+        """Forget the statistics; as many policies are known by now."""
+        self._form = self._form[0], num_policies, self._form[2]
         self._past, self._now = Tally(*self._form), Tally(*self._form)
 
-    def begin(self) -> None:
-        """A new stretch begins."""
+    def begin(self, num_policies: int) -> None:
+        """A new stretch begins; as many policies are known by now."""
+        self._form = self._form[0], num_policies, self._form[2]
         self._past.absorb(self._now.stats())
         self._now = Tally(*self._form)
 
@@ -100,6 +102,6 @@ class Ledger:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a `state_dict` that passes `check_state`."""
-        self.clear()
+        self.clear(self._form[1])
         self.num_steps, self.num_episodes = int(state["num_steps"]), int(state["num_episodes"])
         self._past.absorb(CollectStats(**copy.deepcopy(state["stats"])))

@@ -119,6 +119,41 @@ def test_tensors_that_require_gradients():
     assert stats.successes.tolist() == [True] * 4
 
 
+class Listed(gym.vector.VectorWrapper):
+    """Infos as a list of dicts."""
+
+    def step(self, actions):
+        *outcome, _infos = self.env.step(actions)
+        return *outcome, [{}] * self.num_envs
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_infos_that_are_no_dict(mode):
+    envs = Listed(make_envs({"lengths": (1,)}, {"lengths": (1,)}, mode=mode))
+    with pytest.raises(TypeError, match=r"infos must be a dict of arrays.*list"):
+        QMPCollector(envs, [fixed(0.5)] * 2, [total] * 2, seed=0).collect(n_step=4)
+
+
+@pytest.mark.parametrize("said", ["NextStep", "Disabled"])
+def test_an_environment_that_resets_in_the_same_step_and_says_otherwise(said):
+    """Its resets would be stored as successors, and its episodes' first steps dropped."""
+    envs = Native(mode=AutoresetMode.SAME_STEP)
+    collector = QMPCollector(envs, [fixed(0.5)] * 2, [total] * 2, autoreset_mode=said, seed=0)
+    with pytest.raises(ValueError, match="that is how SAME_STEP works, not"):
+        collector.collect(n_step=8)
+    assert collector.num_steps == 2
+
+
+def test_a_final_observation_that_its_mask_does_not_vouch_for():
+    class Masked(Native):
+        def step(self, actions):
+            *outcome, infos = super().step(actions)
+            return *outcome, infos | {"_final_obs": np.array([True, False])}
+
+    with pytest.raises(ValueError, match="sub-environment 1 ended its episode, but infos"):
+        QMPCollector(Masked(mode=AutoresetMode.SAME_STEP), [fixed(0.5)] * 2, [total] * 2).collect(n_step=8)
+
+
 # ---- rewards ----
 
 
@@ -464,3 +499,27 @@ def test_packed_bytes_are_the_numbers_that_were_packed():
     for got, expected in zip(unpack(*pack(tensors)), host(*tensors), strict=True):
         assert (got.dtype, got.shape) == (expected.dtype, expected.shape)
         np.testing.assert_array_equal(got, expected)
+
+
+def test_a_policy_that_returns_what_cleanrls_actors_return():
+    policy = lambda obs: (np.zeros((len(obs), 2)), np.zeros(len(obs)), np.zeros((len(obs), 2)))  # noqa: E731
+    with pytest.raises(TypeError, match=r"policies\[0\] must return an array.*got tuple: .*Proposal\(actions, means"):
+        QMPCollector(endless(2), [policy] * 2, [total] * 2).collect(n_step=2)
+
+
+def test_the_number_of_tasks_is_an_integer():
+    for num_tasks in (2.0, "2"):
+        with pytest.raises(TypeError, match="integer"):
+            QMPCollector(endless(2), [fixed(0.5)] * 2, [total] * 2, num_tasks=num_tasks)
+
+
+def test_statistics_have_a_column_for_every_policy_that_is_known():
+    def three(obs):
+        return np.zeros((2, 3, 2), np.float32)
+
+    q = lambda obs, actions, ids: actions.sum(-1)  # noqa: E731
+    collector = QMPCollector(endless(2), three, q, num_tasks=2, seed=0)
+    collector.collect(n_step=2)
+    assert collector.collect(n_step=2, stop=True).behavior_counts.shape == (2, 3)
+    collector.stats(clear=True)
+    assert collector.stats().behavior_counts.shape == (2, 3)
