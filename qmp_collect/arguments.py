@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import gymnasium as gym
@@ -9,6 +10,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import ArrayLike
 
+from qmp_collect.backends import to_numpy
 from qmp_collect.callables import is_per_task
 from qmp_collect.switch import Ids
 from qmp_collect.transitions import TransitionSink
@@ -45,6 +47,7 @@ def resolve_tasks(
 ) -> tuple[Ids, int]:
     """Each sub-environment's task ``(N,)`` and the number of tasks, from whoever knows them."""
     n = int(envs.num_envs)
+    num_tasks = None if num_tasks is None else operator.index(num_tasks)
     known = getattr(envs.unwrapped, "num_tasks", None)
     if task_ids is None:
         task_ids = getattr(envs.unwrapped, "task_ids", None)
@@ -62,7 +65,7 @@ def resolve_tasks(
         if num_tasks is None:
             raise ValueError("pass task_ids or num_tasks: neither the callables nor the environment tell the tasks")
         task_ids = np.arange(n)
-    ids = np.array(task_ids)
+    ids = np.array(to_numpy(task_ids))
     if ids.shape != (n,) or ids.dtype.kind not in "iu":
         raise ValueError(
             f"task_ids must be {n} integers, one per sub-environment, got {ids.dtype} of shape {ids.shape}"

@@ -15,6 +15,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
+from qmp_collect.backends import to_numpy
+
 Mask = NDArray[np.bool_]
 
 
@@ -39,24 +41,45 @@ def find_autoreset_mode(envs: VectorEnv[Any, Any, Any], explicit: AutoresetMode 
 
 
 def true_successors(mode: AutoresetMode, next_obs: NDArray[Any], done: Mask, infos: dict[str, Any]) -> NDArray[Any]:
-    """The observations that the steps led to, ``(N, *O)``, never those of a reset; a fresh array."""
+    """The observations that the steps led to, ``(N, *O)``, never those of a reset; a fresh array.
+
+    Raises:
+        TypeError: ``infos`` is no dict of arrays.
+        ValueError: A last observation is missing, has another shape, or shows that the mode is another one.
+    """
+    if not isinstance(infos, dict):
+        raise TypeError(
+            f"infos must be a dict of arrays, as vector environments return it, got {type(infos).__name__}: leave "
+            "out gymnasium.wrappers.vector.DictInfoToList"
+        )
     successors = np.array(next_obs)
-    if mode is AutoresetMode.SAME_STEP and done.any():
-        final_obs = infos.get("final_obs")
-        for env in np.flatnonzero(done):
-            if final_obs is None or final_obs[env] is None:
-                raise ValueError(
-                    f'sub-environment {env} ended its episode, but infos["final_obs"] does not hold its last '
-                    "observation: an environment in SAME_STEP mode must put it there. If the environment works in "
-                    "another mode, pass autoreset_mode"
-                )
-            final = np.asarray(final_obs[env])
-            if final.shape != successors.shape[1:]:
-                raise ValueError(
-                    f'infos["final_obs"][{env}] has shape {final.shape}, but observations have shape '
-                    f"{successors.shape[1:]}: a wrapper changes observations without changing the final ones"
-                )
-            successors[env] = final
+    if not done.any():
+        return successors
+    key = "final_obs" if "final_obs" in infos else "final_observation"  # the second by older libraries
+    final_obs: Any = infos.get(key)
+    present: Any = infos.get(f"_{key}")
+    for env in np.flatnonzero(done):
+        missing = final_obs is None or final_obs[env] is None or (present is not None and not present[env])
+        if missing and mode is not AutoresetMode.SAME_STEP:
+            continue
+        if missing:
+            raise ValueError(
+                f'sub-environment {env} ended its episode, but infos["final_obs"] does not hold its last '
+                "observation: an environment in SAME_STEP mode must put it there. If the environment works in "
+                "another mode, pass autoreset_mode"
+            )
+        final = to_numpy(final_obs[env])
+        if final.shape != successors.shape[1:]:
+            raise ValueError(
+                f'infos["{key}"][{env}] has shape {final.shape}, but observations have shape '
+                f"{successors.shape[1:]}: a wrapper changes observations without changing the final ones"
+            )
+        if mode is not AutoresetMode.SAME_STEP and not np.array_equal(final, successors[env]):
+            raise ValueError(
+                f'sub-environment {env} ended its episode, and infos["{key}"] holds another last observation than the '
+                f"step returned: that is how SAME_STEP works, not {mode.name}. Pass autoreset_mode"
+            )
+        successors[env] = final
     return successors
 
 
@@ -67,14 +90,8 @@ def step_report(mode: AutoresetMode, key: str, done: Mask, infos: dict[str, Any]
     ``infos["final_info"]``.
 
     Raises:
-        TypeError: ``infos`` is no dict of arrays.
         ValueError: ``infos[key]`` is not one number per sub-environment.
     """
-    if not isinstance(infos, dict):
-        raise TypeError(
-            f"infos must be a dict of arrays, as vector environments return it, got {type(infos).__name__}: leave "
-            "out gymnasium.wrappers.vector.DictInfoToList"
-        )
     values, reported = _report(infos, key, len(done))
     if mode is AutoresetMode.SAME_STEP and "final_info" in infos:
         final_values, final_reported = _report(infos["final_info"], key, len(done))
@@ -82,11 +99,19 @@ def step_report(mode: AutoresetMode, key: str, done: Mask, infos: dict[str, Any]
     return values, reported
 
 
-def _report(infos: dict[str, Any], key: str, num_envs: int) -> tuple[NDArray[np.float64], Mask]:
+def _report(infos: Any, key: str, num_envs: int) -> tuple[NDArray[np.float64], Mask]:
+    if not isinstance(infos, dict):  # older libraries: one dict, or None, for each sub-environment
+        found = [None if info is None else info.get(key) for info in infos]
+        infos = {} if all(value is None for value in found) else {key: np.fromiter(found, object, num_envs)}
     if key not in infos:
         return np.zeros(num_envs), np.zeros(num_envs, np.bool_)
-    given = np.asarray(infos[key])
-    reported = np.asarray(infos.get(f"_{key}", np.ones(num_envs, np.bool_)))
+    given = to_numpy(infos[key])
+    reported = to_numpy(infos.get(f"_{key}", np.ones(num_envs, np.bool_))).reshape(-1)
+    if given.shape[:1] != (num_envs,) or reported.shape != (num_envs,):
+        raise ValueError(
+            f"infos[{key!r}] must hold one number per sub-environment, shape ({num_envs},), got shape {given.shape} "
+            f"and a mask of shape {reported.shape}"
+        )
     if given.dtype == object:  # None where a sub-environment did not report, or arrays of one element
         reported = reported & np.array([value is not None for value in given])
         given = np.array([0.0 if value is None else _number(value, key, env) for env, value in enumerate(given)])
@@ -101,7 +126,7 @@ def _report(infos: dict[str, Any], key: str, num_envs: int) -> tuple[NDArray[np.
 
 
 def _number(value: Any, key: str, env: int) -> float:
-    array = np.asarray(value)
+    array = to_numpy(value)
     if array.size != 1:
         raise ValueError(f"infos[{key!r}][{env}] must be one number, got an array of shape {array.shape}")
     return float(array.reshape(()))

@@ -31,7 +31,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from qmp_collect.backends import Backend, T, call_first, make_backend, module_backend, no_grad, to_numpy
+from qmp_collect.asked import Asked, Shared, asking, common
+from qmp_collect.backends import Backend, host, no_grad, to_numpy
 from qmp_collect.switch import Floats, Ids, QScored
 
 Policies = Sequence[Callable[..., Any]] | Callable[..., Any]
@@ -48,7 +49,9 @@ class Proposal(NamedTuple):
     Attributes:
         actions: sampled actions, ``(M, *A)`` or ``(N, K, *A)``.
         means: deterministic actions, same shape, or ``None``.
-        entropies: of the action distributions, ``(M,)`` or ``(N, K)``, or ``None``.
+        entropies: of the action distributions in the states asked about, ``(M,)`` or ``(N, K)``, in nats, or ``None``.
+            Where there is no closed form, an average of ``-log_prob`` over many samples: that of one sample has a
+            standard deviation of a nat or more, and prefers policies whose sample happened to be improbable.
     """
 
     actions: Any
@@ -59,8 +62,12 @@ class Proposal(NamedTuple):
 class Callables:
     """Policies, Q-functions and own policy behind two questions: ``own_actions`` and ``candidates``.
 
+    Each callable has the backend that it needs: a module its own device and dtype, another what its first call takes.
+
     Args:
         task_ids: ``(N,)``, the task of each row of every batch that will be asked about.
+        obs_space: of a single environment. Elements of a ``Box``, the default, are numbers: they arrive as floating
+            point, integers too, as `TaskReplayBuffer` hands them to a learner. Those of other spaces stay integers.
 
     Raises:
         TypeError: If something is not callable, or is a bare ``nn.Sequential``.
@@ -76,26 +83,25 @@ class Callables:
         action_space: gym.Space[Any],
         task_ids: Ids,
         num_tasks: int,
+        obs_space: gym.Space[Any] | None = None,
         backend: str | None = None,
         device: Any = None,
     ) -> None:
-        self.policies = _as_list("policies", policies)
-        self.q_functions = _as_list("q_functions", q_functions)
+        policies, q_functions = _as_list("policies", policies), _as_list("q_functions", q_functions)
         if own_policy is not None and (is_per_task(own_policy) or not callable(own_policy)):
             raise TypeError(f"own_policy must be one callable (obs, task_ids) -> actions, got {own_policy!r}")
-        self.own_policy = own_policy
-        if isinstance(self.policies, list) and len(self.policies) < num_tasks:
+        if isinstance(policies, list) and len(policies) < num_tasks:
             raise ValueError(
-                f"expected at least one policy per task, got {len(self.policies)} policies for {num_tasks} tasks: "
+                f"expected at least one policy per task, got {len(policies)} policies for {num_tasks} tasks: "
                 "policy t is task t's own"
             )
-        if isinstance(self.q_functions, list) and len(self.q_functions) != num_tasks:
+        if isinstance(q_functions, list) and len(q_functions) != num_tasks:
             raise ValueError(
-                f"expected one Q-function per task, got {len(self.q_functions)} for {num_tasks} tasks: "
+                f"expected one Q-function per task, got {len(q_functions)} for {num_tasks} tasks: "
                 "q_functions[t] scores for task t"
             )
-
-        self.num_policies = len(self.policies) if isinstance(self.policies, list) else None
+        self.num_policies = len(policies) if isinstance(policies, list) else None
+        self._floating = obs_space is None or isinstance(obs_space, gym.spaces.Box)
         self._action_shape = tuple(action_space.shape or ())
         self._action_space = action_space
         self._discrete = action_space if isinstance(action_space, gym.spaces.Discrete) else None
@@ -103,99 +109,87 @@ class Callables:
         self._task_ids = task_ids
         self._num_tasks = num_tasks
         self._rows_of = [(int(t), np.flatnonzero(task_ids == t)) for t in np.unique(task_ids)]
+        # The same at every step, so converted once for each backend.
+        self._ids = Shared(task_ids)
+        self._rows = {t: Shared(rows) for t, rows in self._rows_of}
 
-        everything = [fn for group in (self.policies, self.q_functions, own_policy) for fn in _flat(group)]
-        # Device and dtype of modules are what their inputs need, also where torch is asked for by name.
-        explicit = make_backend(backend or "torch", device) if backend is not None or device is not None else None
-        may_be_torch = backend in (None, "torch")
-        found = module_backend(everything, device) if may_be_torch else None
+        groups = asking((policies, q_functions, own_policy), backend, device)
+        self._policies: Asked | list[Asked] | None = groups[0]
+        self._q_functions: Asked | list[Asked] | None = groups[1]
+        self._own_policy: Asked | None = groups[2]
 
-        def resolve(group: Any) -> _Resolved:
-            own = module_backend(_flat(group), device) if may_be_torch else None
-            return _Resolved(own or (explicit and (found or explicit)), fallback=found)
+    def own_actions(self, obs: NDArray[Any], means: bool = False) -> NDArray[Any]:
+        """Every row's action by its own task's policy: ``(N, *A)``, a fresh array.
 
-        self._constants: dict[tuple[Any, ...], tuple[Any, list[tuple[int, int, Any]]]] = {}
-        self._for_policies = resolve(self.policies)
-        self._for_q = resolve(self.q_functions)
-        self._for_own = resolve(own_policy) if own_policy is not None else self._for_policies
+        Args:
+            means: Of policies that give their mean actions, those.
+        """
+        inputs, n = Shared(obs, self._floating), len(obs)
 
-    def _tasks(self, backend: Backend) -> tuple[Any, list[tuple[int, int, Any]]]:
-        """Task ids ``(N,)`` and, per task present, ``(task, number of rows, index of the rows)``, made once."""
-        if backend.key not in self._constants:
-            rows_of = [(t, len(rows), backend.array(rows)) for t, rows in self._rows_of]
-            self._constants[backend.key] = backend.array(self._task_ids), rows_of
-        task_ids, rows_of = self._constants[backend.key]
-        return backend.copy(task_ids), rows_of
+        def action(proposal: Proposal) -> Any:
+            return proposal.means if means and proposal.means is not None else proposal.actions
 
-    def own_actions(self, obs: NDArray[Any]) -> NDArray[Any]:
-        """Every row's action by its own task's policy: ``(N, *A)``, a fresh array."""
         with no_grad():
-            return self._for_own(lambda backend: self._own_actions(backend, obs))
-
-    def _own_actions(self, backend: Backend, obs: NDArray[Any]) -> NDArray[Any]:
-        n = len(obs)
-        inputs = backend.array(obs)
-        if self.own_policy is not None:
-            output = self.own_policy(inputs, self._tasks(backend)[0])
-            return np.array(backend.host(self._checked("own_policy", output, n).actions)[0])
-        if isinstance(self.policies, list):
+            if self._own_policy is not None:
+                output = self._own_policy(lambda b: (inputs.on(b), self._ids.copy(b)))
+                return np.array(to_numpy(action(self._checked("own_policy", output, n))))
+            if not isinstance(self._policies, list):
+                return to_numpy(action(self._propose(inputs, n)[0]))[np.arange(n), self._task_ids]
             outputs = []
-            for t, m, rows in self._tasks(backend)[1]:
-                outputs.append(self._checked(f"policies[{t}]", self.policies[t](inputs[rows]), m).actions)
-            parts = backend.host(*outputs)
+            for t, rows in self._rows_of:
+                output = self._policies[t](self._of_task(t, inputs))
+                outputs.append(action(self._checked(f"policies[{t}]", output, len(rows))))
+            parts = host(*outputs)
             actions = np.empty((n, *self._action_shape), dtype=np.result_type(*parts))
             for (_, rows), part in zip(self._rows_of, parts, strict=True):
                 actions[rows] = part
             return actions
-        return backend.host(self._propose(backend, inputs).actions)[0][np.arange(n), self._task_ids]
+
+    def _of_task(self, task: int, inputs: Shared) -> Callable[[Backend], tuple[Any, ...]]:
+        return lambda b: (inputs.on(b)[self._rows[task].on(b)],)
 
     def candidates(self, obs: NDArray[Any], scoring: QScored | None) -> tuple[NDArray[Any], Floats | None]:
         """All candidate actions ``(N, K, *A)`` and, if ``scoring`` is given, their scores ``(N, K)``.
 
         A candidate that is not finite, or whose Q-value is not, scores ``nan``.
         """
+        inputs, n = Shared(obs, self._floating), len(obs)
         with no_grad():
-
-            def ask(backend: Backend) -> tuple[Any, Proposal]:
-                inputs = backend.array(obs)
-                return inputs, self._propose(backend, inputs)
-
-            inputs, proposal = self._for_policies(ask)
-            policy_backend = self._for_policies.known
+            proposal, backend = self._propose(inputs, n)
             if scoring is None:
-                return policy_backend.host(proposal.actions)[0], None
-
+                return to_numpy(proposal.actions), None
+            with_entropies = not is_zero(scoring.entropy_weight)
             scored = [proposal]
             if scoring.samples > 1:
-                # A policy may return the same array at every call: each answer is kept as a copy.
-                proposal = proposal._replace(actions=policy_backend.copy(proposal.actions))
-                samples = (self._propose(policy_backend, inputs).actions for _ in range(scoring.samples))
-                scored = [Proposal(policy_backend.copy(actions)) for actions in samples]
-            values = self._for_q(lambda b: self._score(b, obs, inputs, [_scored_actions(p, scoring) for p in scored]))
-            entropies = () if _is_zero(scoring.entropy_weight) else (_entropies_of(proposal),)
-            if policy_backend.name == self._for_q.known.name:
-                actions, *extra = policy_backend.host(proposal.actions, *entropies, *values)
-            else:
-                actions, *extra = policy_backend.host(proposal.actions, *entropies)
-                extra += self._for_q.known.host(*values)
-            scores = self._assemble(extra[len(entropies) :], scored, scoring)
+                # A policy may return the same arrays at every call: of each answer, what is needed is kept as a copy.
+                proposal = Proposal(backend.copy(proposal.actions))
+                scored = []
+                for _ in range(scoring.samples):
+                    sample = self._propose(inputs, n)[0]
+                    entropies = backend.copy(_entropies_of(sample)) if with_entropies else None
+                    scored.append(Proposal(backend.copy(sample.actions), entropies=entropies))
+            values = self._score(inputs, [_scored_actions(p, scoring) for p in scored])
+            entropies = [_entropies_of(p) for p in scored] if with_entropies else []
+            actions, *fetched = host(proposal.actions, *entropies, *values)
+            scores = self._assemble(fetched[len(entropies) :], scored, scoring)
             if actions.dtype.kind == "f" and not (finite := np.isfinite(actions)).all():
                 scores[~finite.reshape(*scores.shape, -1).all(axis=2)] = np.nan
             if entropies:
-                scores = scores + _per_row(scoring.entropy_weight, self._task_ids) * extra[0]
+                bonus = sum(fetched[: len(entropies)]) / len(entropies)
+                scores = scores + _per_row(scoring.entropy_weight, self._task_ids, self._num_tasks) * bonus
             return actions, scores
 
-    def _propose(self, backend: Backend, inputs: Any) -> Proposal:
-        """Ask every policy: fields ``(N, K, ...)`` of ``backend``."""
-        n = len(inputs)
-        if not isinstance(self.policies, list):
-            if self.policies is None:
-                raise TypeError("policies is None: only the switch OwnPolicy() together with own_policy needs none")
-            return self._checked_batched(_as_proposal(self.policies(backend.copy(inputs))), n)
-        proposals = [
-            self._checked(f"policies[{k}]", policy(backend.copy(inputs)), n) for k, policy in enumerate(self.policies)
-        ]
-        return Proposal(*(_stack_field(backend, proposals, name) for name in Proposal._fields))
+    def _propose(self, inputs: Shared, n: int) -> tuple[Proposal, Backend]:
+        """Ask every policy: fields ``(N, K, ...)``, and the backend whose arrays they are."""
+        if self._policies is None:
+            raise TypeError("policies is None: only the switch OwnPolicy() together with own_policy needs none")
+        arguments = _alone(inputs)
+        if not isinstance(self._policies, list):
+            output = self._policies(arguments)
+            return self._checked_batched(_as_proposal(output), n), self._policies.known
+        proposals = [self._checked(f"policies[{k}]", ask(arguments), n) for k, ask in enumerate(self._policies)]
+        backend = common([ask.known for ask in self._policies])
+        return Proposal(*(_stack_field(backend, proposals, name) for name in Proposal._fields)), backend
 
     def _checked_batched(self, proposal: Proposal, n: int) -> Proposal:
         shape = tuple(getattr(proposal.actions, "shape", ()))
@@ -214,7 +208,7 @@ class Callables:
         proposal = _as_proposal(output)
         _check_shape(name, proposal.actions, (*leading, *self._action_shape))
         if self._integers_only and not _is_integer(proposal.actions):
-            raise _WrongOutput(
+            raise TypeError(
                 f"{name} returned {proposal.actions.dtype} actions, expected integers for {self._action_space}"
             )
         if proposal.means is not None:
@@ -223,52 +217,58 @@ class Callables:
             _check_shape(f"{name}: Proposal.entropies", proposal.entropies, leading)
         return proposal
 
-    def _score(self, backend: Backend, obs: NDArray[Any], inputs: Any, candidates: list[Any]) -> list[Any]:
-        """Q-values in the backend, averaged over the list of candidates, in the layout that `_assemble` undoes."""
-        same = self._for_policies.known.key == backend.key
-        q_inputs = backend.array(inputs if same else obs)
-        if self.q_functions is None:
+    def _score(self, inputs: Shared, candidates: list[Any]) -> list[Any]:
+        """Q-values, averaged over the list of candidates, in the layout that `_assemble` undoes."""
+        if self._q_functions is None:
             raise TypeError("q_functions is None, but the switch needs scores: only OwnPolicy() needs none")
         if self._discrete is not None:
-            return self._tables(backend, q_inputs)
+            return self._tables(inputs)
         totals: list[Any] = []
         for actions in candidates:
-            values = self._q_values(backend, q_inputs, backend.array(actions))
-            if len(candidates) > 1:  # as with policies: the next answer may come in the same array
-                values = [backend.copy(value) for value in values]
+            values = self._q_values(inputs, Shared(actions), tuple(actions.shape[:2]), keep=len(candidates) > 1)
             totals = [a + b for a, b in zip(totals, values, strict=True)] if totals else values
         return [total / len(candidates) for total in totals] if len(candidates) > 1 else totals
 
-    def _q_values(self, backend: Backend, inputs: Any, actions: Any) -> list[Any]:
-        n, k = actions.shape[:2]
-        assert self.q_functions is not None
-        if not isinstance(self.q_functions, list):
-            values = self.q_functions(backend.copy(inputs), backend.copy(actions), self._tasks(backend)[0])
-            _check_shape("q_functions", values, (n, k))
-            return [values]
+    def _q_values(self, inputs: Shared, actions: Shared, shape: tuple[int, ...], keep: bool) -> list[Any]:
+        """Of candidates ``(N, K)``; ``keep``: the next answer may come in the same arrays."""
+        k = shape[1]
+        assert self._q_functions is not None
+        if not isinstance(self._q_functions, list):
+            ask = self._q_functions
+            values = ask(lambda b: (inputs.copy(b), actions.copy(b), self._ids.copy(b)))
+            _check_shape("q_functions", values, shape)
+            return [ask.known.copy(values) if keep else values]
+
+        def of_task(task: int, m: int) -> Callable[[Backend], tuple[Any, ...]]:
+            def arguments(b: Backend) -> tuple[Any, ...]:
+                rows = self._rows[task].on(b)
+                return b.repeat(inputs.on(b)[rows], k), actions.on(b)[rows].reshape((m * k, *self._action_shape))
+
+            return arguments
+
         outputs = []
-        for t, m, index in self._tasks(backend)[1]:
-            values = self.q_functions[t](
-                backend.repeat(inputs[index], k), actions[index].reshape((m * k, *self._action_shape))
-            )
+        for t, rows in self._rows_of:
+            ask, m = self._q_functions[t], len(rows)
+            values = ask(of_task(t, m))
             if tuple(getattr(values, "shape", ())) != (m * k, 1):
                 _check_shape(f"q_functions[{t}]", values, (m * k,))
-            outputs.append(values.reshape((m, k)))
+            values = values.reshape((m, k))
+            outputs.append(ask.known.copy(values) if keep else values)
         return outputs
 
-    def _tables(self, backend: Backend, inputs: Any) -> list[Any]:
+    def _tables(self, inputs: Shared) -> list[Any]:
         """Discrete actions: the Q-values of all ``n`` actions, once, whatever is proposed."""
         assert self._discrete is not None
-        assert self.q_functions is not None
+        assert self._q_functions is not None
         size = int(self._discrete.n)
-        if not isinstance(self.q_functions, list):
-            table = self.q_functions(inputs, self._tasks(backend)[0])
-            _check_shape("q_functions", table, (len(inputs), size))
+        if not isinstance(self._q_functions, list):
+            table = self._q_functions(lambda b: (inputs.on(b), self._ids.copy(b)))
+            _check_shape("q_functions", table, (len(self._task_ids), size))
             return [table]
         tables = []
-        for t, m, rows in self._tasks(backend)[1]:
-            table = self.q_functions[t](inputs[rows])
-            _check_shape(f"q_functions[{t}]", table, (m, size))
+        for t, rows in self._rows_of:
+            table = self._q_functions[t](self._of_task(t, inputs))
+            _check_shape(f"q_functions[{t}]", table, (len(rows), size))
             tables.append(table)
         return tables
 
@@ -276,7 +276,7 @@ class Callables:
         """The scores ``(N, K)`` from the parts that the Q-functions returned, one part or one per task present."""
         dtype = np.result_type(*parts, np.float32)  # integers, too, must be able to hold nan
         values = np.array(parts[0], dtype)
-        if isinstance(self.q_functions, list):
+        if isinstance(self._q_functions, list):
             values = np.empty((len(self._task_ids), parts[0].shape[1]), dtype)
             for (_, rows), part in zip(self._rows_of, parts, strict=True):
                 values[rows] = part
@@ -299,30 +299,8 @@ class Callables:
         return columns
 
 
-class _WrongOutput(Exception):  # noqa: N818 (never leaves this module)
-    """A `TypeError` about what a callable returned: its inputs were fine, so no other backend need be tried."""
-
-
-class _Resolved:
-    """Callables' backend: known from the start, or learned from the first call."""
-
-    def __init__(self, backend: Backend | None, fallback: Backend | None) -> None:
-        self._backend = backend
-        self._fallback = fallback
-
-    def __call__(self, use: Callable[[Backend], T]) -> T:
-        try:
-            if self._backend is not None:
-                return use(self._backend)
-            self._backend, result = call_first(use, self._fallback)
-        except _WrongOutput as error:
-            raise TypeError(*error.args) from None
-        return result
-
-    @property
-    def known(self) -> Backend:
-        assert self._backend is not None, "asked for the backend before the first call"
-        return self._backend
+def _alone(inputs: Shared) -> Callable[[Backend], tuple[Any, ...]]:
+    return lambda b: (inputs.copy(b),)
 
 
 def is_per_task(callables: Any) -> bool:
@@ -348,12 +326,6 @@ def _as_list(name: str, callables: Any) -> list[Callable[..., Any]] | Callable[.
             f"{name} must be a list with one callable per task or one batched callable, got {type(callables).__name__}"
         )
     return callables  # type: ignore[no-any-return]
-
-
-def _flat(group: Any) -> list[Any]:
-    if group is None:
-        return []
-    return group if isinstance(group, list) else [group]
 
 
 def _as_proposal(output: Any) -> Proposal:
@@ -399,21 +371,29 @@ def _entropies_of(proposal: Proposal) -> Any:
     return proposal.entropies
 
 
-def _is_zero(weight: Any) -> bool:
+def is_zero(weight: Any) -> bool:
+    """Whether an entropy weight is the number 0, so that nobody needs to give entropies."""
     return isinstance(weight, int | float) and weight == 0
 
 
-def _per_row(weight: Any, task_ids: Ids) -> Floats:
+def _per_row(weight: Any, task_ids: Ids, num_tasks: int) -> Floats:
     """An entropy weight, number, ``(T,)`` or function of none, as one ``(N, 1)`` or ``()`` factor."""
     value = to_numpy(weight() if callable(weight) else weight)
+    if value.shape not in ((), (num_tasks,)):
+        raise ValueError(
+            f"entropy_weight must be one number or have shape ({num_tasks},), one per task, got shape {value.shape}"
+        )
     return value[task_ids, None] if value.ndim else value
 
 
 def _check_shape(name: str, array: Any, expected: tuple[int, ...]) -> None:
     got = getattr(array, "shape", None)
     if got is None:
-        twins = ": of twin critics return one, or their minimum" if isinstance(array, tuple | list) else ""
-        raise _WrongOutput(f"{name} must return an array of shape {expected}, got {type(array).__name__}{twins}")
+        hint = ""
+        if isinstance(array, tuple | list):
+            of_policy = ": return the actions, or Proposal(actions, means=..., entropies=...)"
+            hint = of_policy if "polic" in name else ": of twin critics return one, or their minimum"
+        raise TypeError(f"{name} must return an array of shape {expected}, got {type(array).__name__}{hint}")
     got = tuple(got)
     if got == expected:
         return

@@ -53,6 +53,7 @@ def check_callables(
             policies,
             q_functions,
             own_policy,
+            obs_space=obs_space,
             action_space=action_space,
             task_ids=ids,
             num_tasks=num_tasks,

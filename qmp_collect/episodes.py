@@ -22,6 +22,7 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from qmp_collect.autoreset import step_report
+from qmp_collect.states import check_like
 
 Mask: TypeAlias = NDArray[np.bool_]
 Reduction: TypeAlias = Literal["any", "last", "mean", "max"]
@@ -43,7 +44,7 @@ class Episodes:
     """
 
     # Everything that outlives a vector step but ``quota``, which outlives no call of ``collect``.
-    _STATE = ("ignored", "needs_reset", "returns", "lens", "successes", "values", "reports")
+    _STATE = ("ignored", "needs_reset", "returns", "lens", "successes", "success_known", "values", "reports")
 
     def __init__(self, num_envs: int, mode: AutoresetMode, success_key: str, metrics: Mapping[str, Reduction]) -> None:
         for name, reduction in metrics.items():
@@ -61,6 +62,7 @@ class Episodes:
         self.returns = np.zeros(num_envs)
         self.lens = np.zeros(num_envs, np.int64)
         self.successes = np.zeros(num_envs, np.bool_)
+        self.success_known = False  # whether the environment ever reported a success flag
         self.values = {name: np.zeros(num_envs) for name in metrics}
         self.reports = {name: np.zeros(num_envs, np.int64) for name in metrics}
 
@@ -68,6 +70,11 @@ class Episodes:
     def recorded(self) -> Mask:
         """``(N,)`` rows whose next step is a transition to store: no mere reset, and no episode beyond the quota."""
         return ~self.ignored if self.quota is None else ~self.ignored & (self.quota > 0)
+
+    @property
+    def wanted(self) -> Mask:
+        """``(N,)`` rows that have not filled their quota: what happens in others is neither stored nor judged."""
+        return np.ones_like(self.ignored) if self.quota is None else self.quota > 0
 
     def begin(self, rows: Mask) -> None:
         """Forget the episodes of ``rows``: the next step there is an episode's first."""
@@ -97,7 +104,8 @@ class Episodes:
         self.returns += rewards
         self.lens += 1
         flags, reported = found[self._success_key]
-        self.successes |= reported & (np.nan_to_num(flags) != 0)
+        self.successes |= reported & (np.abs(flags) > 0)  # a NaN is no success
+        self.success_known = self.success_known or bool(reported.any())
         for name, reduction in self.metrics.items():
             new, reported = found[name]
             old, first = self.values[name], self.reports[name] == 0
@@ -131,14 +139,15 @@ class Episodes:
         self.needs_reset = done & (self._mode is AutoresetMode.DISABLED)
 
     def state_dict(self) -> dict[str, Any]:
-        """Arrays of ``N`` entries."""
-        return {name: copy.deepcopy(getattr(self, name)) for name in self._STATE}
+        """Arrays of ``N`` entries, and whether success flags are known."""
+        state = {name: copy.deepcopy(getattr(self, name)) for name in self._STATE}
+        return state | {"autoreset_mode": self._mode.value}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict`.
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Whether `load_state_dict` will take ``state``.
 
         Raises:
-            ValueError: It is of other metrics, or of another number of sub-environments.
+            ValueError: It is of other metrics, of another number of sub-environments, or of another autoreset mode.
         """
         if len(state["lens"]) != len(self.lens):
             raise ValueError(f"the state is of {len(state['lens'])} sub-environments, expected {len(self.lens)}")
@@ -146,5 +155,11 @@ class Episodes:
             raise ValueError(
                 f"the state is of the episode metrics {sorted(state['values'])}, expected {sorted(self.metrics)}"
             )
+        if state["autoreset_mode"] != self._mode.value:
+            raise ValueError(f"the state is of the mode {state['autoreset_mode']}, expected {self._mode.value}")
+        check_like("episodes", state, self.state_dict())
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a `state_dict` that passes `check_state`."""
         for name in self._STATE:
             setattr(self, name, copy.deepcopy(state[name]))

@@ -27,6 +27,7 @@ def evaluate(
     autoreset_mode: Any = None,
     success_key: str = "success",
     episode_metrics: Mapping[str, Reduction] | None = None,
+    stop: Callable[[], Any] | Any = None,
     seed: int | None = None,
 ) -> CollectStats:
     """Run ``episodes_per_env`` fresh episodes in each sub-environment and store nothing.
@@ -37,9 +38,11 @@ def evaluate(
     Args:
         envs: ``N`` sub-environments.
         own_policy: Batched ``own_policy(obs (N, *O), task_ids (N,)) -> actions (N, *A)``, or one policy per task.
-            Hand over deterministic policies to evaluate deterministic policies.
+            Of a `Proposal` with ``means``, those are executed; otherwise, hand over deterministic policies to evaluate
+            deterministic policies.
         episodes_per_env: The quota of each sub-environment, so that short episodes are not over-counted.
         episode_metrics: As for `QMPCollector`.
+        stop: As for `QMPCollector.collect`; what was stopped has ``stats.unfinished`` 1 and too few episodes.
         seed: Of the environments' reset.
 
     Returns:
@@ -51,7 +54,7 @@ def evaluate(
         own_policy if one_per_task else None,
         None,
         own_policy=None if one_per_task else own_policy,  # type: ignore[arg-type]
-        switch=OwnPolicy(),
+        switch=OwnPolicy(means=True),
         task_ids=task_ids,
         num_tasks=num_tasks,
         backend=backend,
@@ -61,4 +64,4 @@ def evaluate(
         episode_metrics=episode_metrics,
         seed=seed,
     )
-    return collector.collect(n_episode=episodes_per_env)
+    return collector.collect(n_episode=episodes_per_env, stop=stop)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qmp_collect.callables import Callables
+from qmp_collect.callables import Callables, is_zero
+from qmp_collect.states import check_like
 from qmp_collect.switch import Ids, OwnPolicy, QScored, Switch
 
 Schedule = Callable[[int], float]
@@ -23,6 +25,11 @@ class Decision(NamedTuple):
     behavior_ids: Ids
     hold_left: NDArray[np.int64]
     gaps: Gaps | None = None
+
+    @staticmethod
+    def by_nobody(obs: NDArray[Any], actions: NDArray[Any]) -> Decision:
+        """Actions that no policy chose."""
+        return Decision(obs, actions, np.full(len(obs), -1), np.zeros(len(obs), np.int64))
 
 
 class Mixture:
@@ -41,6 +48,7 @@ class Mixture:
     ) -> None:
         if isinstance(switch, type) or not callable(switch):
             raise TypeError(f"switch must be a switch such as QSwitch() or OwnPolicy(), got {switch!r}")
+        horizon, warmup_steps = operator.index(horizon), operator.index(warmup_steps)
         if horizon < 1:
             raise ValueError(f"horizon must be at least 1 step, got {horizon}")
         if not callable(own_probability) and not 0.0 <= own_probability <= 1.0:
@@ -51,6 +59,7 @@ class Mixture:
         self._switch = switch
         self._scoring = scoring_of(switch)
         self._only_own = isinstance(switch, OwnPolicy)
+        self._means = isinstance(switch, OwnPolicy) and switch.means
         self._task_ids = task_ids
         self._rows = np.arange(len(task_ids))
         self._horizon = horizon
@@ -72,11 +81,19 @@ class Mixture:
         """Held policies and random state."""
         return {"held": self._held.copy(), "hold_left": self._hold_left.copy(), "rng": self._rng.bit_generator.state}
 
+    def check_state(self, state: dict[str, Any]) -> None:
+        """``ValueError`` if a `state_dict` is of other rows, of more policies than are here, or of a longer horizon."""
+        check_like("mixture", state, self.state_dict())
+        known, held, left = self._callables.num_policies, state["held"], state["hold_left"]
+        if known is not None and held.max() >= known:
+            raise ValueError(f"the state holds policy {held.max()}, but there are only {known} policies")
+        if held.min() < -1 or left.min() < 0 or left.max() >= self._horizon:
+            raise ValueError(
+                f"the state holds policies for {left.max()} more steps, expected fewer than the horizon {self._horizon}"
+            )
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a `state_dict`. ``ValueError`` if it is of more policies than are known to be here."""
-        known = self._callables.num_policies
-        if known is not None and state["held"].max() >= known:
-            raise ValueError(f"the state holds policy {state['held'].max()}, but there are only {known} policies")
+        """Continue from a `state_dict` that passes `check_state`."""
         self._held, self._hold_left = state["held"].copy(), state["hold_left"].copy()
         self._rng.bit_generator.state = state["rng"]
 
@@ -94,7 +111,7 @@ class Mixture:
         own = self._task_ids
         gaps = None
         if self._only_own or num_steps < self._warmup_steps:
-            actions, behavior_ids = self._callables.own_actions(obs), own.copy()
+            actions, behavior_ids = self._callables.own_actions(obs, self._means), own.copy()
             hold_left = np.zeros_like(self._hold_left)
         else:
             deciding = self._hold_left == 0
@@ -102,7 +119,7 @@ class Mixture:
             candidates, scores = self._callables.candidates(obs, self._scoring if asking.any() else None)
             behavior_ids = np.where(deciding, own, self._held)
             if asking.any():
-                choice, gaps = self._ask(candidates, scores, asking, num_steps, recorded)
+                choice, gaps = self._ask(obs, candidates, scores, asking, num_steps, recorded)
                 behavior_ids = np.where(asking, choice, behavior_ids)
             actions = candidates[self._rows, behavior_ids]
             hold_left = np.where(deciding, self._horizon, self._hold_left) - 1
@@ -114,7 +131,7 @@ class Mixture:
             env = int(broken.argmax())
             raise FloatingPointError(
                 f"policy {own[env]} proposed {actions[env].tolist()} for task {own[env]} (sub-environment {env}) at "
-                f"step {num_steps}: its parameters or the observation are not finite"
+                f"step {num_steps}: {_culprit(obs[env], 'its parameters are not finite')}"
             )
         return Decision(obs, actions, behavior_ids, hold_left, gaps)
 
@@ -130,6 +147,7 @@ class Mixture:
 
     def _ask(
         self,
+        obs: NDArray[Any],
         candidates: NDArray[Any],
         scores: NDArray[Any] | None,
         asking: NDArray[np.bool_],
@@ -145,10 +163,12 @@ class Mixture:
         broken = counted & ~np.isfinite(own_scores)
         if broken.any():
             env = int(broken.argmax())
+            entropies = self._scoring is not None and not is_zero(self._scoring.entropy_weight)
+            diverged = f"policy {own[env]} or its Q-function has diverged{', or its entropy term' if entropies else ''}"
             raise FloatingPointError(
                 f"task {own[env]}'s Q-function gives {own_scores[env]} for the action of its own policy, "
-                f"{candidates[env, own[env]].tolist()} (sub-environment {env}), at step {num_steps}: policy "
-                f"{own[env]} or its Q-function has diverged. No other task's data is affected"
+                f"{candidates[env, own[env]].tolist()} (sub-environment {env}), at step {num_steps}: "
+                f"{_culprit(obs[env], diverged)}. No other task's data is affected"
             )
         # Another policy's broken candidate cannot win. Rows without a say only need something to compare.
         usable = np.where(np.isfinite(scores), scores, -np.inf)
@@ -166,6 +186,12 @@ class Mixture:
         if choice.shape != (n,) or choice.dtype.kind not in "iu" or choice.min() < 0 or choice.max() >= k:
             raise ValueError(f"{self._switch!r} must return {n} policy indices from 0 to {k - 1}, got {choice!r}")
         return choice
+
+
+def _culprit(obs: NDArray[Any], otherwise: str) -> str:
+    """Who is to blame for numbers that are not finite."""
+    finite = obs.dtype.kind != "f" or np.isfinite(obs).all()
+    return otherwise if finite else f"the observation that it was given is not finite, {obs.tolist()}"
 
 
 def _broken(actions: NDArray[Any]) -> NDArray[np.bool_]:

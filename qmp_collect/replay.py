@@ -109,7 +109,8 @@ class TaskReplayBuffer:
         """Store M transitions of any mix of tasks; within a task they overwrite the oldest ones in order.
 
         Raises:
-            ValueError: for observations or actions of another shape, or a task id outside ``0..T-1``.
+            ValueError: for observations or actions of another shape, a task id outside ``0..T-1``, and numbers that
+                float32 cannot hold: not finite, or integers beyond 2**24. Nothing is stored then.
         """
         count, width, borders = len(transitions), self._columns[-1], self._columns
         if count == 0:
@@ -128,10 +129,18 @@ class TaskReplayBuffer:
             ("next_obs", transitions.next_obs, self._obs_shape),
             ("terminations", transitions.terminations, ()),
         )
-        for (name, values, shape), start, stop in zip(fields, borders[:-1], borders[1:], strict=True):
-            if values.shape != (count, *shape):
-                raise ValueError(f"transitions.{name}: expected shape {(count, *shape)}, got {values.shape}")
-            packed[:, start:stop] = values.reshape(count, stop - start)[taken]
+        with np.errstate(over="ignore"):  # seen below
+            for (name, values, shape), start, stop in zip(fields, borders[:-1], borders[1:], strict=True):
+                if values.shape != (count, *shape):
+                    raise ValueError(f"transitions.{name}: expected shape {(count, *shape)}, got {values.shape}")
+                packed[:, start:stop] = _exact(name, values).reshape(count, stop - start)[taken]
+        if not np.isfinite(packed).all():
+            row, column = np.argwhere(~np.isfinite(packed))[0]
+            name = fields[int(np.searchsorted(borders, column, side="right")) - 1][0]
+            raise ValueError(
+                f"transitions.{name}[{taken[row]}] is {packed[row, column]} as float32, the precision of this buffer: "
+                "no learner can use it"
+            )
         numbers[: len(rows)] = rows
         numbers[len(rows) :] = self._describe_layout(np.minimum(added, self.capacity)).reshape(-1)
 
@@ -247,6 +256,18 @@ class TaskReplayBuffer:
             terminations=rows[..., termination],
             task_ids=task_ids,
         )
+
+
+def _exact(name: str, values: NDArray[Any]) -> NDArray[Any]:
+    """``values``, unless they are integers that float32 cannot tell from their neighbours."""
+    if values.dtype.kind in "iu" and values.dtype.itemsize > 2:
+        for extreme in (values.max(), values.min()):
+            if not -_EXACT_INTEGERS <= extreme <= _EXACT_INTEGERS:
+                raise ValueError(
+                    f"transitions.{name} has the integer {extreme}, but the float32 rows of this buffer hold integers "
+                    f"up to {_EXACT_INTEGERS} exactly: scale the observations or actions"
+                )
+    return values
 
 
 def _describe(name: str, space: gym.Space[Any]) -> tuple[tuple[int, ...], bool]:

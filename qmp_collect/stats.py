@@ -25,6 +25,9 @@ class CollectStats:
         behavior_counts: ``(T, K)`` steps in task ``i`` that policy ``j`` acted in; random actions do not count.
         decisions: ``(T,)`` times that the switch compared Q-values.
         q_gap_sum: ``(T,)`` sum over those of ``Q_i(chosen) - Q_i(own)``, as scored.
+        success_known: of the episodes, how many ended after the environment had reported a success flag at all. Where
+            it is 0, nobody knows whether ``successes`` are failures, and averages of them are left out.
+        unfinished: calls of ``collect`` that ``stop`` ended before they had collected enough.
         act_time, env_time, store_time: seconds spent asking callables, stepping environments, storing. ``collect``
             fills them; a caller's own loop leaves ``env_time`` at 0.
     """
@@ -38,6 +41,8 @@ class CollectStats:
     decisions: NDArray[np.int64]
     q_gap_sum: NDArray[np.float64]
     metrics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    success_known: int = 0
+    unfinished: int = 0
     act_time: float = 0.0
     env_time: float = 0.0
     store_time: float = 0.0
@@ -76,12 +81,13 @@ class CollectStats:
         )
 
     def episode_means(self) -> dict[str, NDArray[np.float64]]:
-        """``(T,)`` means over episodes of return, length, success and every metric, by name."""
-        values = {"return": self.returns, "length": self.lens, "success": self.successes, **self.metrics}
+        """``(T,)`` means over episodes of return, length, success (if there are flags) and every metric, by name."""
+        success = {"success": self.successes} if self.success_known or not len(self.successes) else {}
+        values = {"return": self.returns, "length": self.lens, **success, **self.metrics}
         return {name: self.per_task(of_episodes) for name, of_episodes in values.items()}
 
     def scalars(self, task_names: Sequence[str] | None = None) -> dict[str, float]:
-        """Numbers for a logger, by tag. What has no value yet (an average over no episode) is left out.
+        """Numbers for a logger, by tag. What has no value (an average over no episode, unknown success) is left out.
 
         ``charts/*`` average over tasks, each task counting the same; ``tasks/<name>/*`` are one task's;
         ``qmp/own_fraction/<i>`` is the fraction of task ``i``'s steps in which its own policy acted. The whole `mixture`,
@@ -194,7 +200,7 @@ class Tally:
 
     def _add(self, name: str, value: Any) -> None:
         total = self.sums[name]
-        if np.ndim(value) == 2:  # more policies may be known to one than to the other
+        if np.shape(value) != np.shape(total):  # more policies are known to one than to the other
             total, value = _same_width(total, value)
         self.sums[name] = total + value
 

@@ -50,8 +50,9 @@ class QScored:
             actions, ``"auto"`` scores the means where the policies give them and the samples elsewhere.
         samples: above 1, a candidate's score is the mean Q over that many sampled actions (expected-Q, appendix
             G.2); a further, fresh sample is executed. Implies ``"sample"``.
-        entropy_weight: adds ``entropy_weight * Proposal.entropies`` to the scores (equation 3). A number, a ``(T,)``
-            array indexed by the acting task, or a function that returns either (a temperature that is being learned).
+        entropy_weight: adds ``entropy_weight * Proposal.entropies`` to the scores (equation 3), with ``samples`` above
+            1 their mean over those samples. A number, a ``(T,)`` array indexed by the acting task, or a function that
+            returns either (a temperature that is being learned).
     """
 
     needs_scores: ClassVar[bool] = True
@@ -144,7 +145,13 @@ class FixedSwitch:
 
 @dataclass(frozen=True)
 class OwnPolicy:
-    """No sharing: every task acts with its own policy. Q-functions are never called, no random number is drawn."""
+    """No sharing: every task acts with its own policy. Q-functions are never called, no random number is drawn.
+
+    Args:
+        means: Execute `Proposal.means` of policies that give them, as an evaluation does, and not the samples.
+    """
+
+    means: bool = False
 
     needs_scores: ClassVar[bool] = False
 

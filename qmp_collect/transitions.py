@@ -51,3 +51,12 @@ class TransitionSink(Protocol):
 
     def add(self, transitions: Transitions, /) -> None:
         """Take M new transitions. The arrays are the sink's to keep: nobody writes to them afterwards."""
+
+
+def store(sinks: TransitionSink | list[TransitionSink] | None, transitions: Transitions) -> None:
+    """Hand a vector step's transitions, if there are any, to one sink for all tasks or to a list of one per task."""
+    if isinstance(sinks, list):
+        for task in np.unique(transitions.task_ids):
+            sinks[task].add(transitions[transitions.task_ids == task])
+    elif sinks is not None and len(transitions):
+        sinks.add(transitions)

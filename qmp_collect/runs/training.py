@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import sys
@@ -285,7 +286,7 @@ class TrainingRun:
             matrices["qmp/mixture"] = self._collector.stats(clear=True).mixture  # since the last evaluation
             self._logger.log_image(step, "qmp/mixture", _picture(matrices["qmp/mixture"]))
         self._logger.log(step, scalars, matrices)
-        self._shown["eval"] = f"{scalars['eval/success']:.2f}"
+        self._shown["eval"] = f"{scalars.get('eval/success', math.nan):.2f}"
         say(f"global_step={step}, success={self._shown['eval']}, return={scalars['eval/return']:.1f}")
         self._evaluated_at, self._next_eval = step, _next(step, self.args.eval_every)
 

@@ -32,14 +32,12 @@ from qmp_collect import (
     OwnPolicy,
     QMPCollector,
     QSwitch,
-    RunLogger,
     SoftmaxQSwitch,
     UniformSwitch,
     check_callables,
     evaluate,
-    load_checkpoint,
-    save_checkpoint,
 )
+from qmp_collect.runs import RunLogger, load_checkpoint, save_checkpoint
 
 POLICIES = [policy(0), policy(1)]
 QS = [q_function(0), q_function(1)]

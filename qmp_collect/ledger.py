@@ -1,0 +1,107 @@
+"""A collector's books: how much it has stored since construction, and the statistics of its calls."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qmp_collect.states import check_like
+from qmp_collect.stats import CollectStats, Tally
+from qmp_collect.switch import Ids
+
+_OF_EPISODES = ("returns", "lens", "successes", "episode_task_ids")
+_ANY_SHAPE = (*_OF_EPISODES, "metrics", "behavior_counts")  # they grow
+
+
+class Ledger:
+    """Counters, and two tallies: of the stretch that is being collected, and of what came before it.
+
+    Attributes:
+        num_steps, num_episodes: stored transitions and finished episodes since construction, never cleared.
+    """
+
+    def __init__(self, num_tasks: int, num_policies: int, metrics: Iterable[str]) -> None:
+        self._form = num_tasks, num_policies, tuple(metrics)
+        self.num_steps = self.num_episodes = 0
+        self.clear(num_policies)
+
+    def clear(self, num_policies: int) -> None:
+        """Forget the statistics; as many policies are known by now."""
+        self._form = self._form[0], num_policies, self._form[2]
+        self._past, self._now = Tally(*self._form), Tally(*self._form)
+
+    def begin(self, num_policies: int) -> None:
+        """A new stretch begins; as many policies are known by now."""
+        self._form = self._form[0], num_policies, self._form[2]
+        self._past.absorb(self._now.stats())
+        self._now = Tally(*self._form)
+
+    def add(self, **sums: float) -> None:
+        """Add to fields of `CollectStats` that are sums."""
+        for name, value in sums.items():
+            self._now.sums[name] += value
+
+    def add_steps(self, task_ids: Ids, behavior_ids: Ids, num_policies: int) -> None:
+        """``(M,)`` stored transitions."""
+        self.num_steps += len(task_ids)
+        self._now.add_steps(task_ids, behavior_ids, num_policies)
+
+    def add_decisions(self, task_ids: Ids, gaps: NDArray[np.floating[Any]]) -> None:
+        """See `Tally`."""
+        self._now.add_decisions(task_ids, gaps)
+
+    def add_episodes(self, episodes: Mapping[str, Any], task_ids: Ids, success_known: bool) -> None:
+        """Episodes that just ended, of ``(E,)`` tasks."""
+        self.num_episodes += len(task_ids)
+        self.add(success_known=len(task_ids) * success_known)
+        self._now.add_episodes({**episodes, "episode_task_ids": task_ids})
+
+    def stretch(self) -> CollectStats:
+        """Statistics of the present stretch."""
+        return self._now.stats()
+
+    def total(self) -> CollectStats:
+        """Statistics since they were last cleared."""
+        return self._past.stats() + self._now.stats()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters and `total`."""
+        return {
+            "num_steps": self.num_steps,
+            "num_episodes": self.num_episodes,
+            "stats": copy.deepcopy(vars(self.total())),
+        }
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """`ValueError` unless it is of as many tasks and of the same metrics."""
+        stats, here = state["stats"], self.state_dict()
+        num_tasks = len(np.atleast_1d(stats["steps_per_task"]))
+        if num_tasks != self._form[0]:
+            raise ValueError(f"the state is of {num_tasks} tasks, this collector has {self._form[0]}")
+        for name in ("num_steps", "num_episodes"):
+            check_like(name, state[name], here[name])
+        growing = dict.fromkeys(_ANY_SHAPE)
+        check_like("stats", {**stats, **growing}, {**here["stats"], **growing})
+        check_like("stats.metrics", dict.fromkeys(stats["metrics"]), dict.fromkeys(here["stats"]["metrics"]))
+        empty = vars(CollectStats.empty(*self._form))
+        columns = [(name, stats[name], empty[name]) for name in _OF_EPISODES]
+        columns += [(name, stats["metrics"][name], column) for name, column in empty["metrics"].items()]
+        for name, column, like in columns:
+            found = getattr(column, "shape", None), getattr(column, "dtype", None)
+            if found != (np.shape(stats["returns"])[:1], like.dtype) or len(column.shape) != 1:
+                raise ValueError(
+                    f"state['stats.{name}']: expected {like.dtype} with one entry per episode, got {found}"
+                )
+        counts = stats["behavior_counts"]
+        if np.shape(counts)[:1] != (num_tasks,) or np.ndim(counts) != 2 or counts.dtype != np.int64:
+            raise ValueError(f"state['stats.behavior_counts']: expected int64 of {num_tasks} rows, got {counts!r}")
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a `state_dict` that passes `check_state`."""
+        self.clear(self._form[1])
+        self.num_steps, self.num_episodes = int(state["num_steps"]), int(state["num_episodes"])
+        self._past.absorb(CollectStats(**copy.deepcopy(state["stats"])))

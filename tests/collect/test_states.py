@@ -1,0 +1,289 @@
+"""What a state holds of environments and their wrappers, and what is refused before anything has changed."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from collect_envs import CountingEnv, Recorder, SnapshotVectorEnv, assert_same, make_envs, policy, q_function
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
+from gymnasium.wrappers.vector import NormalizeObservation, NormalizeReward, RecordEpisodeStatistics
+
+from qmp_collect import QMPCollector, SoftmaxQSwitch
+from qmp_collect.runs import load_checkpoint, save_checkpoint
+
+POLICIES, QS = [policy(0), policy(1)], [q_function(0), q_function(1)]
+SETTINGS = ({"lengths": (3,)}, {"lengths": (4, 5)})
+
+
+def snapshots(mode="NextStep"):
+    return make_envs(*SETTINGS, mode=mode, vector=SnapshotVectorEnv)
+
+
+def collector_of(envs, sink=None, seed=0, **options):
+    options = {"switch": SoftmaxQSwitch(0.5), "horizon": 3, **options}
+    return QMPCollector(envs, POLICIES, QS, buffer=sink, seed=seed, **options)
+
+
+def continued(make, tmp_path, seed=0):
+    """What a collector stores that goes on, and one that is restored from its state, through a file."""
+    sinks = Recorder(), Recorder()
+    original = collector_of(make(), sinks[0])
+    original.collect(n_step=23)
+    save_checkpoint(tmp_path / "state.npz", {"state": original.state_dict()})
+    sinks[0].parts.clear()
+    original.collect(n_step=30)
+    restored = collector_of(make(), sinks[1], seed=7)
+    restored.collect(n_step=8)
+    restored.load_state_dict(load_checkpoint(tmp_path / "state.npz")["state"])
+    sinks[1].parts.clear()
+    restored.collect(n_step=30)
+    return sinks
+
+
+# ---- wrappers ----
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        NormalizeObservation,
+        NormalizeReward,
+        lambda envs: NormalizeReward(NormalizeObservation(envs), gamma=0.9),
+        lambda envs: NormalizeObservation(RecordEpisodeStatistics(envs)),
+    ],
+)
+def test_what_normalising_wrappers_know_is_saved(wrap, tmp_path):
+    expected, got = continued(lambda: wrap(snapshots()), tmp_path)
+    assert_same(got.columns(), expected.columns())
+
+
+def test_episode_statistics_of_a_wrapper_go_on(tmp_path):
+    lengths = []
+
+    class Listening(VectorWrapper):
+        def step(self, actions):
+            *outcome, infos = self.env.step(actions)
+            if "episode" in infos:
+                lengths.append(infos["episode"]["l"].tolist())
+            return *outcome, infos
+
+    def make():
+        return Listening(RecordEpisodeStatistics(snapshots()))
+
+    collector = collector_of(make())
+    collector.collect(n_step=4)
+    state = collector.state_dict()
+    collector.collect(n_step=12)
+    expected, lengths[:] = list(lengths), []
+    restored = collector_of(make())
+    restored.load_state_dict(state)
+    restored.collect(n_step=12)
+    assert lengths == expected == [[3, 0], [0, 4], [3, 0], [0, 5]]
+
+
+def test_a_frozen_normalisation_stays_frozen():
+    envs = NormalizeObservation(snapshots())
+    envs.update_running_mean = False
+    state = collector_of(envs).state_dict()
+    other = NormalizeObservation(snapshots())
+    collector_of(other).load_state_dict(state)
+    assert not other.update_running_mean
+
+
+def test_normalisations_inside_a_sync_vector_env_are_saved():
+    """It has no state of its own, so new episodes begin, but what was learned of the observations is kept."""
+
+    def make():
+        return SyncVectorEnv([lambda i=i: gym.wrappers.NormalizeObservation(CountingEnv(i)) for i in range(2)])
+
+    collector = collector_of(make())
+    collector.collect(n_step=20)
+    envs = make()
+    other = collector_of(envs)
+    other.load_state_dict(collector.state_dict())
+    for got, expected in zip(envs.envs, collector.envs.envs, strict=True):
+        np.testing.assert_array_equal(got.obs_rms.mean, expected.obs_rms.mean)
+        assert got.obs_rms.count == expected.obs_rms.count > 5
+
+
+class Counter(VectorWrapper):
+    """Adds the number of steps to every reward; ``scale`` never changes."""
+
+    def __init__(self, envs):
+        super().__init__(envs)
+        self.count, self.scale = 0, np.ones(2)
+
+    def step(self, actions):
+        obs, rewards, *rest = self.env.step(actions)
+        self.count += 1
+        return obs, self.scale * rewards + self.count, *rest
+
+
+class SavedCounter(Counter):
+    def get_state(self):
+        return {"count": self.count}
+
+    def set_state(self, state):
+        self.count = int(state["count"])
+
+
+def test_a_wrapper_with_a_state_of_its_own_takes_part(tmp_path):
+    expected, got = continued(lambda: SavedCounter(snapshots()), tmp_path)
+    assert_same(got.columns(), expected.columns())
+
+
+def test_a_wrapper_that_changes_and_cannot_be_saved_is_named():
+    collector = collector_of(Counter(snapshots()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        collector.state_dict()  # nothing has changed yet
+    collector.collect(n_step=4)
+    with pytest.warns(UserWarning, match=r"Counter changes its count while.*get_state\(\) and set_state\(state\)"):
+        collector.state_dict()
+
+
+def test_a_state_of_other_wrappers():
+    state = collector_of(NormalizeObservation(snapshots())).state_dict()
+    for envs in (snapshots(), NormalizeReward(snapshots())):
+        with pytest.raises(ValueError, match=r"stateful wrappers \['NormalizeObservation'\].*has \["):
+            collector_of(envs).load_state_dict(state)
+
+
+# ---- before the first reset, and without a state of the environment ----
+
+
+class NotYet(SnapshotVectorEnv):
+    """Has no state before its first reset, and says so."""
+
+    def get_state(self):
+        if self._env_obs[0] is None:
+            raise RuntimeError("get_state() before the first reset()")
+        return super().get_state()
+
+
+def test_a_state_before_the_first_reset():
+    state = collector_of(make_envs(*SETTINGS, vector=NotYet), seed=5).state_dict()
+    assert state["environment"]["envs"] is None
+    restored = collector_of(make_envs(*SETTINGS, vector=NotYet), seed=9)
+    restored.load_state_dict(state)
+    expected = collector_of(make_envs(*SETTINGS, vector=NotYet), seed=5)
+    np.testing.assert_array_equal(restored.reset()[0], expected.reset()[0])
+
+
+def test_a_state_after_a_quota_still_holds_the_environments_random_numbers():
+    def part(through):
+        sink = Recorder()
+        collector = collector_of(snapshots(), sink)
+        collector.collect(n_episode=2)
+        if through:
+            state = collector.state_dict()
+            collector = collector_of(snapshots(), sink, seed=8)
+            collector.load_state_dict(state)
+        collector.collect(n_episode=2)
+        return sink.columns()
+
+    assert_same(part(True), part(False))
+
+
+def test_a_state_of_an_environment_for_one_that_takes_none():
+    state = collector_of(snapshots())
+    state.collect(n_step=4)
+    with pytest.raises(ValueError, match="has no set_state"):
+        collector_of(make_envs(*SETTINGS, mode="NextStep")).load_state_dict(state.state_dict())
+
+
+# ---- altered leaves ----
+
+
+def leaves(tree: Any, path: tuple[Any, ...] = ()):
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else None
+    if items is None:
+        yield path, tree
+    else:
+        for key, value in items:
+            yield from leaves(value, (*path, key))
+
+
+def alterations(value):
+    """Other shapes, dtypes and kinds."""
+    if isinstance(value, np.ndarray):
+        yield np.concatenate([value, value])
+        yield value.astype(np.complex64)
+        yield "text"
+    else:
+        yield "text" if not isinstance(value, str) else 3
+        yield None if value is not None else np.zeros(7)
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "Disabled"])
+def test_every_altered_leaf_is_refused_and_nothing_changes(mode):
+    """Of shapes, dtypes and kinds; what is inside the environment's own state is the environment's to check."""
+    envs = make_envs(*SETTINGS, mode=mode, vector=SnapshotVectorEnv)
+    envs = NormalizeObservation(envs) if mode == "NextStep" else envs
+    collector = collector_of(envs)
+    collector.collect(n_step=23)
+    state = collector.state_dict()
+    before = copy.deepcopy(state)
+    accepted = []
+    for path, value in leaves(state):
+        if path[:2] == ("environment", "envs"):
+            continue
+        for other in alterations(value):
+            altered = copy.deepcopy(state)
+            place = altered
+            for key in path[:-1]:
+                place = place[key]
+            place[path[-1]] = other
+            try:
+                collector.load_state_dict(altered)
+                accepted.append((path, other))
+            except ValueError:
+                np.testing.assert_equal(collector.state_dict(), before, err_msg=str(path))
+    assert accepted == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("mixture", "hold_left"), np.array([0, 3]), "expected fewer than the horizon 3"),
+        (("mixture", "held"), np.array([0, 2]), "only 2 policies"),
+        (("next_obs",), np.zeros((2, 5)), r"observations of shape \(2, 5\), expected \(2, 4\)"),
+        (("stats", "lens"), np.zeros(99, np.int64), "one entry per episode"),
+    ],
+)
+def test_a_state_that_cannot_be_of_such_a_collector(path, value, said):
+    collector = collector_of(snapshots())
+    collector.collect(n_step=8)
+    state = collector.state_dict()
+    place = state
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with pytest.raises(ValueError, match=said):
+        collector_of(snapshots()).load_state_dict(state)
+
+
+@pytest.mark.parametrize("gone", ["environment", "episodes", "mixture", "stats", "next_obs", "num_steps"])
+def test_a_state_that_lacks_a_part(gone):
+    collector = collector_of(snapshots())
+    collector.collect(n_step=8)
+    state = collector.state_dict()
+    del state[gone]
+    with pytest.raises(ValueError, match=f"damaged, or of another version.*{gone}"):
+        collector.load_state_dict(state)
+    collector.collect(n_step=8)
+
+
+def test_autoreset_modes_share_no_state():
+    """Rows that wait for the environment's reset in one mode are nothing in another."""
+    collector = collector_of(snapshots("NextStep"))
+    collector.collect(n_step=5)
+    assert collector.state_dict()["episodes"]["ignored"].any()
+    for mode in (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED):
+        with pytest.raises(ValueError, match="NextStep"):
+            collector_of(snapshots(mode)).load_state_dict(collector.state_dict())
