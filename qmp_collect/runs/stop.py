@@ -1,0 +1,47 @@
+"""Signals that ask a run to stop become a flag that its loop looks at."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+from typing import Any, final
+
+
+@final
+class StopSignal:
+    """Turns SIGTERM and SIGINT into a flag, so that a loop can finish its step and save before it ends.
+
+    A second SIGINT raises KeyboardInterrupt. The former handlers come back on exit. Main thread only.
+
+    Example:
+        >>> with StopSignal() as stop:
+        ...     for _ in range(3):
+        ...         if stop:
+        ...             break
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._interrupts = 0
+        self._former: dict[signal.Signals, Any] = {}
+
+    def __bool__(self) -> bool:
+        return self.requested
+
+    def __enter__(self) -> StopSignal:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._former[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._former.items():
+            # None stands for a handler that was not installed from Python and cannot be put back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        self._interrupts += number == signal.SIGINT
+        if self._interrupts > 1:
+            raise KeyboardInterrupt
