@@ -6,9 +6,10 @@ the actions in all buffers, and all policies go on from there (QMP, ICLR 2025, s
 et al. 2018). Without the distillation it is the paper's "DnC (regularization only)".
 
     python cleanrl_scripts/dnc.py --env-id Maze10                                      # DnC
-    python cleanrl_scripts/dnc.py --env-id Maze10 --no-distill --kl-coefficient 1e-4   # regularization only, as tuned
+    python cleanrl_scripts/dnc.py --env-id Maze10 --no-distill   # regularization only, with a coefficient of its own
 """
 
+import argparse
 import math
 import os
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ class Args(settings.RunArgs):
 
     # Policies that learn from each other
     kl_coefficient: float = 1e-3
-    """weight of the divergence from each other policy in a policy's loss (paper: 1e-4 on Maze without distillation)"""
+    """weight of the divergence from each other policy in a policy's loss (1e-4 on mazes with --no-distill)"""
     distill: bool = True
     """now and then distill all policies into one"""
     distill_every: int = 0
@@ -64,10 +65,14 @@ class Args(settings.RunArgs):
 
 
 PRESETS = presets.SEPARATE
+REGULARIZATION_PRESETS = presets.tuned(PRESETS, Maze={"kl_coefficient": 1e-4})  # paper, appendix H.4
 
 
 def parse_args(argv: list[str] | None = None) -> Args:
-    return settings.parse_args(Args, PRESETS, qmp_envs.TASK_SETS, argv)
+    mode = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    mode.add_argument("--distill", action=argparse.BooleanOptionalAction, default=True)
+    distill = mode.parse_known_args(argv)[0].distill
+    return settings.parse_args(Args, PRESETS if distill else REGULARIZATION_PRESETS, qmp_envs.TASK_SETS, argv)
 
 
 # ALGO LOGIC: networks. All tasks' networks are stacked: a layer of all of them is one batched matrix product.

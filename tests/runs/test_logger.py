@@ -152,7 +152,9 @@ def test_a_lost_history_is_said(tmp_path):
         logger.log(1, {"value": 1})
         assert logger.rows == 1
     metrics = tmp_path / "metrics.jsonl"
-    with pytest.raises(ValueError, match="holds 1 rows, but the checkpoint was saved after 2: a part of the run's history"):
+    with pytest.raises(
+        ValueError, match="holds 1 rows, but the checkpoint was saved after 2: a part of the run's history"
+    ):
         plain(tmp_path, resume_rows=2)
     assert len(read(tmp_path)) == 1
     metrics.write_text("oops\n")

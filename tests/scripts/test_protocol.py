@@ -198,7 +198,7 @@ def test_what_happens_when(name: str, spies: Spies, run_script: RunScript, tmp_p
     assert own_probability == pytest.approx([0.8, 0.65, 0.5, 0.2, 0.2])
 
 
-class Accepted(Exception):
+class Accepted(Exception):  # noqa: N818
     """The settings were accepted: the run was about to start."""
 
 
