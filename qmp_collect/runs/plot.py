@@ -185,7 +185,7 @@ def _t_quantile(freedom: int) -> float:
     """97.5 % quantile of Student's t; beyond the table by its expansion around the normal's, to 1e-5."""
     if freedom <= len(_T):
         return _T[freedom - 1]
-    z, n = 1.959963985, freedom
+    z, n = 1.959963985, float(freedom)
     terms = (
         (z**3 + z) / 4,
         (5 * z**5 + 16 * z**3 + 3 * z) / 96,

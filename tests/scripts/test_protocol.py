@@ -204,8 +204,8 @@ class Accepted(Exception):  # noqa: N818
 
 @pytest.fixture
 def settings_only(spies: Spies, monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(*_: Any, **__: Any) -> None:
-        raise Accepted
+    def start(run: training.TrainingRun, *_: Any, **__: Any) -> None:
+        raise Accepted(run)
 
     monkeypatch.setattr(training.TrainingRun, "start", start)
 
@@ -235,6 +235,18 @@ def test_a_run_that_could_never_learn_is_refused(name: str, run_script: RunScrip
             run_script(name, *command(name, tmp_path, **setting, min_buffer_size=most))
         with pytest.raises(SystemExit, match=rf"--min-buffer-size {most + 1}: .*{message} {most}, .*never start"):
             run_script(name, *command(name, tmp_path, **setting, min_buffer_size=most + 1))
+
+
+@pytest.mark.usefixtures("settings_only")
+@every_script
+def test_shares_of_a_run(name: str, run_script: RunScript, tmp_path: Path) -> None:
+    """What is 0 on the command line is a share of the run; an evaluation environment for each episode."""
+    zeros = {"eval_every": 0, "checkpoint_every": 0, "eval_envs_per_task": 0, "distill_every": 0}
+    with pytest.raises(Accepted) as accepted:
+        run_script(name, *command(name, tmp_path, total_timesteps=3000, **zeros))
+    args = vars(accepted.value.args[0].args)
+    assert (args["eval_every"], args["checkpoint_every"], args["eval_envs_per_task"]) == (30, 150, 6)
+    assert args.get("distill_every", 273) == 273  # an eleventh, rounded up
 
 
 @pytest.mark.usefixtures("settings_only")
