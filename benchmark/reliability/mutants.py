@@ -10,24 +10,24 @@ without a fault.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
 import json
+import multiprocessing
 import os
-import queue
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import pytest
 import tyro
-
-from qmp_collect.runs.provenance import provenance
 
 ROOT = Path(__file__).parents[2]
 
@@ -352,77 +352,78 @@ def copy_checkout(to: Path) -> Path:
     return to
 
 
-@contextmanager
-def lent(folders: queue.Queue[Path]) -> Iterator[Path]:
-    folder = folders.get()
-    try:
-        yield folder
-    finally:
-        folders.put(folder)
+class FirstFailure:
+    """A pytest plugin: the name of the first test that failed, or of the file that could not be collected."""
+
+    name = ""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed and not self.name:
+            self.name = report.nodeid
 
 
 def run_tests(folder: Path, words: str) -> tuple[int, str]:
-    """pytest's exit code, and the test that failed first or the end of what it said."""
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(folder), str(folder / "envs")]),
-        "PYTHONDONTWRITEBYTECODE": "1",  # bytecode is matched by time and size: a fault may change neither
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-rf", *words.split()]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    failed = re.search(r"^FAILED (.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
-    return done.returncode, failed[1] if failed else (done.stdout + done.stderr)[-1500:]
+    """pytest's exit code, and the test that failed first or the end of what it said. In a process of its own."""
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), str(folder / "envs")])
+    os.environ["OMP_NUM_THREADS"] = "1"
+    sys.dont_write_bytecode = True  # it is matched by time and size: a fault may change neither
+    sys.path[:0] = [str(folder), str(folder / "envs")]
+    os.chdir(folder)
+    failure, said = FirstFailure(), io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *words.split()], plugins=[failure])
+    elsewhere = [m for name, m in sys.modules.items() if name.split(".")[0] in ("qmp_collect", "qmp_envs")]
+    assert all(str(folder) in str(getattr(m, "__file__", folder)) for m in elsewhere), "not the copy was tested"
+    return int(code), failure.name or said.getvalue()[-1500:]
 
 
-def trial(folder: Path, mutant: Mutant) -> dict[str, str]:
+def without_fault(checkout: Path, tests: str) -> str:
+    """What is wrong with the tests themselves, if anything."""
+    code, what = run_tests(checkout, tests)
+    return f"{tests}: without any fault, pytest ends with {code}: {what}" if code else ""
+
+
+def with_fault(checkout: Path, mutant: Mutant) -> dict[str, str]:
     """The mutant's fields, its outcome, and the test that noticed."""
-    path = folder / mutant.file
-    text = path.read_text()
-    lines = text.split("\n")
+    lines = (checkout / mutant.file).read_text().split("\n")
     places = [number for number, line in enumerate(lines) if line.strip() == mutant.old]
     if len(places) != 1:
         return asdict(mutant) | {"outcome": f"out of date: the line is there {len(places)} times", "noticed_by": ""}
     (place,) = places
-    indentation = lines[place][: len(lines[place]) - len(lines[place].lstrip())]
-    lines[place] = indentation + mutant.new
-    path.write_text("\n".join(lines))
-    try:
-        code, noticed_by = run_tests(folder, mutant.tests)
-    finally:
-        path.write_text(text)
+    lines[place] = lines[place].replace(mutant.old, mutant.new)
+    with tempfile.TemporaryDirectory() as root:
+        copy = Path(root) / "checkout"
+        shutil.copytree(checkout, copy)
+        (copy / mutant.file).write_text("\n".join(lines))
+        code, noticed_by = run_tests(copy, mutant.tests)
+        os.chdir("/")
     outcome = {0: "survived", 1: "caught"}.get(code, f"pytest could not run: exit code {code}: {noticed_by}")
-    return asdict(mutant) | {"outcome": outcome, "noticed_by": noticed_by if code == 1 else ""}
+    found = asdict(mutant) | {"outcome": outcome, "noticed_by": noticed_by if code == 1 else ""}
+    print(f"{outcome}: {mutant.file}: {mutant.old} -> {mutant.new}", flush=True)
+    return found
 
 
 def main(args: Args) -> None:
+    from qmp_collect.runs.provenance import provenance  # not above: trials import this file
+
+    machine = provenance()
     chosen = [m for m in mutants() if any(args.only in text for text in (m.file, m.old, m.new))]
-    folders: queue.Queue[Path] = queue.Queue()
-
-    def without_fault(tests: str) -> str | None:
-        with lent(folders) as folder:
-            code, what = run_tests(folder, tests)
-        return f"{tests}: without any fault, pytest ends with {code}: {what}" if code else None
-
-    def with_fault(mutant: Mutant) -> dict[str, str]:
-        with lent(folders) as folder:
-            found = trial(folder, mutant)
-        print(f"{found['outcome']}: {mutant.file}: {mutant.old} -> {mutant.new}", flush=True)
-        return found
-
+    # Every trial is a process that begins with what is slow to import, and without anything of this checkout.
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["torch.utils.tensorboard", "gymnasium", "mujoco", "pytest", "tyro", "tqdm"])
     with tempfile.TemporaryDirectory() as root:
-        for number in range(args.jobs):
-            folders.put(copy_checkout(Path(root) / str(number)))
-        with ThreadPoolExecutor(args.jobs) as pool:
-            for problem in pool.map(without_fault, sorted({mutant.tests for mutant in chosen})):
-                if problem:
-                    raise SystemExit(problem)
-            results = list(pool.map(with_fault, chosen))
+        checkout = copy_checkout(Path(root))
+        with ProcessPoolExecutor(args.jobs, mp_context=processes, max_tasks_per_child=1) as pool:
+            every_test = sorted({mutant.tests for mutant in chosen})
+            for problem in filter(None, pool.map(functools.partial(without_fault, checkout), every_test)):
+                raise SystemExit(problem)
+            results = list(pool.map(functools.partial(with_fault, checkout), chosen))
 
     outcomes = Counter(result["outcome"].split(":")[0] for result in results)
     print(f"{len(results)} faults: " + ", ".join(f"{number} {outcome}" for outcome, number in outcomes.items()))
     if not args.only:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        report = {"machine": provenance(), "outcomes": dict(outcomes), "mutants": results}
+        report = {"machine": machine, "outcomes": dict(outcomes), "mutants": results}
         args.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if outcomes["caught"] < len(results):
         raise SystemExit(1)

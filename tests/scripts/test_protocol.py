@@ -6,7 +6,10 @@ Each script runs once, small, between spies on everything that its main block ta
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -45,7 +48,7 @@ def command(name: str, root: Path, **changes: Any) -> list[str]:
     """The settings above, as far as the script has them, for its number of tasks."""
     tasks, known = tasks_of(name), vars(load_script(name).Args())
     env_id = "PointReach" if tasks == 1 else "Maze3"
-    of_tasks = {"total_timesteps": 100 * tasks, "eval_every": 30 * tasks, "distill_every": 33 * tasks}
+    of_tasks = {"total_timesteps": 100 * tasks, "eval_every": 26 * tasks, "distill_every": 33 * tasks}
     found = FLAGS | of_tasks | {"env_id": env_id, "run_dir_root": root} | changes
     return [f"--{flag.replace('_', '-')}={value}" for flag, value in found.items() if flag in known]
 
@@ -162,7 +165,7 @@ def expected_events(name: str) -> Iterator[tuple[Any, ...]]:
         yield ("collect", 20 * tasks)
         if number >= first:
             yield from updates
-        if number in (2, 3, 5):  # the first rounds' ends from 30, 60 and 90 steps a task on; the run's
+        if number > 1:  # the first rounds' ends from 26, 52 and 78 steps a task on; the run's
             yield ("evaluate", 10_007 + 20 * number * tasks)
 
 
@@ -171,18 +174,8 @@ def test_what_happens_when(name: str, spies: Spies, run_script: RunScript, tmp_p
     run_script(name, *command(name, tmp_path))
     tasks, known = tasks_of(name), vars(load_script(name).Args())
     assert spies.events == list(expected_events(name))
-    assert (
-        spies.evaluated
-        == [
-            {
-                "apart from training": True,
-                "the same action twice": True,
-                "inside the range": True,
-                "episodes": [6] * tasks,
-            }
-        ]
-        * 4
-    )
+    expected = {"apart from training": True, "the same action twice": True, "inside the range": True}
+    assert spies.evaluated == [expected | {"episodes": [6] * tasks}] * 5
     assert spies.capacity == (333 if name in JOINT else 999)
 
     collector = spies.collector
@@ -196,6 +189,28 @@ def test_what_happens_when(name: str, spies: Spies, run_script: RunScript, tmp_p
     assert collector["warmup_steps"] == 40 * tasks
     own_probability = [collector["own_probability"](share * tasks) for share in (0, 25, 50, 100, 200)]
     assert own_probability == pytest.approx([0.8, 0.65, 0.5, 0.2, 0.2])
+
+
+@every_script
+def test_a_run_that_was_stopped_does_the_rest(name: str, spies: Spies, run_script: RunScript, tmp_path: Path) -> None:
+    """Stopped amid the gradient steps of the third round, after which an evaluation is due: both runs together do what
+    one would have done, in its order."""
+    updates = UPDATES[name][1]
+    last = ("collect", 20 * tasks_of(name))
+
+    class Events(list[tuple[Any, ...]]):
+        def append(self, event: tuple[Any, ...]) -> None:
+            super().append(event)
+            if self.count(last) == 3 and self[-2:] == [last, updates[0]]:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    spies.events = Events()
+    with contextlib.suppress(SystemExit):
+        run_script(name, *command(name, tmp_path))
+    assert spies.events[-1] in updates
+    (run_dir,) = tmp_path.iterdir()
+    run_script(name, "--resume", run_dir)
+    assert spies.events == list(expected_events(name))
 
 
 class Accepted(Exception):  # noqa: N818
