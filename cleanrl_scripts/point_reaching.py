@@ -289,7 +289,8 @@ if __name__ == "__main__":
     num_envs = num_tasks * args.eval_envs_per_task
     eval_envs = gym.make_vec(args.env_id, num_envs=num_envs, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
     obs_space, action_space = envs.single_observation_space, envs.single_action_space
-    assert action_space == gym.spaces.Box(-1.0, 1.0, action_space.shape), "only actions in [-1, 1] are supported"
+    if action_space != gym.spaces.Box(-1.0, 1.0, action_space.shape):
+        raise SystemExit(f"--env-id {args.env_id}: expected actions in [-1, 1], its action space is {action_space}")
 
     # ALGO LOGIC: initialize agent, replay buffer and collector here
     agent = Agent(args, num_tasks, obs_space.shape[0], action_space.shape[0], device)
