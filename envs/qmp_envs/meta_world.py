@@ -5,26 +5,43 @@ Dynamics, rewards (version 2) and success are those of the package ``metaworld``
 
 from __future__ import annotations
 
+import multiprocessing
+import operator
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from multiprocessing import connection
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
-from gymnasium.vector.async_vector_env import _async_worker
+from gymnasium.vector.async_vector_env import AsyncState, _async_worker
 
+from qmp_envs.arguments import (
+    OnDivergence,
+    assign_tasks,
+    check_modes,
+    checked_limit,
+    checked_mask,
+    checked_seed,
+    checked_seeds,
+    diverged,
+    outer_limit,
+)
 from qmp_envs.assets import missing
-from qmp_envs.engine import usable_cores
-from qmp_envs.task_set import Reduction, TaskSet
-from qmp_envs.vector import Array, assign_tasks
+from qmp_envs.cores import usable_cores
+from qmp_envs.task_set import Array, Reduction, TaskSet
 
 if TYPE_CHECKING:
     from qmp_envs.sawyer import Sawyer
+
+# observations (N, 39), rewards (N,), terminations (N,), truncations (N,), infos
+Step: TypeAlias = tuple[Array, Array, Array, Array, dict[str, Any]]
 
 _MT10 = (
     "reach", "push", "pick-place", "door-open", "drawer-open", "drawer-close", "button-press-topdown",
@@ -90,13 +107,15 @@ class MetaWorldEnv(gym.Env[Array, Array]):
         env_id: which task set, a key of `META_WORLD`.
         task: index of the task, 0 to T - 1.
         max_episode_steps: truncation after this many steps instead of the task set's horizon.
+        on_divergence: "raise", an error in the step where the simulation diverges, or "end": the episode is truncated
+            there, with the observation before the step and a reward of 0; ``info["diverged"]`` tells.
         autoreset: whether a step after the end of an episode starts a new one, as Gymnasium's vector environments do
             in mode NEXT_STEP, instead of being an error.
         render_mode: None or "rgb_array".
 
     Raises:
         ModuleNotFoundError: the package ``metaworld`` is missing.
-        ValueError: arguments out of range.
+        TypeError, ValueError: arguments of a wrong type or out of range.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 80}
@@ -107,19 +126,19 @@ class MetaWorldEnv(gym.Env[Array, Array]):
         task: int = 0,
         *,
         max_episode_steps: int | None = None,
+        on_divergence: OnDivergence = "raise",
         autoreset: bool = False,
         render_mode: str | None = None,
     ) -> None:
         if env_id not in META_WORLD:
             raise ValueError(f"env_id must be one of {list(META_WORLD)}, got {env_id!r}")
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
-        if max_episode_steps is not None and max_episode_steps < 1:
-            raise ValueError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
+        check_modes(render_mode, on_divergence)
         self.task_set = META_WORLD[env_id]
-        self.task = int(assign_tasks(self.task_set, 1, [task])[0])
-        self.max_episode_steps = max_episode_steps or self.task_set.horizon
+        self.task = int(assign_tasks(self.task_set, 1, [operator.index(task)])[0])
+        self.max_episode_steps = self._limit = checked_limit(max_episode_steps, self.task_set)
+        self.on_divergence = on_divergence
         self.render_mode = render_mode
+        self.metadata = {**type(self).metadata, "task_attribute": "task"}  # as `qmp_envs.single.SingleEnv`
         low = np.array([*_FRAME_LOW, *_FRAME_LOW, *_GOAL_LOW], dtype=np.float32)
         high = np.array([*_FRAME_HIGH, *_FRAME_HIGH, *_GOAL_HIGH], dtype=np.float32)
         self.observation_space = gym.spaces.Box(low, high)
@@ -128,17 +147,27 @@ class MetaWorldEnv(gym.Env[Array, Array]):
         self._simulation = _simulation(self.task_set.task_names[self.task])
         self._goals_seed: int | None = None  # None: before the first reset
         self._elapsed = 0
-        self._finished = False
+        self._finished = self._diverged = False
+        self._observation = np.zeros(39, dtype=np.float32)  # the last one, and
+        self._details = dict.fromkeys(INFO, 0.0)  # what was told with it
+        self._before: dict[str, Any] | None = None  # the state before the last step
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
-        """Start a new episode with one of the 50 goals; with ``seed`` these are new ones. ``options`` are not used."""
-        super().reset(seed=seed)
+        """Start a new episode with one of the 50 goals; with ``seed`` these are new ones. ``options`` are not used.
+
+        The limit of a `gymnasium.wrappers.TimeLimit` around this environment takes the place of its own.
+        """
+        if self._autoreset and self._finished:
+            self._before = self.get_state()
+        super().reset(seed=checked_seed(seed))
+        self.max_episode_steps = outer_limit() or self._limit
         if seed is not None or self._goals_seed is None:
             self._goals_seed = int(self.np_random.integers(2**63))
         goal = int(self.np_random.integers(GOALS))
         observation = self._simulation.start(np.random.default_rng([self._goals_seed, goal]))
-        self._elapsed, self._finished = 0, False
-        return observation.astype(np.float32), {"success": False, **dict.fromkeys(INFO, 0.0)}
+        self._elapsed, self._finished, self._diverged = 0, False, False
+        self._observation, self._details = observation.astype(np.float32), dict.fromkeys(INFO, 0.0)
+        return self._observation.copy(), self._info(success=False)
 
     def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         """A control step; ``action`` (4,) is clipped to [-1, 1].
@@ -146,12 +175,14 @@ class MetaWorldEnv(gym.Env[Array, Array]):
         Raises:
             ValueError: an action of a wrong shape or with NaN.
             RuntimeError: before the first reset, or the episode is over.
-            FloatingPointError: the simulation diverged; it must be reset.
+            FloatingPointError: the simulation diverged (``on_divergence="raise"``); it must be reset.
         """
         self._require_reset("step")
         action = np.asarray(action, dtype=np.float32)
         if action.shape != (4,):
             raise ValueError(f"the action must have shape (4,), got {action.shape}")
+        if self._diverged:
+            raise RuntimeError("the simulation has diverged: call reset() first")
         if self._finished:
             if not self._autoreset:
                 raise RuntimeError("the episode is over: call reset() first")
@@ -159,16 +190,30 @@ class MetaWorldEnv(gym.Env[Array, Array]):
             return observation, 0.0, False, False, info
         if np.isnan(action).any():
             raise ValueError(f"the action must not be NaN: got {action} for {self._where()}")
+        self._before = self.get_state()
         outcome = self._simulation.advance(np.clip(action, -1.0, 1.0))
         if outcome is None:
-            raise FloatingPointError(
-                f"the physics of {self._where()} diverged: MuJoCo found NaN, infinite or huge values"
-            )
+            return self._diverge()
         self._elapsed += 1
         self._finished = self._elapsed >= self.max_episode_steps
         state, reward, details = outcome
-        info = {"success": bool(details["success"]), **{key: float(details[key]) for key in INFO}}
-        return state.astype(np.float32), float(reward), False, self._finished, info
+        self._observation, self._details = state.astype(np.float32), {key: float(details[key]) for key in INFO}
+        info = self._info(success=bool(details["success"]))
+        return self._observation.copy(), float(reward), False, self._finished, info
+
+    def _diverge(self) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        assert self._before is not None
+        self.set_state(self._before)  # MuJoCo has put the simulation into its reset pose
+        if self.on_divergence == "raise":
+            self._diverged = True
+            raise FloatingPointError(diverged(self._where()))
+        self._elapsed += 1
+        self._finished = True
+        return self._observation.copy(), self.task_set.min_reward, False, True, self._info(success=False, diverged=True)
+
+    def _info(self, *, success: bool, diverged: bool = False) -> dict[str, Any]:
+        info = {"success": success, **self._details}
+        return info | {"diverged": diverged} if self.on_divergence == "end" else info
 
     def render(self) -> npt.NDArray[np.uint8] | None:
         """Picture (H, W, 3) uint8, or None without a render mode."""
@@ -181,20 +226,21 @@ class MetaWorldEnv(gym.Env[Array, Array]):
     def get_state(self) -> dict[str, Any]:
         """Everything that the future depends on, as a tree of arrays, numbers and strings.
 
-        Restoring it with `set_state`, here or in another process, continues bit-exactly.
-
-        Raises:
-            RuntimeError: before the first reset.
+        Restoring it with `set_state`, here or in another process, continues bit-exactly. Before the first reset that
+        is little: an environment that is given such a state must be reset first.
         """
-        self._require_reset("get_state")
+        started = self._goals_seed is not None
         return {
             "env_id": self.task_set.env_id,
             "task": self.task,
             "goals_seed": self._goals_seed,
             "elapsed": self._elapsed,
             "finished": self._finished,
-            "rng": self.np_random.bit_generator.state,
-            "simulation": self._simulation.state(),
+            "diverged": self._diverged,
+            "observation": self._observation.copy(),
+            "details": self._details.copy(),
+            "rng": self.np_random.bit_generator.state if started else None,
+            "simulation": self._simulation.state() if started else None,
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -208,9 +254,14 @@ class MetaWorldEnv(gym.Env[Array, Array]):
                 f"expected a state of {self.task_set.env_id} with task {self.task}, "
                 f"got one of {state['env_id']} with task {state['task']}"
             )
+        self._goals_seed, self._elapsed, self._finished = state["goals_seed"], state["elapsed"], state["finished"]
+        self._diverged = state["diverged"]
+        self._observation, self._details = np.array(state["observation"]), dict(state["details"])
+        if self._goals_seed is None:  # as new
+            self._np_random = self._np_random_seed = None
+            return
         self._simulation.resume(state["simulation"])
         self.np_random.bit_generator.state = state["rng"]
-        self._goals_seed, self._elapsed, self._finished = state["goals_seed"], state["elapsed"], state["finished"]
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {key: value for key, value in self.__dict__.items() if key != "_simulation"}
@@ -225,6 +276,11 @@ class MetaWorldEnv(gym.Env[Array, Array]):
 
     # What vector environments hand out one by one are attributes.
     state = property(get_state, set_state)
+
+    @property
+    def before(self) -> dict[str, Any] | None:
+        """The state before the last step, or before the reset that an ``autoreset`` step was."""
+        return self._before
 
     def _require_reset(self, method: str) -> None:
         if self._goals_seed is None:
@@ -255,7 +311,11 @@ def _worker(*args: Any) -> None:
 
 
 class _MetaWorldVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
-    """What `MetaWorldSyncVectorEnv` and `MetaWorldAsyncVectorEnv` add to Gymnasium's classes."""
+    """What `MetaWorldSyncVectorEnv` and `MetaWorldAsyncVectorEnv` add to Gymnasium's classes.
+
+    Whatever can be refused is refused before any sub-environment hears of it, and a step in which one diverges is
+    undone in all others: Gymnasium's classes would have stepped some of them, and ended the processes of the rest.
+    """
 
     _vector_kwargs: ClassVar[dict[str, Any]] = {}
 
@@ -266,15 +326,28 @@ class _MetaWorldVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         *,
         task_ids: Sequence[int] | npt.NDArray[np.integer[Any]] | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        on_divergence: OnDivergence = "raise",
+        render_mode: str | None = None,
         **kwargs: Any,
     ) -> None:
         if env_id not in META_WORLD:
             raise ValueError(f"env_id must be one of {list(META_WORLD)}, got {env_id!r}")
+        check_modes(render_mode, on_divergence)
         self.task_set = META_WORLD[env_id]
         self.task_ids = assign_tasks(self.task_set, num_envs, task_ids)
+        self.on_divergence = on_divergence
         mode = AutoresetMode(autoreset_mode)
-        make = partial(MetaWorldEnv, env_id, autoreset=mode is AutoresetMode.NEXT_STEP, **kwargs)
+        make = partial(
+            MetaWorldEnv,
+            env_id,
+            on_divergence="end",  # told here; what is to be raised is raised by this class
+            autoreset=mode is AutoresetMode.NEXT_STEP,
+            render_mode=render_mode,
+            **kwargs,
+        )
         env_fns: list[Callable[[], MetaWorldEnv]] = [partial(make, int(task)) for task in self.task_ids]
+        self._started = False  # reset for the first time
+        self._finished, self._diverged = np.zeros((2, num_envs), dtype=np.bool_)  # and not reset since
         super().__init__(env_fns, autoreset_mode=mode, **self._vector_kwargs)  # type: ignore[call-arg]
 
     @property
@@ -290,7 +363,8 @@ class _MetaWorldVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
     @property
     def episode_metrics(self) -> Mapping[str, Reduction]:
         """What else than return, length and success to report of episodes: key in ``infos`` -> reduction."""
-        return self.task_set.episode_metrics
+        ended: dict[str, Reduction] = {"diverged": "any"} if self.on_divergence == "end" else {}
+        return {**self.task_set.episode_metrics, **ended}
 
     def get_state(self) -> dict[str, Any]:
         """Everything that the future depends on; see `MetaWorldEnv.get_state`."""
@@ -314,18 +388,188 @@ class _MetaWorldVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
             )
         self.reset()  # Gymnasium forgets whose turn it is to be reset; the sub-environments know from here on
         self.set_attr("state", list(state["envs"]))  # type: ignore[attr-defined]
+        self._started = all(env["goals_seed"] is not None for env in state["envs"])
+        for i, env in enumerate(state["envs"]):
+            self._finished[i], self._diverged[i] = env["finished"], env["diverged"]
+
+    # ------------------------------------------------------------------ around Gymnasium's reset and step
+
+    def _before_reset(self, seed: Any, options: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Arguments for Gymnasium's ``reset``, which takes the mask out of the caller's dictionary."""
+        mask, seeds = checked_mask(options, self.num_envs), checked_seeds(seed, self.num_envs)
+        if not self._started and not mask.all():
+            raise RuntimeError("the first reset must be a full one, without 'reset_mask'")
+        self._mask = mask.copy()
+        others = {key: value for key, value in (options or {}).items() if key != "reset_mask"}
+        return {"seed": seeds, "options": others if mask.all() else others | {"reset_mask": mask}}
+
+    def _after_reset(self, result: tuple[Array, dict[str, Any]]) -> tuple[Array, dict[str, Any]]:
+        self._started = True
+        self._finished[self._mask] = self._diverged[self._mask] = False
+        self._take_divergence(result[1])
+        return result
+
+    def _before_step(self, actions: Any) -> npt.NDArray[np.float32]:
+        """Checked actions (N, 4)."""
+        checked = np.asarray(actions, dtype=np.float32)
+        if checked.shape != (self.num_envs, 4):
+            raise ValueError(f"actions must have shape {(self.num_envs, 4)}, got {checked.shape}")
+        if not self._started:
+            raise RuntimeError("step() before the first reset(): call reset() first")
+        for what, rows in (("diverged", self._diverged), ("finished", self._finished)):
+            if rows.any() and (what == "diverged" or self._mode is AutoresetMode.DISABLED):
+                raise RuntimeError(
+                    f"sub-environments {np.flatnonzero(rows).tolist()} have {what}: reset them first, with "
+                    "reset(options={'reset_mask': mask}), a bool array that is True for them"
+                )
+        bad = np.isnan(checked).any(axis=1) & ~self._finished
+        if bad.any():
+            i = int(bad.argmax())
+            raise ValueError(f"actions must not be NaN: got {checked[i]} for {self._where(i)}")
+        return checked
+
+    def _after_step(self, result: Step) -> Step:
+        _, _, terminations, truncations, infos = result
+        lost = self._take_divergence(infos)
+        if self.on_divergence == "raise" and lost.any():
+            states = [state | {"diverged": bool(d)} for state, d in zip(self._call("before"), lost, strict=True)]
+            self.set_state({"env_id": self.task_set.env_id, "task_ids": self.task_ids, "envs": states})
+            i = int(lost.argmax())
+            raise FloatingPointError(diverged(self._where(i, states[i]["elapsed"])))
+        if self._mode is not AutoresetMode.SAME_STEP:
+            self._finished = terminations | truncations
+        return result
+
+    def _take_divergence(self, infos: dict[str, Any]) -> npt.NDArray[np.bool_]:
+        """Which sub-environments tell that they diverged (N,); not told on, unless that was asked for."""
+        lost = np.zeros(self.num_envs, dtype=np.bool_)
+        for told in (infos, infos.get("final_info", {})):
+            if "diverged" in told:
+                lost |= told["diverged"]
+                if self.on_divergence == "raise":
+                    del told["diverged"], told["_diverged"]
+        return lost
+
+    @property
+    def _mode(self) -> AutoresetMode:
+        mode: AutoresetMode = self.metadata["autoreset_mode"]
+        return mode
+
+    def _call(self, name: str) -> tuple[Any, ...]:
+        results: tuple[Any, ...] = self.call(name)  # type: ignore[attr-defined]
+        return results
+
+    def _where(self, index: int, elapsed: int | None = None) -> str:
+        task = int(self.task_ids[index])
+        where = f"task {task} {self.task_names[task]!r}"
+        if elapsed is not None:
+            where += f", step {elapsed + 1} of its episode"
+        return f"sub-environment {index} ({where})"
 
 
 class MetaWorldSyncVectorEnv(_MetaWorldVectorEnv, SyncVectorEnv):
     """N sub-environments in a loop, `gymnasium.vector.SyncVectorEnv`; arguments as of `make_vector_env`."""
 
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
+        """See `BatchedVectorEnv.reset`."""
+        return self._after_reset(super().reset(**self._before_reset(seed, options)))
+
+    def step(self, actions: Array) -> Step:
+        """See `BatchedVectorEnv.step`."""
+        return self._after_step(super().step(self._before_step(actions)))
+
 
 class MetaWorldAsyncVectorEnv(_MetaWorldVectorEnv, AsyncVectorEnv):
     """N sub-environments in processes of their own, `gymnasium.vector.AsyncVectorEnv`; arguments as of
     `make_vector_env`. They are in process groups of their own: Ctrl-C stops the main process only.
+
+    Raises:
+        RuntimeError: this process may not start others, one of them did not start, or has ended since.
     """
 
     _vector_kwargs = {"worker": _worker}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if multiprocessing.current_process().daemon:
+            raise RuntimeError("a daemonic process may not start others: use vector_strategy='sync'")
+        try:
+            super().__init__(*args, **kwargs)
+        except (EOFError, ConnectionError) as error:
+            raise self._ended(
+                "did not start. If the script that is run has no `if __name__ == '__main__':` around what it does, add "
+                "it, or use vector_strategy='sync'"
+            ) from error
+
+    def reset_async(self, seed: Any = None, options: dict[str, Any] | None = None) -> None:
+        """Begin what `reset_wait` completes."""
+        with self._watch():
+            super().reset_async(**self._before_reset(seed, options))
+
+    def reset_wait(self, timeout: float | None = None) -> tuple[Array, dict[str, Any]]:
+        """Complete what `reset_async` began: see `BatchedVectorEnv.reset`."""
+        with self._watch():
+            return self._after_reset(super().reset_wait(timeout))
+
+    def step_async(self, actions: Array) -> None:
+        """Begin what `step_wait` completes."""
+        with self._watch():
+            super().step_async(self._before_step(actions))
+
+    def step_wait(self, timeout: float | None = None) -> Step:
+        """Complete what `step_async` began: see `BatchedVectorEnv.step`."""
+        with self._watch():
+            return self._after_step(super().step_wait(timeout))
+
+    def call_async(self, name: str, *args: Any, **kwargs: Any) -> None:
+        """See `gymnasium.vector.AsyncVectorEnv.call_async`."""
+        with self._watch():
+            super().call_async(name, *args, **kwargs)
+
+    def call_wait(self, timeout: float | None = None) -> tuple[Any, ...]:
+        """See `gymnasium.vector.AsyncVectorEnv.call_wait`."""
+        with self._watch():
+            return tuple(super().call_wait(timeout))
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """See `gymnasium.vector.AsyncVectorEnv.set_attr`."""
+        with self._watch():
+            super().set_attr(name, values)
+
+    def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
+        """End the processes; without asking them if one has ended already."""
+        lost = None in self.parent_pipes or not all(process.is_alive() for process in self.processes)
+        if lost:
+            self._state = AsyncState.DEFAULT  # no answer will complete what is pending
+        super().close_extras(timeout=timeout, terminate=terminate or lost)
+
+    @contextmanager
+    def _watch(self) -> Iterator[None]:
+        """Say what happened where Gymnasium's class would only find a pipe closed."""
+        if not self.closed and None in self.parent_pipes:
+            raise self._ended("was ended by an earlier error", self.parent_pipes.index(None))
+        try:
+            yield
+        except (EOFError, ConnectionError) as error:
+            raise self._ended("has ended") from error
+
+    def _ended(self, what: str, index: int | None = None) -> RuntimeError:
+        """The error that a process ``what``; without an index, the first one that is found dead."""
+        sentinels = {process.sentinel: i for i, process in enumerate(self.processes)}
+        if index is None and (ready := connection.wait(list(sentinels), timeout=1.0)):
+            index = min(sentinels[sentinel] for sentinel in ready)  # type: ignore[index]
+        if index is None:
+            return RuntimeError(f"the process of a sub-environment {what}: close() this environment, make a new one")
+        code = self.processes[index].exitcode
+        how = (
+            ""
+            if code is None
+            else f" (exit code {code}; killed, perhaps for want of memory)"
+            if code < 0
+            else f" (exit code {code})"
+        )
+        return RuntimeError(
+            f"the process of {self._where(index)} {what}{how}: close() this environment, make a new one"
+        )
 
 
 def make_vector_env(
@@ -345,12 +589,13 @@ def make_vector_env(
         num_envs: N.
         vector_strategy: "sync" steps one after the other, "async" in N processes; None is "async" if there are
             at least `ASYNC_CORES` cores that this process may use, and 2 sub-environments or more, but no more than
-            `ASYNC_ENVS_PER_CORE` for each core.
+            `ASYNC_ENVS_PER_CORE` for each core, and this process may start others (a daemonic one may not).
         kwargs: ``task_ids``, (N,) task of each sub-environment; ``autoreset_mode``, one of Gymnasium's three;
-            ``max_episode_steps`` and ``render_mode``, see `MetaWorldEnv`.
+            ``max_episode_steps``, ``on_divergence`` and ``render_mode``, see `MetaWorldEnv`.
 
     Raises:
         ModuleNotFoundError: the package ``metaworld`` is missing.
+        RuntimeError: "async" where no processes can be started.
         ValueError: arguments out of range.
     """
     if vector_strategy not in (None, "sync", "async"):
@@ -358,6 +603,7 @@ def make_vector_env(
     if vector_strategy is None:
         cores = usable_cores()
         worthwhile = cores >= ASYNC_CORES and 2 <= num_envs <= ASYNC_ENVS_PER_CORE * cores
-        vector_strategy = "async" if worthwhile else "sync"
+        allowed = not multiprocessing.current_process().daemon
+        vector_strategy = "async" if worthwhile and allowed else "sync"
     vector_class = MetaWorldAsyncVectorEnv if vector_strategy == "async" else MetaWorldSyncVectorEnv
     return vector_class(env_id, num_envs, **kwargs)
