@@ -78,7 +78,7 @@ def checked_seeds(seed: int | Sequence[int | None] | Array | None, num_envs: int
         TypeError: seeds that are no integers.
         ValueError: not N of them, or negative ones.
     """
-    if isinstance(seed, Sequence | np.ndarray) and np.ndim(seed) > 0:
+    if isinstance(seed, Sequence) or (isinstance(seed, np.ndarray) and seed.ndim > 0):
         if len(seed) != num_envs:
             raise ValueError(f"expected a seed per sub-environment ({num_envs}) or one integer, got {len(seed)}")
         return [checked_seed(s) for s in seed]
@@ -106,8 +106,8 @@ def checked_mask(options: Mapping[str, Any] | None, num_envs: int) -> npt.NDArra
 def diverged(where: str) -> str:
     """What an error says of a simulation that diverged."""
     return (
-        f"the physics of {where} diverged: MuJoCo found NaN, infinite or huge values. It must be reset; nothing else has "
-        "moved. Made with on_divergence='end', the environment ends such episodes and counts them"
+        f"the physics of {where} diverged: MuJoCo found NaN, infinite or huge values. It must be reset; nothing else "
+        "has moved. Made with on_divergence='end', the environment ends such episodes and counts them"
     )
 
 

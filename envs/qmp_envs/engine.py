@@ -127,7 +127,8 @@ class Engine:
         if advance.min() > self._min_advance:
             self.take(...)
             return None
-        return ~(advance > self._min_advance)  # the negation lets a NaN clock count as diverged
+        diverged: npt.NDArray[np.bool_] = ~(advance > self._min_advance)  # the negation lets a NaN clock count too
+        return diverged
 
     def take(self, rows: npt.NDArray[np.bool_] | EllipsisType) -> None:
         """Let ``rows`` be where the last `step` led."""

@@ -169,8 +169,9 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
 
         Raises:
             TypeError, ValueError: a malformed mask or seed.
-            RuntimeError: a partial reset before the first full one.
+            RuntimeError: a partial reset before the first full one, or after `close`.
         """
+        self._require_open("reset")
         mask = checked_mask(options, self.num_envs)
         seeds = checked_seeds(seed, self.num_envs)
         if not self.rngs:
@@ -201,7 +202,7 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
 
         Raises:
             ValueError: actions of a wrong shape or with NaN.
-            RuntimeError: before the first reset; a sub-environment that is finished (autoreset DISABLED) or has
+            RuntimeError: before the first reset or after `close`; a sub-environment that is finished (autoreset DISABLED) or has
                 diverged, and was not reset.
             FloatingPointError: the simulation of a sub-environment diverged (``on_divergence="raise"``). It must be
                 reset; the others are as they were before this step.
@@ -209,6 +210,7 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         actions = np.asarray(actions, dtype=np.float64)
         if actions.shape != self._action_shape:
             raise ValueError(f"actions must have shape {self._action_shape}, got {actions.shape}")
+        self._require_open("step")
         self._require_reset("step")
         restart: Rows | None = None
         if self._any_finished:
@@ -333,6 +335,10 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         self._any_finished = False
         observations[rows] = self._observe()[rows]
         return observations
+
+    def _require_open(self, method: str) -> None:
+        if self.closed:
+            raise RuntimeError(f"{method}() after close(): make a new environment")
 
     def _require_reset(self, method: str) -> None:
         if not self.rngs:

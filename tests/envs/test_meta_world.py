@@ -201,7 +201,7 @@ def test_steps_give_fresh_arrays() -> None:
 def test_wrong_arguments() -> None:
     with pytest.raises(ValueError, match="env_id must be one of"):
         MetaWorldEnv("MetaWorldMT11-v0")
-    with pytest.raises(ValueError, match=r"task_ids\[0\] is 10, but MetaWorldMT10-v0 has tasks 0 to 9"):
+    with pytest.raises(ValueError, match=r"task is 10, but MetaWorldMT10-v0 has tasks 0 to 9"):
         MetaWorldEnv("MetaWorldMT10-v0", 10)
     with pytest.raises(ValueError, match="max_episode_steps must be at least 1, got 0"):
         MetaWorldEnv("MetaWorldMT10-v0", max_episode_steps=0)
