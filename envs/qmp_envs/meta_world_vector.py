@@ -214,6 +214,7 @@ class MetaWorldAsyncVectorEnv(_MetaWorldVectorEnv, AsyncVectorEnv):
     """
 
     _vector_kwargs = {"worker": _worker}
+    _broken: str | None = None  # why nothing can be asked of the processes any more
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if multiprocessing.current_process().daemon:
@@ -221,9 +222,10 @@ class MetaWorldAsyncVectorEnv(_MetaWorldVectorEnv, AsyncVectorEnv):
         try:
             super().__init__(*args, **kwargs)
         except (EOFError, ConnectionError) as error:
-            raise self._ended(
-                "did not start. If the script that is run has no `if __name__ == '__main__':` around what it does, add "
-                "it, or use vector_strategy='sync'"
+            self._broken = self._ended("did not start")
+            raise RuntimeError(
+                f"{self._broken}. If the script that is run has no `if __name__ == '__main__':` around what it does, "
+                "add it, or use vector_strategy='sync'"
             ) from error
 
     def reset_async(self, seed: Any = None, options: dict[str, Any] | None = None) -> None:
@@ -263,39 +265,32 @@ class MetaWorldAsyncVectorEnv(_MetaWorldVectorEnv, AsyncVectorEnv):
 
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
         """End the processes; without asking them if one has ended already."""
-        lost = None in self.parent_pipes or not all(process.is_alive() for process in self.processes)
+        lost = self._broken or None in self.parent_pipes or not all(process.is_alive() for process in self.processes)
         if lost:
             self._state = AsyncState.DEFAULT  # no answer will complete what is pending
-        super().close_extras(timeout=timeout, terminate=terminate or lost)
+        super().close_extras(timeout=timeout, terminate=terminate or bool(lost))
 
     @contextmanager
     def _watch(self) -> Iterator[None]:
-        """Say what happened where Gymnasium's class would only find a pipe closed."""
+        """Say what happened where Gymnasium's class would only find a pipe closed; at every later call as well."""
         pipes: list[Any] = self.parent_pipes  # Gymnasium puts None in the place of one whose process had an error
-        if not self.closed and None in pipes:
-            raise self._ended("was ended by an earlier error", pipes.index(None))
+        if self._broken is None and not self.closed and None in pipes:
+            self._broken = self._ended("was ended by an earlier error", pipes.index(None))
+        if self._broken is not None:
+            raise RuntimeError(self._broken)
         try:
             yield
         except (EOFError, ConnectionError) as error:
-            raise self._ended("has ended") from error
+            self._broken = self._ended("has ended")
+            raise RuntimeError(self._broken) from error
 
-    def _ended(self, what: str, index: int | None = None) -> RuntimeError:
-        """The error that a process ``what``; without an index, the first one that is found dead."""
-        sentinels = {process.sentinel: i for i, process in enumerate(self.processes)}
-        if index is None and (ready := connection.wait(list(sentinels), timeout=1.0)):
-            index = min(sentinels[sentinel] for sentinel in ready)  # type: ignore[index]
+    def _ended(self, what: str, index: int | None = None) -> str:
+        """What an error says of a process that ``what``; without an index, of the first one that is found dead."""
+        sentinels: dict[Any, int] = {process.sentinel: i for i, process in enumerate(self.processes)}
+        if index is None and (ready := connection.wait(list(sentinels), timeout=10.0)):
+            index = min(sentinels[sentinel] for sentinel in ready)
         if index is None:
-            return RuntimeError(
-                f"the process of a sub-environment {what}: close() this environment, and make a new one"
-            )
+            return f"the process of a sub-environment {what}: close() this environment, make a new one"
         code = self.processes[index].exitcode
-        how = (
-            ""
-            if code is None
-            else f" (exit code {code}; killed, perhaps for want of memory)"
-            if code < 0
-            else f" (exit code {code})"
-        )
-        return RuntimeError(
-            f"the process of {self._where(index)} {what}{how}: close() this environment, make a new one"
-        )
+        how = "" if code is None else f" (exit code {code}{', killed: perhaps memory ran out' * (code == -9)})"
+        return f"the process of {self._where(index)} {what}{how}: close() this environment, make a new one"

@@ -202,8 +202,8 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
 
         Raises:
             ValueError: actions of a wrong shape or with NaN.
-            RuntimeError: before the first reset or after `close`; a sub-environment that is finished (autoreset DISABLED) or has
-                diverged, and was not reset.
+            RuntimeError: before the first reset or after `close`; a sub-environment that is finished (autoreset
+                DISABLED) or has diverged, and was not reset.
             FloatingPointError: the simulation of a sub-environment diverged (``on_divergence="raise"``). It must be
                 reset; the others are as they were before this step.
         """
