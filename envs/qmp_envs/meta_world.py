@@ -282,9 +282,11 @@ def _simulation(task_name: str) -> Sawyer:
     try:
         from qmp_envs.sawyer import simulation
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "metaworld":
+        package = (error.name or "").partition(".")[0]
+        commands = {"metaworld": "pip install metaworld==3.1.1", "mujoco": "pip install 'qmp-collect[metaworld]'"}
+        if package not in commands:
             raise
-        raise missing("MetaWorldMT10-v0 and MetaWorldMT50-v0", "metaworld", "pip install metaworld==3.1.1") from error
+        raise missing("MetaWorldMT10-v0 and MetaWorldMT50-v0", package, commands[package]) from error
     return simulation(task_name)
 
 

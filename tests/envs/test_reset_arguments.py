@@ -11,7 +11,8 @@ from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import SyncVectorEnv
 
 import qmp_envs
-from qmp_collect import QMPCollector, load_checkpoint, save_checkpoint
+from qmp_collect import QMPCollector
+from qmp_collect.runs.checkpoint import load_checkpoint, save_checkpoint
 
 IDS = ["PointReach-v0", "Maze3-v0", "Walker4-v0", "MetaWorldMT10-v0"]
 SETS = [*((env_id, {}) for env_id in IDS), ("MetaWorldMT10-v0", {"vector_strategy": "async"})]
