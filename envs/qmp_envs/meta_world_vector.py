@@ -265,6 +265,8 @@ class MetaWorldAsyncVectorEnv(_MetaWorldVectorEnv, AsyncVectorEnv):
 
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
         """End the processes; without asking them if one has ended already."""
+        if not hasattr(self, "parent_pipes"):  # Gymnasium also closes what could not be made
+            return
         lost = self._broken or None in self.parent_pipes or not all(process.is_alive() for process in self.processes)
         if lost:
             self._state = AsyncState.DEFAULT  # no answer will complete what is pending

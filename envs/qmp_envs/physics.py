@@ -101,5 +101,6 @@ class PhysicsVectorEnv(BatchedVectorEnv):
         self._engine.sensordata[...] = state["sensordata"]
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Stop the physics threads; a later step starts them anew."""
-        self._engine.close()
+        """Stop the physics threads."""
+        if hasattr(self, "_engine"):  # Gymnasium also closes what could not be made
+            self._engine.close()

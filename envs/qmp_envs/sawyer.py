@@ -61,8 +61,6 @@ class Sawyer(SawyerXYZEnv):
     the class are not.
     """
 
-    # Gymnasium insists on the modes that its renderer has, and on other ones in other versions.
-    metadata = {**SawyerXYZEnv.metadata, "render_modes": ["human", "rgb_array", "depth_array", "rgbd_tuple"]}
     rand_vec: Array  # of the running episode; `goal` is something else in Meta-World's code
 
     def __init__(self) -> None:
