@@ -243,8 +243,9 @@ class MetaWorldEnv(gym.Env[Array, Array]):
                 f"got one of {state['env_id']} with task {state['task']}"
             )
         self._goals_seed, self._elapsed, self._finished = state["goals_seed"], state["elapsed"], state["finished"]
-        self._diverged = state["diverged"]
-        self._observation, self._details = np.array(state["observation"]), dict(state["details"])
+        self._diverged = state.get("diverged", False)  # not in states of before there were these entries
+        self._observation = np.array(state.get("observation", np.zeros(39)), dtype=np.float32)
+        self._details = dict(state.get("details", dict.fromkeys(INFO, 0.0)))
         if self._goals_seed is None:  # as new
             self._np_random = self._np_random_seed = None
             return

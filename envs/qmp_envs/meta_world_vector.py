@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import connection
+from multiprocessing import connection, util
 from typing import Any, ClassVar, TypeAlias
 
 import gymnasium as gym
@@ -27,13 +27,19 @@ Step: TypeAlias = tuple[Array, Array, Array, Array, dict[str, Any]]
 
 
 def _worker(*args: Any) -> None:
-    """Gymnasium's worker, but it leaves Ctrl-C to the main process, which may want to save before it ends."""
+    """Gymnasium's worker, but it leaves being stopped to the main process, which may want to save before it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform != "win32":
         os.setpgrp()  # so does SIGTERM where it is sent to the group of the main process, as by `timeout`
-    # A forked process also inherits how the main process wants to be stopped; this one is stopped by SIGTERM.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # A scheduler may send SIGTERM to every process; the main one needs this one to save. It is killed when that ends.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _async_worker(*args)
+
+
+def _kill(processes: Sequence[Any]) -> None:
+    for process in processes:
+        if process.is_alive():
+            process.kill()
 
 
 class _MetaWorldVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
@@ -116,7 +122,7 @@ class _MetaWorldVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         self.set_attr("state", list(state["envs"]))  # type: ignore[attr-defined]
         self._started = all(env["goals_seed"] is not None for env in state["envs"])
         for i, env in enumerate(state["envs"]):
-            self._finished[i], self._diverged[i] = env["finished"], env["diverged"]
+            self._finished[i], self._diverged[i] = env["finished"], env.get("diverged", False)
 
     # ------------------------------------------------------------------ around Gymnasium's reset and step
 
@@ -207,7 +213,7 @@ class MetaWorldSyncVectorEnv(_MetaWorldVectorEnv, SyncVectorEnv):
 
 class MetaWorldAsyncVectorEnv(_MetaWorldVectorEnv, AsyncVectorEnv):
     """N sub-environments in processes of their own, `gymnasium.vector.AsyncVectorEnv`; arguments as of
-    `make_vector_env`. They are in process groups of their own: Ctrl-C stops the main process only.
+    `make_vector_env`. They ignore Ctrl-C and SIGTERM, which are for the main process.
 
     Raises:
         RuntimeError: this process may not start others, one of them did not start, or has ended since.
@@ -221,6 +227,8 @@ class MetaWorldAsyncVectorEnv(_MetaWorldVectorEnv, AsyncVectorEnv):
             raise RuntimeError("a daemonic process may not start others: use vector_strategy='sync'")
         try:
             super().__init__(*args, **kwargs)
+            # Before `multiprocessing` ends its processes by SIGTERM, which these ignore.
+            self._at_exit = util.Finalize(self, _kill, (self.processes,), exitpriority=100)
         except (EOFError, ConnectionError) as error:
             self._broken = self._ended("did not start")
             raise RuntimeError(
@@ -270,6 +278,8 @@ class MetaWorldAsyncVectorEnv(_MetaWorldVectorEnv, AsyncVectorEnv):
         lost = self._broken or None in self.parent_pipes or not all(process.is_alive() for process in self.processes)
         if lost:
             self._state = AsyncState.DEFAULT  # no answer will complete what is pending
+        if terminate or lost:
+            _kill(self.processes)
         super().close_extras(timeout=timeout, terminate=terminate or bool(lost))
 
     @contextmanager
@@ -293,6 +303,7 @@ class MetaWorldAsyncVectorEnv(_MetaWorldVectorEnv, AsyncVectorEnv):
             index = min(sentinels[sentinel] for sentinel in ready)
         if index is None:
             return f"the process of a sub-environment {what}: close() this environment, make a new one"
+        self.processes[index].join(timeout=10.0)  # its end may be seen before its exit code is known
         code = self.processes[index].exitcode
         how = "" if code is None else f" (exit code {code}{', killed: perhaps memory ran out' * (code == -9)})"
         return f"the process of {self._where(index)} {what}{how}: close() this environment, make a new one"

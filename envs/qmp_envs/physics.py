@@ -94,11 +94,11 @@ class PhysicsVectorEnv(BatchedVectorEnv):
         engine = self._engine
         return super().get_state() | {"physics": engine.state.copy(), "sensordata": engine.sensordata.copy()}
 
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        """See `BatchedVectorEnv.set_state`."""
-        super().set_state(state)
-        self._engine.state[...] = state["physics"]
-        self._engine.sensordata[...] = state["sensordata"]
+    def _saved(self, state: Mapping[str, Any]) -> dict[str, tuple[Array, Array]]:
+        return super()._saved(state) | {
+            "physics": (self._engine.state, np.asarray(state["physics"])),
+            "sensordata": (self._engine.sensordata, np.asarray(state["sensordata"])),
+        }
 
     def close_extras(self, **kwargs: Any) -> None:
         """Stop the physics threads."""

@@ -289,7 +289,8 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         """Restore what `get_state` returned.
 
         Raises:
-            ValueError: the state is of another task set, or of sub-environments with other tasks.
+            ValueError: the state is of another task set, of sub-environments with other tasks, or has other arrays.
+                Then nothing has changed.
         """
         if state["env_id"] != self.task_set.env_id or not np.array_equal(state["task_ids"], self.task_ids):
             saved = np.asarray(state["task_ids"]).tolist()
@@ -297,18 +298,36 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
                 f"expected a state of {self.task_set.env_id} with tasks {self.task_ids.tolist()}, "
                 f"got one of {state['env_id']} with tasks {saved}"
             )
-        self._elapsed[...] = state["elapsed"]
-        self._finished[...] = state["finished"]
+        if len(state["rng"]) not in (0, self.num_envs):
+            raise ValueError(
+                f"expected {self.num_envs} generators, or none before the first reset, got {len(state['rng'])}"
+            )
+        saved = self._saved(state)
+        for name, (mine, given) in saved.items():
+            if given.shape != mine.shape or not np.can_cast(given.dtype, mine.dtype, "same_kind"):
+                raise ValueError(
+                    f"expected a state whose {name!r} is {mine.dtype} of shape {mine.shape}, got {given.dtype} of "
+                    f"shape {given.shape}: it is of another version or of other arguments"
+                )
+        for mine, given in saved.values():
+            mine[...] = given
         self._any_finished = bool(self._finished.any())
-        self._diverged[...] = state["diverged"]
-        for key, values in self._episode.items():
-            values[...] = state["episode"][key]
         if len(self.rngs) != len(state["rng"]):  # none before the first reset
             self.rngs = [seeding.np_random(0)[0] for _ in state["rng"]]
         for rng, rng_state in zip(self.rngs, state["rng"], strict=True):
             rng.bit_generator.state = rng_state
 
     # ------------------------------------------------------------------ internals
+
+    def _saved(self, state: Mapping[str, Any]) -> dict[str, tuple[Array, Array]]:
+        """Arrays that a state is copied into, and what it has for them."""
+        none = np.zeros(self.num_envs, np.bool_)  # states of before there was this entry
+        return {
+            "elapsed": (self._elapsed, np.asarray(state["elapsed"])),
+            "finished": (self._finished, np.asarray(state["finished"])),
+            "diverged": (self._diverged, np.asarray(state.get("diverged", none))),
+            **{key: (values, np.asarray(state["episode"][key])) for key, values in self._episode.items()},
+        }
 
     def _begin(self, rows: Rows) -> None:
         for values in self._episode.values():

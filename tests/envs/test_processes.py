@@ -125,6 +125,27 @@ def test_a_killed_process_is_named_and_the_rest_can_be_closed(envs: Any) -> None
     assert not any(process.is_alive() for process in envs.processes)
 
 
+@posix
+def test_sigterm_is_for_the_main_process(envs: Any) -> None:
+    for process in envs.processes:
+        os.kill(process.pid, signal.SIGTERM)
+    envs.step(ZEROS)
+    assert len(envs.get_state()["envs"]) == 3
+
+
+@posix
+@pytest.mark.parametrize("end", ["", "envs.close(terminate=True)", "del envs", "raise SystemExit(0)"])
+def test_processes_end_with_the_main_process(end: str) -> None:
+    """By `kill`: they ignore SIGTERM. Whoever ends last closes the pipe that is read here to its end."""
+    done = python(
+        "-c",
+        "import gymnasium as gym, numpy as np, qmp_envs\n"
+        "envs = gym.make_vec('MetaWorldMT10-v0', num_envs=2, vector_strategy='async')\n"
+        f"envs.reset(seed=0)\n{end}",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")
 def test_after_an_error_in_a_process(envs: Any) -> None:
     with pytest.raises(AttributeError):

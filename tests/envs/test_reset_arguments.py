@@ -114,3 +114,20 @@ def test_a_single_environment_before_its_first_reset(env_id: str) -> None:
     with pytest.raises(RuntimeError, match="before the first reset"):
         used.step(used.action_space.sample())
     np.testing.assert_array_equal(used.reset(seed=3)[0], new.reset(seed=3)[0])
+
+
+@pytest.mark.parametrize("key", ["elapsed", "finished", "physics", "sensordata", "mocap", "rng"])
+def test_states_that_do_not_fit_change_nothing(key: str) -> None:
+    envs: Any = make("MetaWorldCDS-v0").unwrapped
+    envs.reset(seed=0)
+    before, state = envs.get_state(), envs.get_state()
+    envs.step(np.ones((N, 4)))
+    after = envs.get_state()
+    place = state["episode"] if key == "mocap" else state
+    for wrong in [place[key][:1]] if key == "rng" else [place[key][:1], place[key][0], place[key] * 1j]:
+        with pytest.raises(ValueError, match="expected .* generators" if key == "rng" else f"a state whose '{key}' is"):
+            envs.set_state(state | ({"episode": place | {key: wrong}} if key == "mocap" else {key: wrong}))
+        assert data_equivalence(envs.get_state(), after, exact=True)
+    before.pop("diverged")  # as saved by earlier versions
+    envs.set_state(before)
+    assert data_equivalence(envs.get_state(), state, exact=True)
