@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test lint install wheel clean
+.PHONY: run test test-oldest test-newest lint install wheel clean
 
 # Multihead SAC + QMP on Maze10. The paper's run has wider networks, 100 rounds of warm-up and 12 M steps.
 LAPTOP := --hidden-dim 256 --warmup-rounds 10 --total-timesteps 600000
@@ -13,6 +13,24 @@ run: install
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+# What pyproject.toml promises: the tests against the oldest and the newest versions that it allows, in environments of
+# their own. Meta-World pins the oldest MuJoCo, so the newest one is put over it. UV_ARGS="--torch-backend cpu" spares
+# the CUDA libraries.
+TOOLS := pytest pytest-xdist hypothesis
+test-oldest:
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet uv
+	.venv-oldest/bin/uv pip install --python .venv-oldest --resolution lowest-direct $(UV_ARGS) --editable ".[all]"
+	.venv-oldest/bin/uv pip install --python .venv-oldest $(UV_ARGS) $(TOOLS)
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+test-newest:
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet uv
+	.venv-newest/bin/uv pip install --python .venv-newest --upgrade $(UV_ARGS) --editable ".[dev]"
+	.venv-newest/bin/uv pip install --python .venv-newest --upgrade "mujoco<3.5"
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .
@@ -32,4 +50,4 @@ wheel: install
 	$(BIN)/python -m build --wheel
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest .venv-newest build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -49,8 +49,11 @@ def resolve_tasks(
     n = int(envs.num_envs)
     num_tasks = None if num_tasks is None else operator.index(num_tasks)
     known = getattr(envs.unwrapped, "num_tasks", None)
+    asked = task_ids is None
     if task_ids is None:
         task_ids = getattr(envs.unwrapped, "task_ids", None)
+    if task_ids is None:
+        task_ids = _told_by_sub_environments(envs)
     if num_tasks is None:
         # A list of Q-functions has one per task; a list of policies may have more, unless nothing else tells.
         tellers = (q_functions, policies) if task_ids is None else (q_functions,)
@@ -76,7 +79,31 @@ def resolve_tasks(
     if bad.any():
         env = int(bad.argmax())
         raise ValueError(f"task_ids[{env}] is {ids[env]}, expected 0 to {num_tasks - 1}: there are {num_tasks} tasks")
+    if asked and num_tasks > 1:
+        _refuse_copies(envs)
     return ids.astype(np.int64), num_tasks
+
+
+def _told_by_sub_environments(envs: VectorEnv[Any, Any, Any]) -> ArrayLike | None:
+    """Tasks ``(N,)`` of sub-environments whose metadata name the attribute that holds theirs, else `None`."""
+    attribute = envs.metadata.get("task_attribute")
+    return None if attribute is None else np.array(envs.unwrapped.get_attr(attribute))  # type: ignore[attr-defined]
+
+
+def _refuse_copies(envs: VectorEnv[Any, Any, Any]) -> None:
+    """`ValueError` for sub-environments that are all of the first task because nobody said which ones they should be.
+
+    That is what Gymnasium's own vectorisation makes of an id with several tasks: N copies.
+    """
+    attribute, spec = envs.metadata.get("task_attribute"), envs.unwrapped.spec
+    kwargs = {} if spec is None else spec.kwargs
+    mode = kwargs.get("vectorization_mode")
+    if envs.num_envs > 1 and attribute is not None and mode in ("sync", "async") and attribute not in kwargs:
+        raise ValueError(
+            f"make_vec({spec.id!r}, vectorization_mode={mode!r}) makes {envs.num_envs} copies of task 0: leave "  # type: ignore[union-attr]
+            f"vectorization_mode out for sub-environments of all tasks, pass {attribute}=... if one task is meant, or "
+            f"make gymnasium.vector.SyncVectorEnv([partial(gymnasium.make, env_id, {attribute}=t) for t in tasks])"
+        )
 
 
 def resolve_sinks(buffer: Any, num_tasks: int) -> TransitionSink | list[TransitionSink] | None:

@@ -3,21 +3,30 @@
 ``gymnasium.make("Maze10-v0", task=3)`` makes one task, ``gymnasium.make_vec("Maze10-v0", num_envs=20)`` a
 natively batched vector environment whose sub-environment ``i`` has task ``i % T``. `TASK_SETS` holds the facts
 of each id.
+
+The modules of the task sets are imported when they are needed: PointReach-v0 works without MuJoCo.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 import gymnasium as gym
 
-from qmp_envs.cds import CDS, MetaWorldCDSEnv, MetaWorldCDSVectorEnv
-from qmp_envs.kitchen import KITCHENS, KitchenEnv, KitchenTask, KitchenTaskSet, KitchenVectorEnv
-from qmp_envs.maze import MAZES, MazeEnv, MazeTaskSet, MazeVectorEnv
-from qmp_envs.meta_world import META_WORLD
-from qmp_envs.point_reach import POINT_REACH, PointReachEnv, PointReachVectorEnv
-from qmp_envs.reacher import REACHERS, ReacherEnv, ReacherVectorEnv
+from qmp_envs.assets import missing
 from qmp_envs.task_set import TaskSet
-from qmp_envs.vector import BatchedVectorEnv, PhysicsVectorEnv
-from qmp_envs.walker import WALKERS, WalkerEnv, WalkerVectorEnv
+from qmp_envs.vector import BatchedVectorEnv
+
+if TYPE_CHECKING:
+    from qmp_envs.cds import MetaWorldCDSEnv, MetaWorldCDSVectorEnv
+    from qmp_envs.kitchen import KitchenEnv, KitchenTask, KitchenTaskSet, KitchenVectorEnv
+    from qmp_envs.maze import MazeEnv, MazeTaskSet, MazeVectorEnv
+    from qmp_envs.physics import PhysicsVectorEnv
+    from qmp_envs.point_reach import PointReachEnv, PointReachVectorEnv
+    from qmp_envs.reacher import ReacherEnv, ReacherVectorEnv
+    from qmp_envs.walker import WalkerEnv, WalkerVectorEnv
 
 __all__ = [
     "TASK_SETS",
@@ -41,30 +50,87 @@ __all__ = [
     "WalkerVectorEnv",
 ]
 
-# Gymnasium id -> task set
-TASK_SETS: dict[str, TaskSet] = {**MAZES, **REACHERS, **WALKERS, **KITCHENS, **CDS, **META_WORLD, **POINT_REACH}
+# What is imported when it is asked for: name -> module.
+_MODULES = {
+    "PhysicsVectorEnv": "physics",
+    "KitchenTask": "kitchen",
+    "KitchenTaskSet": "kitchen",
+    "MazeTaskSet": "maze",
+    **{
+        f"{_name}{_kind}": _module
+        for _name, _module in {
+            "Kitchen": "kitchen",
+            "Maze": "maze",
+            "MetaWorldCDS": "cds",
+            "PointReach": "point_reach",
+            "Reacher": "reacher",
+            "Walker": "walker",
+        }.items()
+        for _kind in ("Env", "VectorEnv")
+    },
+}
 
-for _env_id, _name in {
-    **dict.fromkeys(MAZES, "maze:Maze"),
-    **dict.fromkeys(REACHERS, "reacher:Reacher"),
-    **dict.fromkeys(WALKERS, "walker:Walker"),
-    **dict.fromkeys(KITCHENS, "kitchen:Kitchen"),
-    **dict.fromkeys(CDS, "cds:MetaWorldCDS"),
-    **dict.fromkeys(POINT_REACH, "point_reach:PointReach"),
-}.items():
+# Gymnasium id -> module, its task sets by id, entry points
+_SETS = {
+    **dict.fromkeys(
+        ("Maze10-v0", "Maze3-v0", "Maze5-v0", "Maze20-v0", "MazeMT10-v0"), ("maze", "MAZES", "MazeEnv", "MazeVectorEnv")
+    ),
+    "Reacher5-v0": ("reacher", "REACHERS", "ReacherEnv", "ReacherVectorEnv"),
+    "Walker4-v0": ("walker", "WALKERS", "WalkerEnv", "WalkerVectorEnv"),
+    "Kitchen10-v0": ("kitchen", "KITCHENS", "KitchenEnv", "KitchenVectorEnv"),
+    "MetaWorldCDS-v0": ("cds", "CDS", "MetaWorldCDSEnv", "MetaWorldCDSVectorEnv"),
+    # A model for each task, so a function that chooses one of Gymnasium's vector environments.
+    **dict.fromkeys(
+        ("MetaWorldMT10-v0", "MetaWorldMT50-v0"), ("meta_world", "META_WORLD", "MetaWorldEnv", "make_vector_env")
+    ),
+    "PointReach-v0": ("point_reach", "POINT_REACH", "PointReachEnv", "PointReachVectorEnv"),
+}
+_MODULES |= {_entry: _module for _module, _, *_entries in _SETS.values() for _entry in _entries}
+
+
+def _load(module: str) -> Any:
+    try:
+        return import_module(f"qmp_envs.{module}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "mujoco":
+            raise
+        raise missing(f"qmp_envs.{module}", "mujoco", "pip install 'qmp-collect[envs]'") from error
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(_load(_MODULES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class _TaskSets(Mapping[str, TaskSet]):
+    def __getitem__(self, env_id: str) -> TaskSet:
+        module, task_sets, *_ = _SETS[env_id]
+        task_set: TaskSet = getattr(_load(module), task_sets)[env_id]
+        return task_set
+
+    def __contains__(self, env_id: object) -> bool:
+        return env_id in _SETS
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_SETS)
+
+    def __len__(self) -> int:
+        return len(_SETS)
+
+    def __repr__(self) -> str:
+        return f"TASK_SETS of {list(_SETS)}"
+
+
+# Gymnasium id -> task set
+TASK_SETS: Mapping[str, TaskSet] = _TaskSets()
+
+for _env_id, (_, _, _single, _vector) in _SETS.items():
     # No max_episode_steps here: the environments truncate by themselves, so that a goal reached in the last
     # step is a termination only. Gymnasium's TimeLimit would report both.
     gym.register(
         id=_env_id,
-        entry_point=f"qmp_envs.{_name}Env",
-        vector_entry_point=f"qmp_envs.{_name}VectorEnv",
-        kwargs={"env_id": _env_id},
-    )
-
-for _env_id in META_WORLD:  # a model for each task, so a function that chooses one of Gymnasium's vector environments
-    gym.register(
-        id=_env_id,
-        entry_point="qmp_envs.meta_world:MetaWorldEnv",
-        vector_entry_point="qmp_envs.meta_world:make_vector_env",
+        entry_point=f"qmp_envs:{_single}",
+        vector_entry_point=f"qmp_envs:{_vector}",
         kwargs={"env_id": _env_id},
     )

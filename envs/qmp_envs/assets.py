@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import mujoco
+if TYPE_CHECKING:
+    import mujoco
 
 
 def missing(env_id: str, package: str, command: str) -> ModuleNotFoundError:

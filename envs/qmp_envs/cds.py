@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from qmp_envs.assets import delete, package_folder
 from qmp_envs.engine import CONTROL
+from qmp_envs.physics import PhysicsVectorEnv
 from qmp_envs.single import SingleEnv
 from qmp_envs.sketch import Camera, Marker, Sketch
 from qmp_envs.task_set import TaskSet
-from qmp_envs.vector import Array, PhysicsVectorEnv, Rows
+from qmp_envs.vector import Array, Rows
 
 Point: TypeAlias = tuple[float, float, float]
 Floats: TypeAlias = npt.NDArray[np.float64]

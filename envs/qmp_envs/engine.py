@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import weakref
 from collections.abc import Sequence
+from types import EllipsisType
 from typing import Any
 
 import mujoco
@@ -84,7 +87,14 @@ class Engine:
         self.qvel = self.state[:, 1 + first.nq : 1 + first.nq + first.nv]
         self._data = [mujoco.MjData(first) for _ in range(max(1, self._nthread))]
         self._chunk_size = -(-len(self.models) // max(1, self._nthread))
-        self._rollout = mujoco.rollout.Rollout(nthread=self._nthread)
+        self._rollout: mujoco.rollout.Rollout | None = None
+        if self._nthread:
+            _THREADED.add(self)
+
+    def _pool(self) -> mujoco.rollout.Rollout:
+        if self._rollout is None:
+            self._rollout = mujoco.rollout.Rollout(nthread=self._nthread)
+        return self._rollout
 
     def __getstate__(self) -> dict[str, Any]:
         made = ("qpos", "qvel", "_data", "_rollout")
@@ -95,15 +105,13 @@ class Engine:
         self._attach()
 
     def step(self) -> npt.NDArray[np.bool_] | None:
-        """Advance all simulations by one control step.
+        """Advance all simulations by one control step, or none if one of them diverges.
 
         Returns:
-            None, or an (N,) mask of the simulations that diverged and that MuJoCo therefore reset.
-
-        Raises:
-            RuntimeError: after `close`.
+            None, or an (N,) mask of the simulations that diverged. Then ``state`` and ``sensordata`` are as before:
+            `take` carries on with those that did not.
         """
-        self._rollout.rollout(
+        self._pool().rollout(
             self.models,
             self._data,
             self.state,
@@ -115,18 +123,23 @@ class Engine:
             sensordata=self._sensors,
             chunk_size=self._chunk_size,
         )
-        last = self._states[:, -1]
-        advance = last[:, 0] - self.state[:, 0]
-        self.state[...] = last
+        advance = self._states[:, -1, 0] - self.state[:, 0]
+        if advance.min() > self._min_advance:
+            self.take(...)
+            return None
+        diverged: npt.NDArray[np.bool_] = ~(advance > self._min_advance)  # the negation lets a NaN clock count too
+        return diverged
+
+    def take(self, rows: npt.NDArray[np.bool_] | EllipsisType) -> None:
+        """Let ``rows`` be where the last `step` led."""
+        self.state[rows] = self._states[:, -1][rows]
         if self._sensors is not None:
-            self.sensordata[...] = self._sensors[:, -1]
-        # The negation lets a NaN clock count as diverged.
-        return None if advance.min() > self._min_advance else ~(advance > self._min_advance)
+            self.sensordata[rows] = self._sensors[:, -1][rows]
 
     def run(self, row: int | np.intp, controls: npt.NDArray[np.float64]) -> None:
         """Step simulation ``row`` alone, with ``controls`` (steps, ncontrol), one for each physics step."""
         states = np.empty((1, len(controls), self.state.shape[1]))
-        self._rollout.rollout(
+        self._pool().rollout(
             self.models[row : row + 1],
             self._data,
             self.state[row : row + 1],
@@ -162,16 +175,24 @@ class Engine:
         return data
 
     def close(self) -> None:
-        """Stop the native threads. Stepping afterwards raises."""
-        if self._rollout.rollout_ is not None:
-            self._rollout.close()
+        """Stop the native threads; the next step starts them anew."""
+        self._rollout = None
 
 
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # Linux only
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+# Engines with native threads, which a forked process does not have: it would wait for them for ever, in a step and
+# even when it deletes their pool. So there the pool is left to itself, never deleted, and made anew when needed.
+_THREADED: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _leave_pools() -> None:
+    for engine in _THREADED:
+        if engine._rollout is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine._rollout))
+            engine._rollout = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_pools)
 
 
 def _sizes(model: mujoco.MjModel) -> dict[str, int]:

@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from qmp_envs.assets import delete, package_folder
-from qmp_envs.engine import usable_cores
+from qmp_envs.cores import usable_cores
+from qmp_envs.physics import PhysicsVectorEnv
 from qmp_envs.single import SingleEnv
 from qmp_envs.sketch import Camera, Marker, Sketch
 from qmp_envs.task_set import TaskSet
-from qmp_envs.vector import Array, PhysicsVectorEnv, Rows
+from qmp_envs.vector import Array, Rows
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 

@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from qmp_envs.drawing import Image, blend, blur, disc, rounded
+from qmp_envs.physics import PhysicsVectorEnv
 from qmp_envs.single import SingleEnv
 from qmp_envs.task_set import TaskSet
-from qmp_envs.vector import Array, PhysicsVectorEnv, Rows
+from qmp_envs.vector import Array, Rows
 
 Cell: TypeAlias = tuple[int, int]
 

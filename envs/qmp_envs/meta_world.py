@@ -5,25 +5,30 @@ Dynamics, rewards (version 2) and success are those of the package ``metaworld``
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+import multiprocessing
+import operator
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
-from gymnasium.vector.async_vector_env import _async_worker
 
+from qmp_envs.arguments import (
+    OnDivergence,
+    assign_tasks,
+    check_modes,
+    checked_limit,
+    checked_seed,
+    diverged,
+    outer_limit,
+)
 from qmp_envs.assets import missing
-from qmp_envs.engine import usable_cores
-from qmp_envs.task_set import Reduction, TaskSet
-from qmp_envs.vector import Array, assign_tasks
+from qmp_envs.cores import usable_cores
+from qmp_envs.task_set import Array, TaskSet
 
 if TYPE_CHECKING:
+    from qmp_envs.meta_world_vector import MetaWorldAsyncVectorEnv, MetaWorldSyncVectorEnv
     from qmp_envs.sawyer import Sawyer
 
 _MT10 = (
@@ -90,13 +95,15 @@ class MetaWorldEnv(gym.Env[Array, Array]):
         env_id: which task set, a key of `META_WORLD`.
         task: index of the task, 0 to T - 1.
         max_episode_steps: truncation after this many steps instead of the task set's horizon.
+        on_divergence: "raise", an error in the step where the simulation diverges, or "end": the episode is truncated
+            there, with the observation before the step and a reward of 0; ``info["diverged"]`` tells.
         autoreset: whether a step after the end of an episode starts a new one, as Gymnasium's vector environments do
             in mode NEXT_STEP, instead of being an error.
         render_mode: None or "rgb_array".
 
     Raises:
         ModuleNotFoundError: the package ``metaworld`` is missing.
-        ValueError: arguments out of range.
+        TypeError, ValueError: arguments of a wrong type or out of range.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 80}
@@ -107,19 +114,19 @@ class MetaWorldEnv(gym.Env[Array, Array]):
         task: int = 0,
         *,
         max_episode_steps: int | None = None,
+        on_divergence: OnDivergence = "raise",
         autoreset: bool = False,
         render_mode: str | None = None,
     ) -> None:
         if env_id not in META_WORLD:
             raise ValueError(f"env_id must be one of {list(META_WORLD)}, got {env_id!r}")
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
-        if max_episode_steps is not None and max_episode_steps < 1:
-            raise ValueError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
+        check_modes(render_mode, on_divergence)
         self.task_set = META_WORLD[env_id]
-        self.task = int(assign_tasks(self.task_set, 1, [task])[0])
-        self.max_episode_steps = max_episode_steps or self.task_set.horizon
+        self.task = int(assign_tasks(self.task_set, 1, [operator.index(task)])[0])
+        self.max_episode_steps = self._limit = checked_limit(max_episode_steps, self.task_set)
+        self.on_divergence = on_divergence
         self.render_mode = render_mode
+        self.metadata = {**type(self).metadata, "task_attribute": "task"}  # as `qmp_envs.single.SingleEnv`
         low = np.array([*_FRAME_LOW, *_FRAME_LOW, *_GOAL_LOW], dtype=np.float32)
         high = np.array([*_FRAME_HIGH, *_FRAME_HIGH, *_GOAL_HIGH], dtype=np.float32)
         self.observation_space = gym.spaces.Box(low, high)
@@ -128,17 +135,27 @@ class MetaWorldEnv(gym.Env[Array, Array]):
         self._simulation = _simulation(self.task_set.task_names[self.task])
         self._goals_seed: int | None = None  # None: before the first reset
         self._elapsed = 0
-        self._finished = False
+        self._finished = self._diverged = False
+        self._observation = np.zeros(39, dtype=np.float32)  # the last one, and
+        self._details = dict.fromkeys(INFO, 0.0)  # what was told with it
+        self._before: dict[str, Any] | None = None  # the state before the last step
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
-        """Start a new episode with one of the 50 goals; with ``seed`` these are new ones. ``options`` are not used."""
-        super().reset(seed=seed)
+        """Start a new episode with one of the 50 goals; with ``seed`` these are new ones. ``options`` are not used.
+
+        The limit of a `gymnasium.wrappers.TimeLimit` around this environment takes the place of its own.
+        """
+        if self._autoreset and self._finished:
+            self._before = self.get_state()
+        super().reset(seed=checked_seed(seed))
+        self.max_episode_steps = outer_limit() or self._limit
         if seed is not None or self._goals_seed is None:
             self._goals_seed = int(self.np_random.integers(2**63))
         goal = int(self.np_random.integers(GOALS))
         observation = self._simulation.start(np.random.default_rng([self._goals_seed, goal]))
-        self._elapsed, self._finished = 0, False
-        return observation.astype(np.float32), {"success": False, **dict.fromkeys(INFO, 0.0)}
+        self._elapsed, self._finished, self._diverged = 0, False, False
+        self._observation, self._details = observation.astype(np.float32), dict.fromkeys(INFO, 0.0)
+        return self._observation.copy(), self._info(success=False)
 
     def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         """A control step; ``action`` (4,) is clipped to [-1, 1].
@@ -146,12 +163,14 @@ class MetaWorldEnv(gym.Env[Array, Array]):
         Raises:
             ValueError: an action of a wrong shape or with NaN.
             RuntimeError: before the first reset, or the episode is over.
-            FloatingPointError: the simulation diverged; it must be reset.
+            FloatingPointError: the simulation diverged (``on_divergence="raise"``); it must be reset.
         """
         self._require_reset("step")
         action = np.asarray(action, dtype=np.float32)
         if action.shape != (4,):
             raise ValueError(f"the action must have shape (4,), got {action.shape}")
+        if self._diverged:
+            raise RuntimeError("the simulation has diverged: call reset() first")
         if self._finished:
             if not self._autoreset:
                 raise RuntimeError("the episode is over: call reset() first")
@@ -159,16 +178,30 @@ class MetaWorldEnv(gym.Env[Array, Array]):
             return observation, 0.0, False, False, info
         if np.isnan(action).any():
             raise ValueError(f"the action must not be NaN: got {action} for {self._where()}")
+        self._before = self.get_state()
         outcome = self._simulation.advance(np.clip(action, -1.0, 1.0))
         if outcome is None:
-            raise FloatingPointError(
-                f"the physics of {self._where()} diverged: MuJoCo found NaN, infinite or huge values"
-            )
+            return self._diverge()
         self._elapsed += 1
         self._finished = self._elapsed >= self.max_episode_steps
         state, reward, details = outcome
-        info = {"success": bool(details["success"]), **{key: float(details[key]) for key in INFO}}
-        return state.astype(np.float32), float(reward), False, self._finished, info
+        self._observation, self._details = state.astype(np.float32), {key: float(details[key]) for key in INFO}
+        info = self._info(success=bool(details["success"]))
+        return self._observation.copy(), float(reward), False, self._finished, info
+
+    def _diverge(self) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        assert self._before is not None
+        self.set_state(self._before)  # MuJoCo has put the simulation into its reset pose
+        if self.on_divergence == "raise":
+            self._diverged = True
+            raise FloatingPointError(diverged(self._where()))
+        self._elapsed += 1
+        self._finished = True
+        return self._observation.copy(), self.task_set.min_reward, False, True, self._info(success=False, diverged=True)
+
+    def _info(self, *, success: bool, diverged: bool = False) -> dict[str, Any]:
+        info = {"success": success, **self._details}
+        return info | {"diverged": diverged} if self.on_divergence == "end" else info
 
     def render(self) -> npt.NDArray[np.uint8] | None:
         """Picture (H, W, 3) uint8, or None without a render mode."""
@@ -181,20 +214,21 @@ class MetaWorldEnv(gym.Env[Array, Array]):
     def get_state(self) -> dict[str, Any]:
         """Everything that the future depends on, as a tree of arrays, numbers and strings.
 
-        Restoring it with `set_state`, here or in another process, continues bit-exactly.
-
-        Raises:
-            RuntimeError: before the first reset.
+        Restoring it with `set_state`, here or in another process, continues bit-exactly. Before the first reset that
+        is little: an environment that is given such a state must be reset first.
         """
-        self._require_reset("get_state")
+        started = self._goals_seed is not None
         return {
             "env_id": self.task_set.env_id,
             "task": self.task,
             "goals_seed": self._goals_seed,
             "elapsed": self._elapsed,
             "finished": self._finished,
-            "rng": self.np_random.bit_generator.state,
-            "simulation": self._simulation.state(),
+            "diverged": self._diverged,
+            "observation": self._observation.copy(),
+            "details": self._details.copy(),
+            "rng": self.np_random.bit_generator.state if started else None,
+            "simulation": self._simulation.state() if started else None,
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -208,9 +242,15 @@ class MetaWorldEnv(gym.Env[Array, Array]):
                 f"expected a state of {self.task_set.env_id} with task {self.task}, "
                 f"got one of {state['env_id']} with task {state['task']}"
             )
+        self._goals_seed, self._elapsed, self._finished = state["goals_seed"], state["elapsed"], state["finished"]
+        self._diverged = state.get("diverged", False)  # not in states of before there were these entries
+        self._observation = np.array(state.get("observation", np.zeros(39)), dtype=np.float32)
+        self._details = dict(state.get("details", dict.fromkeys(INFO, 0.0)))
+        if self._goals_seed is None:  # as new
+            self._np_random = self._np_random_seed = None
+            return
         self._simulation.resume(state["simulation"])
         self.np_random.bit_generator.state = state["rng"]
-        self._goals_seed, self._elapsed, self._finished = state["goals_seed"], state["elapsed"], state["finished"]
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {key: value for key, value in self.__dict__.items() if key != "_simulation"}
@@ -226,6 +266,11 @@ class MetaWorldEnv(gym.Env[Array, Array]):
     # What vector environments hand out one by one are attributes.
     state = property(get_state, set_state)
 
+    @property
+    def before(self) -> dict[str, Any] | None:
+        """The state before the last step, or before the reset that an ``autoreset`` step was."""
+        return self._before
+
     def _require_reset(self, method: str) -> None:
         if self._goals_seed is None:
             raise RuntimeError(f"{method}() before the first reset(): call reset() first")
@@ -238,94 +283,12 @@ def _simulation(task_name: str) -> Sawyer:
     try:
         from qmp_envs.sawyer import simulation
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "metaworld":
+        package = (error.name or "").partition(".")[0]
+        commands = {"metaworld": "pip install metaworld==3.1.1", "mujoco": "pip install 'qmp-collect[metaworld]'"}
+        if package not in commands:
             raise
-        raise missing("MetaWorldMT10-v0 and MetaWorldMT50-v0", "metaworld", "pip install metaworld==3.1.1") from error
+        raise missing("MetaWorldMT10-v0 and MetaWorldMT50-v0", package, commands[package]) from error
     return simulation(task_name)
-
-
-def _worker(*args: Any) -> None:
-    """Gymnasium's worker, but it leaves Ctrl-C to the main process, which may want to save before it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform != "win32":
-        os.setpgrp()  # so does SIGTERM where it is sent to the group of the main process, as by `timeout`
-    # A forked process also inherits how the main process wants to be stopped; this one is stopped by SIGTERM.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _async_worker(*args)
-
-
-class _MetaWorldVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
-    """What `MetaWorldSyncVectorEnv` and `MetaWorldAsyncVectorEnv` add to Gymnasium's classes."""
-
-    _vector_kwargs: ClassVar[dict[str, Any]] = {}
-
-    def __init__(
-        self,
-        env_id: str,
-        num_envs: int = 1,
-        *,
-        task_ids: Sequence[int] | npt.NDArray[np.integer[Any]] | None = None,
-        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-        **kwargs: Any,
-    ) -> None:
-        if env_id not in META_WORLD:
-            raise ValueError(f"env_id must be one of {list(META_WORLD)}, got {env_id!r}")
-        self.task_set = META_WORLD[env_id]
-        self.task_ids = assign_tasks(self.task_set, num_envs, task_ids)
-        mode = AutoresetMode(autoreset_mode)
-        make = partial(MetaWorldEnv, env_id, autoreset=mode is AutoresetMode.NEXT_STEP, **kwargs)
-        env_fns: list[Callable[[], MetaWorldEnv]] = [partial(make, int(task)) for task in self.task_ids]
-        super().__init__(env_fns, autoreset_mode=mode, **self._vector_kwargs)  # type: ignore[call-arg]
-
-    @property
-    def task_names(self) -> tuple[str, ...]:
-        """Names of the T tasks."""
-        return self.task_set.task_names
-
-    @property
-    def num_tasks(self) -> int:
-        """T, the number of tasks, whether or not each has a sub-environment here."""
-        return self.task_set.num_tasks
-
-    @property
-    def episode_metrics(self) -> Mapping[str, Reduction]:
-        """What else than return, length and success to report of episodes: key in ``infos`` -> reduction."""
-        return self.task_set.episode_metrics
-
-    def get_state(self) -> dict[str, Any]:
-        """Everything that the future depends on; see `MetaWorldEnv.get_state`."""
-        return {
-            "env_id": self.task_set.env_id,
-            "task_ids": self.task_ids.copy(),
-            "envs": list(self.call("get_state")),  # type: ignore[attr-defined]
-        }
-
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what `get_state` returned.
-
-        Raises:
-            ValueError: the state is of another task set, or of sub-environments with other tasks.
-        """
-        if state["env_id"] != self.task_set.env_id or not np.array_equal(state["task_ids"], self.task_ids):
-            saved = np.asarray(state["task_ids"]).tolist()
-            raise ValueError(
-                f"expected a state of {self.task_set.env_id} with tasks {self.task_ids.tolist()}, "
-                f"got one of {state['env_id']} with tasks {saved}"
-            )
-        self.reset()  # Gymnasium forgets whose turn it is to be reset; the sub-environments know from here on
-        self.set_attr("state", list(state["envs"]))  # type: ignore[attr-defined]
-
-
-class MetaWorldSyncVectorEnv(_MetaWorldVectorEnv, SyncVectorEnv):
-    """N sub-environments in a loop, `gymnasium.vector.SyncVectorEnv`; arguments as of `make_vector_env`."""
-
-
-class MetaWorldAsyncVectorEnv(_MetaWorldVectorEnv, AsyncVectorEnv):
-    """N sub-environments in processes of their own, `gymnasium.vector.AsyncVectorEnv`; arguments as of
-    `make_vector_env`. They are in process groups of their own: Ctrl-C stops the main process only.
-    """
-
-    _vector_kwargs = {"worker": _worker}
 
 
 def make_vector_env(
@@ -345,12 +308,13 @@ def make_vector_env(
         num_envs: N.
         vector_strategy: "sync" steps one after the other, "async" in N processes; None is "async" if there are
             at least `ASYNC_CORES` cores that this process may use, and 2 sub-environments or more, but no more than
-            `ASYNC_ENVS_PER_CORE` for each core.
+            `ASYNC_ENVS_PER_CORE` for each core, and this process may start others (a daemonic one may not).
         kwargs: ``task_ids``, (N,) task of each sub-environment; ``autoreset_mode``, one of Gymnasium's three;
-            ``max_episode_steps`` and ``render_mode``, see `MetaWorldEnv`.
+            ``max_episode_steps``, ``on_divergence`` and ``render_mode``, see `MetaWorldEnv`.
 
     Raises:
         ModuleNotFoundError: the package ``metaworld`` is missing.
+        RuntimeError: "async" where no processes can be started.
         ValueError: arguments out of range.
     """
     if vector_strategy not in (None, "sync", "async"):
@@ -358,6 +322,9 @@ def make_vector_env(
     if vector_strategy is None:
         cores = usable_cores()
         worthwhile = cores >= ASYNC_CORES and 2 <= num_envs <= ASYNC_ENVS_PER_CORE * cores
-        vector_strategy = "async" if worthwhile else "sync"
+        allowed = not multiprocessing.current_process().daemon
+        vector_strategy = "async" if worthwhile and allowed else "sync"
+    from qmp_envs.meta_world_vector import MetaWorldAsyncVectorEnv, MetaWorldSyncVectorEnv
+
     vector_class = MetaWorldAsyncVectorEnv if vector_strategy == "async" else MetaWorldSyncVectorEnv
     return vector_class(env_id, num_envs, **kwargs)

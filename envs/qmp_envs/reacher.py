@@ -15,10 +15,11 @@ import mujoco
 import numpy as np
 import numpy.typing as npt
 
+from qmp_envs.physics import PhysicsVectorEnv
 from qmp_envs.single import SingleEnv
 from qmp_envs.sketch import Camera, Marker, Sketch
 from qmp_envs.task_set import TaskSet
-from qmp_envs.vector import Array, PhysicsVectorEnv, Rows
+from qmp_envs.vector import Array, Rows
 
 HIT_RADIUS = 0.05
 STAGES = 3

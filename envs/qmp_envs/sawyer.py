@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 from functools import cache
 from typing import Any
 
@@ -47,10 +48,10 @@ _GOAL = (0.20, 0.95, 0.55, 0.75)
 
 
 @cache
-def _sketch(path: str) -> tuple[mujoco.MjModel, mujoco.MjData, Sketch]:
-    """The whole model, for pictures."""
+def _sketch(path: str) -> tuple[mujoco.MjModel, mujoco.MjData, Sketch, threading.Lock]:
+    """The whole model, for pictures, and what belongs to whoever draws one: all simulations of a scene share it."""
     model = mujoco.MjModel.from_xml_path(path)
-    return model, mujoco.MjData(model), Sketch(model)
+    return model, mujoco.MjData(model), Sketch(model), threading.Lock()
 
 
 class Sawyer(SawyerXYZEnv):
@@ -134,11 +135,12 @@ class Sawyer(SawyerXYZEnv):
 
     def picture(self) -> npt.NDArray[np.uint8]:
         """The current state, (H, W, 3); the goal's position is a green ball."""
-        model, data, sketch = _sketch(self.fullpath)
-        model.body_pos[:] = self.model.body_pos
-        data.qpos[:] = self.data.qpos
-        mujoco.mj_kinematics(model, data)
-        return sketch.draw(data, _CAMERA, [Marker(self._get_pos_goal(), 0.02, _GOAL)])
+        model, data, sketch, turn = _sketch(self.fullpath)
+        with turn:
+            model.body_pos[:] = self.model.body_pos
+            data.qpos[:] = self.data.qpos
+            mujoco.mj_kinematics(model, data)
+            return sketch.draw(data, _CAMERA, [Marker(self._get_pos_goal(), 0.02, _GOAL)])
 
     # ------------------------------------------------------------------ what Meta-World's code calls
 

@@ -1,6 +1,6 @@
-"""Natively batched vector environments: N sub-environments, one physics call and a few numpy expressions per step.
+"""Natively batched vector environments: N sub-environments, and a few numpy expressions per step.
 
-`BatchedVectorEnv` keeps Gymnasium's rules and knows no physics; `PhysicsVectorEnv` adds MuJoCo.
+`BatchedVectorEnv` keeps Gymnasium's rules and knows no physics; `qmp_envs.physics` adds MuJoCo.
 """
 
 from __future__ import annotations
@@ -8,17 +8,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 import gymnasium as gym
-import mujoco
 import numpy as np
 import numpy.typing as npt
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from qmp_envs.engine import CONTROL, Engine
+from qmp_envs.arguments import (
+    OnDivergence,
+    assign_tasks,
+    check_modes,
+    checked_limit,
+    checked_mask,
+    checked_seeds,
+)
 from qmp_envs.task_set import Reduction, TaskSet
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -39,6 +45,9 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         task_ids: (N,) task of each sub-environment; default ``i % T``.
         autoreset_mode: who resets a finished sub-environment, and when (Gymnasium's three modes).
         max_episode_steps: truncation after this many steps instead of ``task_set.horizon``.
+        on_divergence: "raise", an error in the step where a simulation diverges, or "end": the episode is truncated
+            there, with the observation before the step and the reward ``task_set.min_reward``; ``infos["diverged"]``
+            and the episode metric of that name tell.
         render_mode: None or "rgb_array".
 
     Raises:
@@ -47,7 +56,7 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "autoreset_mode": AutoresetMode.NEXT_STEP}
     # what `_judge` reports besides reward and termination; a reset reports zeros
-    info_types: ClassVar[Mapping[str, type]] = MappingProxyType({"success": bool})
+    info_types: Mapping[str, type] = MappingProxyType({"success": bool})
 
     task_set: TaskSet
     task_ids: npt.NDArray[np.int64]
@@ -63,16 +72,17 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         task_ids: Sequence[int] | npt.NDArray[np.integer[Any]] | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         max_episode_steps: int | None = None,
+        on_divergence: OnDivergence = "raise",
         render_mode: str | None = None,
     ) -> None:
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
-        if max_episode_steps is not None and max_episode_steps < 1:
-            raise ValueError(f"max_episode_steps must be at least 1, got {max_episode_steps}")
+        check_modes(render_mode, on_divergence)
         self.task_set = task_set
         self.task_ids = assign_tasks(task_set, num_envs, task_ids)
         self.num_envs = num_envs
-        self.max_episode_steps = max_episode_steps or task_set.horizon
+        self.max_episode_steps = checked_limit(max_episode_steps, task_set)
+        self.on_divergence = on_divergence
+        if on_divergence == "end":
+            self.info_types = {**self.info_types, "diverged": bool}
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = render_mode
@@ -91,6 +101,8 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         # sub-environments whose episode is over and that were not reset yet
         self._finished = np.zeros(num_envs, dtype=np.bool_)
         self._any_finished = False
+        # sub-environments whose simulation diverged: in this step if that ends episodes, else not reset since
+        self._diverged = np.zeros(num_envs, dtype=np.bool_)
         # per-env arrays of a task set that belong to the state of an episode (stages, counters, ...); a new
         # episode begins with zeros
         self._episode: dict[str, Array] = {}
@@ -133,9 +145,15 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         return self.task_set.num_tasks
 
     @property
+    def finished(self) -> npt.NDArray[np.bool_]:
+        """(N,) sub-environments whose episode is over, or broken off, and that were not reset yet."""
+        return self._finished.copy()
+
+    @property
     def episode_metrics(self) -> Mapping[str, Reduction]:
         """What else than return, length and success to report of episodes: key in ``infos`` -> reduction."""
-        return self.task_set.episode_metrics
+        ended: dict[str, Reduction] = {"diverged": "any"} if self.on_divergence == "end" else {}
+        return {**self.task_set.episode_metrics, **ended}
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -144,17 +162,18 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
 
         Args:
             seed: sub-environment ``i`` is seeded with ``seed + i`` or ``seed[i]``; None continues its generator.
-            options: only ``reset_mask`` is known.
+            options: only ``reset_mask`` is known; it is left in the dictionary.
 
         Returns:
             Observations (N, *O) of all sub-environments, and infos for the ones that were reset.
 
         Raises:
-            TypeError, ValueError: a malformed mask or seed list.
-            RuntimeError: a partial reset before the first full one.
+            TypeError, ValueError: a malformed mask or seed.
+            RuntimeError: a partial reset before the first full one, or after `close`.
         """
-        mask = self._reset_mask(options)
-        seeds = self._seeds(seed)
+        self._require_open("reset")
+        mask = checked_mask(options, self.num_envs)
+        seeds = checked_seeds(seed, self.num_envs)
         if not self.rngs:
             if not mask.all():
                 raise RuntimeError("the first reset must be a full one, without 'reset_mask'")
@@ -183,16 +202,24 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
 
         Raises:
             ValueError: actions of a wrong shape or with NaN.
-            RuntimeError: before the first reset, or (autoreset DISABLED) a finished sub-environment.
-            FloatingPointError: the simulation of a sub-environment diverged; it must be reset.
+            RuntimeError: before the first reset or after `close`; a sub-environment that is finished (autoreset
+                DISABLED) or has diverged, and was not reset.
+            FloatingPointError: the simulation of a sub-environment diverged (``on_divergence="raise"``). It must be
+                reset; the others are as they were before this step.
         """
         actions = np.asarray(actions, dtype=np.float64)
         if actions.shape != self._action_shape:
             raise ValueError(f"actions must have shape {self._action_shape}, got {actions.shape}")
+        self._require_open("step")
         self._require_reset("step")
         restart: Rows | None = None
         if self._any_finished:
             restart = np.flatnonzero(self._finished)
+            if self._diverged.any():
+                raise RuntimeError(
+                    f"sub-environments {np.flatnonzero(self._diverged).tolist()} have diverged: reset them first, with "
+                    "reset(options={'reset_mask': mask}), a bool array that is True for them"
+                )
             if self.autoreset_mode is AutoresetMode.DISABLED:
                 raise RuntimeError(
                     f"sub-environments {restart.tolist()} have finished: reset them first, with "
@@ -206,6 +233,12 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         self._elapsed += 1
         rewards, terminations, outcome = self._judge()
         truncations = self._elapsed >= self.max_episode_steps
+        if self.on_divergence == "end":
+            outcome["diverged"] = lost = self._diverged.copy()
+            rewards[lost] = self.task_set.min_reward
+            terminations[lost] = outcome["success"][lost] = False
+            truncations[lost] = True
+            self._diverged[:] = False
         if restart is not None:
             # These rows made a meaningless step. Resetting them only now keeps it out of their new episode.
             self._begin(restart)
@@ -239,17 +272,15 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
     def get_state(self) -> dict[str, Any]:
         """Everything that the future depends on, as a tree of arrays, numbers and strings.
 
-        Restoring it with `set_state`, here or in another process, continues bit-exactly.
-
-        Raises:
-            RuntimeError: before the first reset.
+        Restoring it with `set_state`, here or in another process, continues bit-exactly. Before the first reset that
+        is little: an environment that is given such a state must be reset first.
         """
-        self._require_reset("get_state")
         return {
             "env_id": self.task_set.env_id,
             "task_ids": self.task_ids.copy(),
             "elapsed": self._elapsed.copy(),
             "finished": self._finished.copy(),
+            "diverged": self._diverged.copy(),
             "episode": {key: values.copy() for key, values in self._episode.items()},
             "rng": [rng.bit_generator.state for rng in self.rngs],
         }
@@ -258,7 +289,8 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         """Restore what `get_state` returned.
 
         Raises:
-            ValueError: the state is of another task set, or of sub-environments with other tasks.
+            ValueError: the state is of another task set, of sub-environments with other tasks, or has other arrays.
+                Then nothing has changed.
         """
         if state["env_id"] != self.task_set.env_id or not np.array_equal(state["task_ids"], self.task_ids):
             saved = np.asarray(state["task_ids"]).tolist()
@@ -266,24 +298,43 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
                 f"expected a state of {self.task_set.env_id} with tasks {self.task_ids.tolist()}, "
                 f"got one of {state['env_id']} with tasks {saved}"
             )
-        self._elapsed[...] = state["elapsed"]
-        self._finished[...] = state["finished"]
+        if len(state["rng"]) not in (0, self.num_envs):
+            raise ValueError(
+                f"expected {self.num_envs} generators, or none before the first reset, got {len(state['rng'])}"
+            )
+        saved = self._saved(state)
+        for name, (mine, given) in saved.items():
+            if given.shape != mine.shape or not np.can_cast(given.dtype, mine.dtype, "same_kind"):
+                raise ValueError(
+                    f"expected a state whose {name!r} is {mine.dtype} of shape {mine.shape}, got {given.dtype} of "
+                    f"shape {given.shape}: it is of another version or of other arguments"
+                )
+        for mine, given in saved.values():
+            mine[...] = given
         self._any_finished = bool(self._finished.any())
-        for key, values in self._episode.items():
-            values[...] = state["episode"][key]
-        if not self.rngs:
-            self.rngs = [seeding.np_random(0)[0] for _ in range(self.num_envs)]
+        if len(self.rngs) != len(state["rng"]):  # none before the first reset
+            self.rngs = [seeding.np_random(0)[0] for _ in state["rng"]]
         for rng, rng_state in zip(self.rngs, state["rng"], strict=True):
             rng.bit_generator.state = rng_state
 
     # ------------------------------------------------------------------ internals
+
+    def _saved(self, state: Mapping[str, Any]) -> dict[str, tuple[Array, Array]]:
+        """Arrays that a state is copied into, and what it has for them."""
+        none = np.zeros(self.num_envs, np.bool_)  # states of before there was this entry
+        return {
+            "elapsed": (self._elapsed, np.asarray(state["elapsed"])),
+            "finished": (self._finished, np.asarray(state["finished"])),
+            "diverged": (self._diverged, np.asarray(state.get("diverged", none))),
+            **{key: (values, np.asarray(state["episode"][key])) for key, values in self._episode.items()},
+        }
 
     def _begin(self, rows: Rows) -> None:
         for values in self._episode.values():
             values[rows] = 0
         self._start(rows)
         self._elapsed[rows] = 0
-        self._finished[rows] = False
+        self._finished[rows] = self._diverged[rows] = False
 
     def _finish(self, observations: Array, outcome: dict[str, Array], infos: dict[str, Any]) -> Array:
         """SAME_STEP: move the finished rows' last observation and outcome to ``infos``, start them anew."""
@@ -304,26 +355,9 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         observations[rows] = self._observe()[rows]
         return observations
 
-    def _reset_mask(self, options: dict[str, Any] | None) -> npt.NDArray[np.bool_]:
-        mask = (options or {}).get("reset_mask")
-        if mask is None:
-            return np.ones(self.num_envs, dtype=np.bool_)
-        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
-            raise TypeError(f"options['reset_mask'] must be a bool numpy array, got {mask!r}")
-        if mask.shape != (self.num_envs,) or not mask.any():
-            raise ValueError(
-                f"options['reset_mask'] must have shape ({self.num_envs},) and one True at least, got {mask}"
-            )
-        return mask
-
-    def _seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
-        if seed is None:
-            return [None] * self.num_envs
-        if isinstance(seed, (int, np.integer)):
-            return [int(seed) + i for i in range(self.num_envs)]
-        if len(seed) != self.num_envs:
-            raise ValueError(f"expected a seed per sub-environment ({self.num_envs}) or one integer, got {len(seed)}")
-        return [None if s is None else int(s) for s in seed]
+    def _require_open(self, method: str) -> None:
+        if self.closed:
+            raise RuntimeError(f"{method}() after close(): make a new environment")
 
     def _require_reset(self, method: str) -> None:
         if not self.rngs:
@@ -331,115 +365,10 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
 
     def _where(self, index: int) -> str:
         task, step = int(self.task_ids[index]), int(self._elapsed[index]) + 1
-        return f"sub-environment {index} (task {task} {self.task_names[task]!r}, step {step} of its episode)"
+        where = f"task {task} {self.task_names[task]!r}, step {step} of its episode"
+        return where if self.num_envs == 1 else f"sub-environment {index} ({where})"
 
     def _refuse_nan(self, actions: Array) -> None:
         # MuJoCo would silently zero the controls of such a sub-environment.
         bad = np.flatnonzero(np.isnan(actions.reshape(self.num_envs, -1)).any(axis=1))
         raise ValueError(f"actions must not be NaN: got {actions[bad[0]]} for {self._where(bad[0])}")
-
-
-class PhysicsVectorEnv(BatchedVectorEnv):
-    """Base of the task sets that MuJoCo simulates, with one model or with models of equal sizes.
-
-    A subclass calls ``__init__`` with its models and spaces, and implements `_start`, `_judge`, `_observe`,
-    `_draw`, and `_apply` where actions are more than controls.
-
-    Args:
-        task_set: the facts of the task set.
-        models: one compiled model, or one per sub-environment.
-        observation_space, action_space: of a single sub-environment.
-        num_envs: N.
-        nthread: native physics threads, 0 for the calling thread.
-        kwargs: see `BatchedVectorEnv`.
-
-    Raises:
-        ValueError: arguments out of range.
-    """
-
-    frame_skip: ClassVar[int] = 1
-    control_spec: ClassVar[int] = CONTROL
-
-    def __init__(
-        self,
-        task_set: TaskSet,
-        models: mujoco.MjModel | Sequence[mujoco.MjModel],
-        observation_space: gym.spaces.Box,
-        action_space: gym.spaces.Box,
-        *,
-        num_envs: int,
-        nthread: int = 0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(task_set, observation_space, action_space, num_envs=num_envs, **kwargs)
-        self._engine = Engine(
-            models, num_envs, frame_skip=self.frame_skip, control_spec=self.control_spec, nthread=nthread
-        )
-
-    def _start(self, rows: Rows) -> None:
-        """Write the start state of ``rows`` into the engine (already in the reference pose, at rest)."""
-        raise NotImplementedError
-
-    def _apply(self, actions: Array) -> None:
-        """Turn ``actions`` (N, *A) float64, not to be written to, into ``engine.control``.
-
-        Also the place to look at or to edit ``engine.state`` before the step. As it stands: clip to the
-        action space and repeat for each physics step.
-        """
-        control = self._engine.control
-        np.maximum(actions[:, None], self._action_low, out=control)  # quicker than np.clip
-        np.minimum(control, self._action_high, out=control)
-
-    def _advance(self, actions: Array) -> None:
-        self._apply(actions)
-        diverged = self._engine.step()
-        if diverged is not None:
-            self._report_divergence(diverged & ~self._finished)
-
-    def _begin(self, rows: Rows) -> None:
-        self._engine.restart(rows)
-        super()._begin(rows)
-        self._engine.sense(rows)
-
-    def _report_divergence(self, diverged: npt.NDArray[np.bool_]) -> None:
-        bad = np.flatnonzero(diverged)
-        if bad.size:
-            self._finished[bad], self._any_finished = True, True  # nothing goes on from MuJoCo's reset pose
-            raise FloatingPointError(
-                f"the physics of {self._where(bad[0])} diverged: MuJoCo found NaN, infinite or huge values"
-            )
-
-    def get_state(self) -> dict[str, Any]:
-        """See `BatchedVectorEnv.get_state`; MuJoCo's states are an array (N, ...) under ``physics``."""
-        engine = self._engine
-        return super().get_state() | {"physics": engine.state.copy(), "sensordata": engine.sensordata.copy()}
-
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        """See `BatchedVectorEnv.set_state`."""
-        super().set_state(state)
-        self._engine.state[...] = state["physics"]
-        self._engine.sensordata[...] = state["sensordata"]
-
-    def close_extras(self, **kwargs: Any) -> None:
-        """Stop the physics threads."""
-        self._engine.close()
-
-
-def assign_tasks(
-    task_set: TaskSet, num_envs: int, task_ids: Sequence[int] | npt.NDArray[np.integer[Any]] | None
-) -> npt.NDArray[np.int64]:
-    """Task of each sub-environment, (N,) int64: ``task_ids`` checked, or ``i % T``.
-
-    Raises:
-        ValueError: N below 1, not one id per sub-environment, or ids out of range.
-    """
-    if num_envs < 1:
-        raise ValueError(f"num_envs must be at least 1, got {num_envs}")
-    if task_ids is None:
-        return np.arange(num_envs, dtype=np.int64) % task_set.num_tasks
-    ids = np.asarray(task_ids)
-    if ids.shape != (num_envs,) or ids.dtype.kind not in "iu":
-        raise ValueError(f"task_ids must be {num_envs} integers, one per sub-environment, got {task_ids!r}")
-    for i in np.flatnonzero((ids < 0) | (ids >= task_set.num_tasks)):
-        raise ValueError(f"task_ids[{i}] is {ids[i]}, but {task_set.env_id} has tasks 0 to {task_set.num_tasks - 1}")
-    return ids.astype(np.int64)

@@ -15,11 +15,13 @@ import mujoco
 import numpy as np
 import numpy.typing as npt
 
+from qmp_envs.arguments import assign_tasks
 from qmp_envs.drawing import Colour, capsule, rectangle
 from qmp_envs.engine import CONTROL
+from qmp_envs.physics import PhysicsVectorEnv
 from qmp_envs.single import SingleEnv
 from qmp_envs.task_set import TaskSet
-from qmp_envs.vector import Array, PhysicsVectorEnv, Rows, assign_tasks
+from qmp_envs.vector import Array, Rows
 
 CRAWL = 3
 
@@ -274,6 +276,15 @@ class WalkerVectorEnv(PhysicsVectorEnv):
             controls = np.zeros((len(actions) * self.frame_skip, engine.control.shape[2]))
             controls[:, :_MOTORS] = np.repeat(actions, self.frame_skip, axis=0)
             engine.run(i, controls)
+
+    def _advance(self, actions: Array) -> None:
+        drawn = [self.rngs[i].bit_generator.state for i in self._pushed]
+        try:
+            super()._advance(actions)
+        except FloatingPointError:  # the step did not happen: no pushes were drawn for it
+            for i, state in zip(self._pushed, drawn, strict=True):
+                self.rngs[i].bit_generator.state = state
+            raise
 
     def _apply(self, actions: Array) -> None:
         torques = self._engine.control[:, :, :_MOTORS]

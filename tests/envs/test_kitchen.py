@@ -448,7 +448,7 @@ def test_wrong_arguments_say_what_was_expected() -> None:
         KitchenVectorEnv(goal="mine")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="noise_ratio must not be negative, got -1"):
         KitchenVectorEnv(noise_ratio=-1)
-    with pytest.raises(ValueError, match=r"task_ids\[0\] is 10, but Kitchen10-v0 has tasks 0 to 9"):
+    with pytest.raises(ValueError, match=r"task is 10, but Kitchen10-v0 has tasks 0 to 9"):
         single(task=10)
 
 

@@ -263,7 +263,7 @@ def test_wrong_arguments_say_what_was_expected() -> None:
         MazeVectorEnv("Maze4-v0")
     with pytest.raises(ValueError, match="reward must be 'dense' or 'sparse', got 'shaped'"):
         MazeVectorEnv(reward="shaped")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"task_ids\[0\] is 10, but Maze10-v0 has tasks 0 to 9"):
+    with pytest.raises(ValueError, match=r"task is 10, but Maze10-v0 has tasks 0 to 9"):
         MazeEnv("Maze10-v0", task=10)
-    with pytest.raises(ValueError, match=r"task_ids\[0\] is -1"):
+    with pytest.raises(ValueError, match=r"task is -1"):
         gym.make("Maze10-v0", task=-1)

@@ -496,5 +496,5 @@ def test_wrong_arguments_say_what_was_expected() -> None:
         ReacherVectorEnv("Reacher6-v0")
     with pytest.raises(ValueError, match=r"reward must be one of \['reference', 'paper'\], got 'dense'"):
         ReacherVectorEnv(reward="dense")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"task_ids\[0\] is 5, but Reacher5-v0 has tasks 0 to 4"):
+    with pytest.raises(ValueError, match=r"task is 5, but Reacher5-v0 has tasks 0 to 4"):
         ReacherEnv("Reacher5-v0", 5)

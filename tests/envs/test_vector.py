@@ -419,9 +419,8 @@ def test_diverging_physics_are_named(value: float, tmp_path: Any, monkeypatch: p
     envs.set_state(state)
     with pytest.raises(FloatingPointError, match=r"sub-environment 2 \(task 2 '5_6_to_4_1', step 2 of its episode\)"):
         envs.step(np.zeros((3, 2)))
-    observations, rewards, *_ = envs.step(np.zeros((3, 2)))  # the row starts anew instead of going on from anywhere
-    assert np.abs(observations[2, :2] - (5, 6)).max() <= 0.1 + 1e-6
-    assert rewards[2] == 0
+    with pytest.raises(RuntimeError, match=r"sub-environments \[2\] have diverged"):  # it does not go on from anywhere
+        envs.step(np.zeros((3, 2)))
     envs.reset(seed=0)
     envs.step(np.zeros((3, 2)))
 
@@ -448,9 +447,8 @@ def test_divergence_after_the_end_of_an_episode_does_not_matter(tmp_path: Any, m
 
 def test_wrong_resets() -> None:
     envs = MazeVectorEnv("Maze3-v0", 3)
-    for method in (envs.get_state, MazeVectorEnv("Maze3-v0", 3, render_mode="rgb_array").render):
-        with pytest.raises(RuntimeError, match="before the first reset"):
-            method()
+    with pytest.raises(RuntimeError, match="before the first reset"):
+        MazeVectorEnv("Maze3-v0", 3, render_mode="rgb_array").render()
     with pytest.raises(RuntimeError, match="the first reset must be a full one"):
         envs.reset(options={"reset_mask": np.array([True, False, True])})
     envs.reset(seed=0, options={})

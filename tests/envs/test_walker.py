@@ -633,7 +633,7 @@ def test_wrong_arguments() -> None:
     for wrong in (-0.1, 1.5, (0.1, 0.2), np.nan):
         with pytest.raises(ValueError, match="force_probability must be one or 4 probabilities, got"):
             WalkerVectorEnv(force_probability=wrong)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"task_ids\[0\] is 4, but Walker4-v0 has tasks 0 to 3"):
+    with pytest.raises(ValueError, match=r"task is 4, but Walker4-v0 has tasks 0 to 3"):
         WalkerEnv("Walker4-v0", task=4)
 
 
