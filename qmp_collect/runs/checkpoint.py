@@ -79,7 +79,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Any:
     if not path.exists():
         raise FileNotFoundError(f"no checkpoint at {path}; expected a file written by save_checkpoint")
     try:
-        with _SmallReads(_regular_file(path)) as file, zipfile.ZipFile(file) as archive:
+        with _SmallReads(regular_file(path)) as file, zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
             _check_entries(entries, file.size)
             document = _read_document(_read_array(archive, entries[0]))
@@ -107,7 +107,8 @@ class _SmallReads(io.BufferedReader):
         return super().read(size)
 
 
-def _regular_file(path: Path) -> io.FileIO:
+def regular_file(path: Path) -> io.FileIO:
+    """A file to read. ``ValueError`` for what is none: a pipe, a device."""
     # Without O_NONBLOCK, opening a pipe that lies there waits for a writer for ever.
     file = io.FileIO(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

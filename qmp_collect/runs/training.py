@@ -19,9 +19,12 @@ from torch.utils._pytree import tree_map_only
 from tqdm import tqdm
 
 from qmp_collect.collector import QMPCollector
+from qmp_collect.replay import TaskReplayBuffer
 from qmp_collect.runs.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from qmp_collect.runs.forms import check_form, check_state
 from qmp_collect.runs.logger import RunLogger
 from qmp_collect.runs.precision import set_matmul_precision
+from qmp_collect.runs.replay_files import FOLDER, ReplayFiles
 from qmp_collect.runs.settings import RunArgs
 from qmp_collect.runs.stop import StopSignal
 from qmp_collect.runs.video import save_episode
@@ -156,6 +159,16 @@ class TrainingRun:
                 f"buffer only {rounds * per_round}, learning would never start"
             )
 
+    def storable(self, round_steps: int, num_envs: int) -> int:
+        """Transitions of a task that the run can bring, at most: replay beyond it would be memory for nothing.
+
+        Args:
+            round_steps: env steps of a round, summed over tasks.
+            num_envs: training environments of all tasks together, as many of each.
+        """
+        rounds, vector_steps = -(-self.args.total_timesteps // round_steps), -(-round_steps // num_envs)
+        return rounds * vector_steps * num_envs // len(self.task_names)
+
     @contextmanager
     def start(self, collector: QMPCollector, **parts: Stateful) -> Iterator[TrainingRun]:
         """Open the logs, and load the checkpoint of a resumed run.
@@ -166,7 +179,11 @@ class TrainingRun:
         """
         args = self.args
         self._collector = collector
-        self._parts: dict[str, Stateful] = {**parts, "collector": collector}
+        # The collector first: it compares its part with itself before it takes it.
+        self._parts: dict[str, Stateful] = {"collector": collector, **parts}
+        for name, part in parts.items():
+            if isinstance(part, TaskReplayBuffer):
+                self._parts[name] = ReplayFiles(self.dir / FOLDER, part)
         rows = self._load() if self._resumed else None
         if args.total_timesteps < self.global_step:
             raise SystemExit(f"--total-timesteps: {self.dir} is at step {self.global_step} already")
@@ -292,27 +309,36 @@ class TrainingRun:
 
     # ------------------------------------------------------------------ internals
 
-    def _save(self) -> None:
-        run = {
+    def _progress(self) -> dict[str, Any]:
+        return {
             "script": self._script,
-            "rows": self._logger.rows,
             "updates_due": self.updates_due,
             "scalars": self._scalars,
             "evaluated_at": self._evaluated_at,
             "next_eval": self._next_eval,
             "next_checkpoint": self._next_checkpoint,
         }
+
+    def _save(self) -> None:
         tree = {name: part.state_dict() for name, part in self._parts.items()}
+        run = self._progress() | {"rows": self._logger.rows}
         save_checkpoint(self.dir / "checkpoint.npz", tree | {"run": run, "rng": rng_state()})
+        for part in self._parts.values():
+            if isinstance(part, ReplayFiles):
+                part.remove_unused()
 
     def _load(self) -> int:
         """Put everything back in place; the number of rows that had been logged."""
         saved = load_checkpoint(self.dir / "checkpoint.npz")
         if saved["run"]["script"] != self._script:
             raise SystemExit(f"--resume {self.dir}: it is a run of {saved['run']['script']}, not of {self._script}")
+        run = saved["run"]
+        check_form(run, self._progress() | {"rows": 0, "scalars": dict.fromkeys(run["scalars"], 0.0)}, "run")
+        for name, part in self._parts.items():
+            if part is not self._collector:
+                check_state(part, saved[name], name)
         for name, part in self._parts.items():
             part.load_state_dict(saved[name])
-        run = saved["run"]
         self.updates_due, self._scalars = run["updates_due"], run["scalars"]
         self._evaluated_at, self._next_eval = run["evaluated_at"], run["next_eval"]
         self._next_checkpoint = run["next_checkpoint"]
