@@ -22,6 +22,7 @@ import torch.nn.functional as F  # noqa: N812
 import qmp_collect
 import qmp_envs
 from qmp_collect.runs import presets, settings, training
+from qmp_collect.runs.forms import check_state
 
 
 @dataclass
@@ -264,6 +265,7 @@ class Agent:
         return {name: getattr(self, name).state_dict() for name in self.PARTS} | {"log_alpha": self.log_alpha}
 
     def load_state_dict(self, state):
+        check_state(self, state)  # shapes and kinds of everything, before anything is changed
         for name in self.PARTS:
             getattr(self, name).load_state_dict(state[name])
         self.log_alpha.data.copy_(state["log_alpha"])
@@ -305,11 +307,12 @@ if __name__ == "__main__":
 
     # ALGO LOGIC: initialize agent, replay buffer and collector here
     agent = Agent(args, num_tasks, obs_space.shape[0], action_space.shape[0], device)
+    round_steps = num_tasks * args.env_steps_per_round
     capacity = args.buffer_size
-    buffer = qmp_collect.TaskReplayBuffer(capacity, num_tasks, obs_space, action_space, device=device, seed=args.seed)
+    rows = min(capacity, run.storable(round_steps, envs.num_envs))
+    buffer = qmp_collect.TaskReplayBuffer(rows, num_tasks, obs_space, action_space, device=device, seed=args.seed)
     run.accelerate(agent, "update", "policies", "q_functions", "own_policy")
 
-    round_steps = num_tasks * args.env_steps_per_round
     run.check_learning_starts(
         args.min_buffer_size, capacity, per_round=args.env_steps_per_round, round_steps=round_steps
     )

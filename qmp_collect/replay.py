@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -21,6 +21,7 @@ __all__ = ["Batch", "TaskReplayBuffer"]
 # Random 63-bit integers modulo the size: uniform to 1e-12 for any size that fits in memory and never equal to
 # the size, whereas float32 `rand() * size` can round up to it and is visibly uneven from a million rows on.
 _RANDOM_HIGH = 2**63 - 1
+_STREAM = 0x7265706C6179  # "replay": the key of this generator's stream among those of one seed
 _EXACT_INTEGERS = 2**24  # float32 holds every integer up to here
 
 
@@ -59,7 +60,7 @@ class TaskReplayBuffer:
         obs_space: one environment's observation space: Box, Discrete or MultiDiscrete.
         action_space: one environment's action space: Box, Discrete or MultiDiscrete.
         device: where the rows live and the batches come out.
-        seed: of the buffer's own generator; None draws one from the operating system.
+        seed: of the buffer's own generator, a non-negative integer; None draws one from the operating system.
 
     Raises:
         TypeError: for any other kind of space.
@@ -94,7 +95,9 @@ class TaskReplayBuffer:
         if seed is None:
             self._generator.seed()
         else:
-            self._generator.manual_seed(operator.index(seed))
+            # A stream of its own: the plain seed would draw what torch draws after `manual_seed` of the same number.
+            stream = np.random.SeedSequence(operator.index(seed), spawn_key=(_STREAM,))
+            self._generator.manual_seed(int(stream.generate_state(1, np.uint64)[0] >> 1))
 
     @property
     def sizes(self) -> NDArray[np.int64]:
@@ -181,36 +184,97 @@ class TaskReplayBuffer:
         task_ids = torch.searchsorted(self._layout[1], drawn, right=True)
         return self._gather(drawn + self._layout[2].index_select(0, task_ids), task_ids)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Stored rows (a copy on the CPU), ring positions and generator: all it takes to continue exactly."""
-        rows = torch.empty((len(self), self._columns[-1]), dtype=torch.float32, device="cpu")
-        per_task = self._rows.view(self.num_tasks, self.capacity, -1)
-        for target, stored in zip(torch.split(rows, self.sizes.tolist()), per_task, strict=True):
-            target.copy_(stored[: len(target)])
-        return {
-            "rows": rows,
-            "added": self._added.copy(),
+    @property
+    def row_width(self) -> int:
+        """Float32 numbers of a stored transition, ``D``."""
+        return int(self._columns[-1])
+
+    @property
+    def added(self) -> NDArray[np.int64]:
+        """Transitions of each task that were ever added, ``(T,)``; they are numbered in this order from 0."""
+        return self._added.copy()
+
+    def spans(self, first: NDArray[np.int64], end: NDArray[np.int64]) -> Iterator[Tensor]:
+        """Where the transitions numbered ``first[t] <= n < end[t]`` of each task lie, in order: ``(M, D)`` views.
+
+        For whoever keeps the rows in another place, to be read and, before `load_state_dict`, written. A view has at most
+        some 4 MiB. Of a task, no more than `capacity` transitions have a place.
+        """
+        most = max((4 << 20) // (4 * self._columns[-1]), 1)
+        for task, (number, last) in enumerate(zip(first.tolist(), end.tolist(), strict=True)):
+            while number < last:
+                slot = number % self.capacity
+                length = min(last - number, self.capacity - slot, most)
+                yield self._rows[task * self.capacity + slot :][:length]
+                number += length
+
+    def state_dict(self, *, rows: bool = True) -> dict[str, Any]:
+        """Stored rows (a copy on the CPU), ring positions and generator: all it takes to continue exactly.
+
+        Args:
+            rows: False leaves the stored rows out, for whoever keeps them in another place (see `spans`).
+        """
+        state = {
+            "added": self.added,
             "capacity": self.capacity,
             "generator": self._generator.get_state(),
             "device_type": self.device.type,
         }
+        if rows:
+            stored = torch.empty((len(self), self._columns[-1]), dtype=torch.float32, device="cpu")
+            per_task = self._rows.view(self.num_tasks, self.capacity, -1)
+            for target, kept in zip(torch.split(stored, self.sizes.tolist()), per_task, strict=True):
+                target.copy_(kept[: len(target)])
+            state["rows"] = stored
+        return state
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Whether `load_state_dict` will take ``state``. Changes nothing.
+
+        Raises:
+            ValueError: if it was made with another number of tasks or row width, with another capacity of which one has
+                been filled, or is damaged.
+        """
+        names = {"added", "capacity", "generator", "device_type"}
+        if not isinstance(state, Mapping) or state.keys() - {"rows"} != names:
+            raise ValueError(f"expected a state with the entries {sorted(names)} and rows")
+        added, capacity, rows = state["added"], state["capacity"], state.get("rows")
+        if not isinstance(added, np.ndarray) or added.dtype != np.int64 or added.ndim != 1 or type(capacity) is not int:
+            raise ValueError("expected a state with an integer capacity and int64 numbers of what was added")
+        if added.size and (added.min() < 0 or added.max() >= 2**62) or capacity < 1:
+            raise ValueError(f"expected a state with sizes from 0 and a capacity from 1, got {added} and {capacity}")
+        # While no task has filled it, a ring of another size holds the same rows in the same places.
+        same = capacity == self.capacity or added.max(initial=0) <= min(capacity, self.capacity)
+        saved = (capacity, len(added), self._columns[-1] if rows is None else _width(rows))
+        expected = (self.capacity, self.num_tasks, self._columns[-1])
+        if saved[1:] != expected[1:] or not same:
+            raise ValueError(f"expected a state with (capacity, num_tasks, row width) = {expected}, got {saved}")
+        if rows is not None and len(rows) != np.minimum(added, capacity).sum():
+            raise ValueError(f"expected {np.minimum(added, capacity).sum()} rows, got {len(rows)}")
+        if not isinstance(state["generator"], Tensor) or state["generator"].dtype != torch.uint8:
+            raise ValueError("expected a generator's state, a tensor of bytes")
+        if state["device_type"] == self.device.type:
+            try:
+                torch.Generator(self.device).set_state(state["generator"])
+            except (RuntimeError, TypeError) as error:
+                raise ValueError(f"expected the state of a generator of {self.device.type}: {error}") from error
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a `state_dict`. Warns if another kind of device made it: its random stream cannot go on.
 
+        A state without rows is of rows that were written into `spans` already. As long as no task has filled it, the
+        capacity may differ.
+
         Raises:
-            ValueError: if it was made with another capacity, number of tasks or row width.
+            ValueError: as `check_state`; then nothing has changed.
         """
-        added, rows = np.asarray(state["added"], np.int64), state["rows"]
-        saved = (int(state["capacity"]), len(added), int(rows.shape[1]))
-        expected = (self.capacity, self.num_tasks, self._columns[-1])
-        if saved != expected:
-            raise ValueError(f"expected a state with (capacity, num_tasks, row width) = {expected}, got {saved}")
-        self._added = added.copy()
+        self.check_state(state)
+        self._added = state["added"].copy()
         sizes = self.sizes
-        per_task = self._rows.view(self.num_tasks, self.capacity, -1)
-        for target, stored in zip(per_task, torch.split(rows, sizes.tolist()), strict=True):
-            target[: len(stored)].copy_(stored)
+        if "rows" in state:
+            per_task = self._rows.view(self.num_tasks, self.capacity, -1)
+            for target, stored in zip(per_task, torch.split(state["rows"], sizes.tolist()), strict=True):
+                target[: len(stored)].copy_(stored)
         self._layout.copy_(torch.from_numpy(self._describe_layout(sizes)))
         if state["device_type"] == self.device.type:
             self._generator.set_state(state["generator"])
@@ -268,6 +332,12 @@ def _exact(name: str, values: NDArray[Any]) -> NDArray[Any]:
                     f"up to {_EXACT_INTEGERS} exactly: scale the observations or actions"
                 )
     return values
+
+
+def _width(rows: Any) -> int | str:
+    if isinstance(rows, Tensor) and rows.dtype == torch.float32 and rows.ndim == 2:
+        return int(rows.shape[1])
+    return f"{getattr(rows, 'dtype', type(rows).__name__)} rows"
 
 
 def _describe(name: str, space: gym.Space[Any]) -> tuple[tuple[int, ...], bool]:

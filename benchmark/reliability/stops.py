@@ -31,7 +31,7 @@ import torch.utils.tensorboard
 import tyro
 
 import qmp_envs
-from qmp_collect.runs import load_checkpoint
+from qmp_collect.runs.replay_files import load_run_state
 from qmp_collect.runs.provenance import provenance
 
 ROOT = Path(__file__).parents[2]
@@ -184,7 +184,7 @@ def compare(pair: Pair, unbroken: Path, stopped: Path) -> None:
         unequal = (i for i, (a, b) in enumerate(zip(expected, got, strict=False)) if a != b)
         first = next(unequal, min(len(expected), len(got)))
         pair.different.append(f"metrics from row {first} of {len(expected)} on ({len(got)} rows)")
-    expected_leaves, got_leaves = (leaves(load_checkpoint(run / "checkpoint.npz")) for run in (unbroken, stopped))
+    expected_leaves, got_leaves = (leaves(load_run_state(run)) for run in (unbroken, stopped))
     for place in sorted(expected_leaves.keys() | got_leaves.keys()):
         if expected_leaves.get(place) != got_leaves.get(place):
             pair.different.append(f"checkpoint{place}")

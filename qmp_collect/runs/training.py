@@ -20,11 +20,14 @@ from numpy.typing import NDArray
 from torch.utils._pytree import tree_flatten_with_path, tree_map_only
 
 from qmp_collect.collector import QMPCollector
+from qmp_collect.replay import TaskReplayBuffer
 from qmp_collect.runs.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from qmp_collect.runs.console import Console, say
 from qmp_collect.runs.folder import RunFolder, checked_name
+from qmp_collect.runs.forms import check_form, check_state
 from qmp_collect.runs.logger import RunLogger
 from qmp_collect.runs.precision import set_matmul_precision
+from qmp_collect.runs.replay_files import FOLDER, ReplayFiles
 from qmp_collect.runs.settings import RunArgs, of_the_run
 from qmp_collect.runs.stop import StopSignal
 from qmp_collect.runs.video import save_episode
@@ -187,6 +190,16 @@ class TrainingRun:
                 f"buffer only {rounds * per_round}, learning would never start"
             )
 
+    def storable(self, round_steps: int, num_envs: int) -> int:
+        """Transitions of a task that the run can bring, at most: replay beyond it would be memory for nothing.
+
+        Args:
+            round_steps: env steps of a round, summed over tasks.
+            num_envs: training environments of all tasks together, as many of each.
+        """
+        rounds, vector_steps = -(-self.args.total_timesteps // round_steps), -(-round_steps // num_envs)
+        return rounds * vector_steps * num_envs // len(self.task_names)
+
     @contextmanager
     def start(self, collector: QMPCollector, **parts: Stateful) -> Iterator[TrainingRun]:
         """Open the folder and the logs, and load the checkpoint of a resumed run.
@@ -201,7 +214,11 @@ class TrainingRun:
             FloatingPointError: The agent to be saved is not finite.
         """
         self._collector = collector
-        self._parts: dict[str, Stateful] = {**parts, "collector": collector}
+        # The collector first: it compares its part with itself before it takes it.
+        self._parts: dict[str, Stateful] = {"collector": collector, **parts}
+        for name, part in parts.items():
+            if isinstance(part, TaskReplayBuffer):
+                self._parts[name] = ReplayFiles(self.dir / FOLDER, part)
         with self._folder:
             with (
                 self._logging() as self._logger,
@@ -354,29 +371,34 @@ class TrainingRun:
 
     # ------------------------------------------------------------------ internals
 
-    def _save(self) -> None:
-        run = {
+    def _progress(self) -> dict[str, Any]:
+        return {
             "script": self._script,
             "settings": of_the_run(self.args),
-            "rows": self._logger.rows,
             "updates_due": self.updates_due,
             "scalars": self._scalars,
             "evaluated_at": self._evaluated_at,
             "next_eval": self._next_eval,
             "next_checkpoint": self._next_checkpoint,
         }
+
+    def _save(self) -> None:
+        run = self._progress() | {"rows": self._logger.rows}
         tree = {name: part.state_dict() for name, part in self._parts.items()} | {"run": run, "rng": rng_state()}
         self._logger.sync()  # no checkpoint is newer than the rows that it counts
         if place := _not_finite(tree["agent"]):
             save_checkpoint(self.dir / "diverged.npz", tree)
             raise FloatingPointError(
-                f"agent{place} is not finite at step {self.global_step}: kept as diverged.npz, while the checkpoint stays "
-                "the last one that was finite. Resumed with the same settings, the run would diverge again"
+                f"agent{place} is not finite at step {self.global_step}: kept as diverged.npz, while the checkpoint "
+                "stays the last one that was finite. Resumed with the same settings, the run would diverge again"
             )
         save_checkpoint(self.dir / "checkpoint.npz", tree)
+        for part in self._parts.values():
+            if isinstance(part, ReplayFiles):
+                part.remove_unused()
 
     def _load(self) -> int:
-        """Put everything back in place; the number of rows that had been logged."""
+        """Put everything back in place, when all of it fits; the number of rows that had been logged."""
         try:
             saved = load_checkpoint(self.dir / "checkpoint.npz")
             run = saved["run"]
@@ -385,6 +407,11 @@ class TrainingRun:
             if "settings" not in run:
                 raise ValueError("its checkpoint is of an older version, which kept no settings; start it anew")
             self._compare_settings(run["settings"])
+            like = {"rows": 0, "settings": run["settings"], "scalars": dict.fromkeys(run["scalars"], 0.0)}
+            check_form(run, self._progress() | like, "run")
+            for name, part in self._parts.items():
+                if part is not self._collector:
+                    check_state(part, saved[name], name)
             for name, part in self._parts.items():
                 part.load_state_dict(saved[name])
             self.updates_due, self._scalars = run["updates_due"], run["scalars"]

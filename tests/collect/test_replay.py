@@ -245,10 +245,63 @@ def test_a_state_of_another_kind_of_device_brings_its_data_and_a_warning():
     ("capacity", "num_tasks", "obs_space"), [(6, 2, OBS), (5, 3, OBS), (5, 2, gym.spaces.Box(-1, 1, (3,)))]
 )
 def test_a_state_of_another_layout_is_refused(capacity, num_tasks, obs_space):
-    state = TaskReplayBuffer(5, 2, OBS, ACTION).state_dict()
+    full = TaskReplayBuffer(5, 2, OBS, ACTION)
+    full.add(rows([0] * 6))
+    state = full.state_dict()
     buffer = TaskReplayBuffer(capacity, num_tasks, obs_space, ACTION)
     with pytest.raises(ValueError, match=r"got \(5, 2, 7\)"):
         buffer.load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"added": np.array([2.0, 1.0])}, "int64"),
+        ({"added": np.array([2, -1])}, "sizes from 0"),
+        ({"added": np.array([3, 1])}, "expected 4 rows, got 3"),
+        ({"capacity": 5.0}, "integer capacity"),
+        ({"capacity": 0}, "capacity from 1"),
+        ({"rows": torch.zeros(3, 7, dtype=torch.float64)}, "float64 rows"),
+        ({"rows": torch.zeros(2, 7)}, "expected 3 rows, got 2"),
+        ({"rows": torch.zeros(21)}, "float32 rows"),
+        ({"generator": torch.zeros(16, dtype=torch.uint8)}, "state of a generator of cpu"),
+        ({"generator": torch.zeros(5056, dtype=torch.uint8)}, "state of a generator of cpu"),
+        ({"generator": None}, "tensor of bytes"),
+        ({"more": 1}, "entries"),
+    ],
+)
+def test_a_damaged_state_changes_nothing(change, message):
+    source = TaskReplayBuffer(5, 2, OBS, ACTION, seed=0)
+    source.add(rows([0, 0, 1]))
+    buffer = TaskReplayBuffer(5, 2, OBS, ACTION, seed=1)
+    buffer.add(rows([1, 1], first=7))
+    before = buffer.state_dict()
+    with pytest.raises(ValueError, match=message):
+        buffer.load_state_dict(source.state_dict() | change)
+    after = buffer.state_dict()
+    assert before["added"].tolist() == after["added"].tolist() == [0, 2]
+    assert all(torch.equal(before[name], after[name]) for name in ("rows", "generator"))
+
+
+def test_a_larger_ring_takes_over_one_that_nobody_filled():
+    small, large = (TaskReplayBuffer(capacity, 2, OBS, ACTION, seed=0) for capacity in (3, 8))
+    small.add(rows([0, 0, 0, 1]))
+    large.load_state_dict(small.state_dict())
+    assert torch.equal(small.sample(40).rewards, large.sample(40).rewards)
+    large.add(rows([0], first=9))
+    assert set(large.sample(200).rewards[0].tolist()) == {0.0, 10.0, 20.0, 90.0}
+
+
+def test_the_generator_has_a_stream_of_its_own():
+    buffer = TaskReplayBuffer(5, 1, OBS, ACTION, seed=3)
+    torch.manual_seed(3)
+    assert not torch.equal(buffer.state_dict()["generator"], torch.get_rng_state())
+    plain = torch.Generator().manual_seed(3)
+    buffer.add(rows([0] * 5))
+    drawn = torch.randint(2**63 - 1, (1, 100), generator=plain) % 5
+    assert buffer.sample(100).rewards.div(10).long().tolist() != drawn.tolist()
+    with pytest.raises(ValueError, match="non-negative"):
+        TaskReplayBuffer(5, 1, OBS, ACTION, seed=-1)
 
 
 def test_sampling_too_early_names_the_empty_tasks():

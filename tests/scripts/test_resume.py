@@ -18,6 +18,7 @@ import torch
 from script_files import SCRIPTS, load_script
 
 from qmp_collect.runs import StopSignal, load_checkpoint, training
+from qmp_collect.runs.replay_files import load_run_state
 
 # Everything that has a state is used: rings that wrap, held policies, a schedule, a learned entropy weight.
 SETTINGS = {
@@ -65,7 +66,7 @@ def differences(a: Any, b: Any, place: str = "") -> Iterator[str]:
 
 def assert_same(run_dir: Path, reference: Path) -> None:
     assert metrics(run_dir) == metrics(reference)
-    a, b = (load_checkpoint(folder / "checkpoint.npz") for folder in (run_dir, reference))
+    a, b = (load_run_state(folder) for folder in (run_dir, reference))
     assert list(differences(a, b)) == []
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from qmp_collect.runs import load_checkpoint
+from qmp_collect.runs.replay_files import load_run_state
 
 SETTINGS = {
     "env-id": "Maze3", "total-timesteps": 450, "env-steps-per-round": 50, "gradient-steps-per-round": 3,
@@ -107,7 +107,7 @@ def test_changes_nothing_else(name: str, flags: str, others: str, run_script: Ru
     states = []
     for number, given in enumerate((flags, others)):
         run_dir, _ = run(run_script, tmp_path / str(number), name, *given.split())
-        states.append(load_checkpoint(run_dir / "checkpoint.npz"))
+        states.append(load_run_state(run_dir))
     for net in ("actor", "qf", "qf_target"):
         a, b = (state["agent"][net] for state in states)
         assert all(torch.equal(a[key], b[key]) for key in a)

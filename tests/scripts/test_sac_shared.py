@@ -14,7 +14,7 @@ from script_files import load_script
 from torch import Tensor
 
 import qmp_collect
-from qmp_collect.runs import load_checkpoint
+from qmp_collect.runs.replay_files import load_run_state
 
 script = load_script("sac_shared")
 
@@ -105,7 +105,7 @@ def test_gradient_steps_are_as_many_as_those_of_separate_agents(
         "--buffer-size", 330, "--torch-threads", 1, "--run-dir-root", tmp_path,
     )  # fmt: skip
     (run_dir,) = tmp_path.iterdir()
-    saved = load_checkpoint(run_dir / "checkpoint.npz")
+    saved = load_run_state(run_dir)
     # Two of three rounds, in each five for every task; 330 transitions of all tasks together are kept.
     assert int(saved["agent"]["q_optimizer"]["state"][0]["step"]) == 2 * 5 * T
     assert len(saved["buffer"]["rows"]) == 330
