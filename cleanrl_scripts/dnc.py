@@ -6,9 +6,10 @@ the actions in all buffers, and all policies go on from there (QMP, ICLR 2025, s
 et al. 2018). Without the distillation it is the paper's "DnC (regularization only)".
 
     python cleanrl_scripts/dnc.py --env-id Maze10                                      # DnC
-    python cleanrl_scripts/dnc.py --env-id Maze10 --no-distill --kl-coefficient 1e-4   # regularization only, as tuned
+    python cleanrl_scripts/dnc.py --env-id Maze10 --no-distill   # regularization only, with a coefficient of its own
 """
 
+import argparse
 import math
 import os
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ class Args(settings.RunArgs):
 
     # Policies that learn from each other
     kl_coefficient: float = 1e-3
-    """weight of the divergence from each other policy in a policy's loss (paper: 1e-4 on Maze without distillation)"""
+    """weight of the divergence from each other policy in a policy's loss (1e-4 on mazes with --no-distill)"""
     distill: bool = True
     """now and then distill all policies into one"""
     distill_every: int = 0
@@ -64,10 +65,14 @@ class Args(settings.RunArgs):
 
 
 PRESETS = presets.SEPARATE
+REGULARIZATION_PRESETS = presets.tuned(PRESETS, Maze={"kl_coefficient": 1e-4})  # paper, appendix H.4
 
 
 def parse_args(argv: list[str] | None = None) -> Args:
-    return settings.parse_args(Args, PRESETS, qmp_envs.TASK_SETS, argv)
+    mode = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    mode.add_argument("--distill", action=argparse.BooleanOptionalAction, default=True)
+    distill = mode.parse_known_args(argv)[0].distill
+    return settings.parse_args(Args, PRESETS if distill else REGULARIZATION_PRESETS, qmp_envs.TASK_SETS, argv)
 
 
 # ALGO LOGIC: networks. All tasks' networks are stacked: a layer of all of them is one batched matrix product.
@@ -278,7 +283,8 @@ if __name__ == "__main__":
     num_envs = num_tasks * args.eval_envs_per_task
     eval_envs = gym.make_vec(args.env_id, num_envs=num_envs, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
     obs_space, action_space = envs.single_observation_space, envs.single_action_space
-    assert action_space == gym.spaces.Box(-1.0, 1.0, action_space.shape), "only actions in [-1, 1] are supported"
+    if action_space != gym.spaces.Box(-1.0, 1.0, action_space.shape):
+        raise SystemExit(f"--env-id {args.env_id}: expected actions in [-1, 1], its action space is {action_space}")
 
     # ALGO LOGIC: initialize agent, replay buffer and collector here
     agent = Agent(args, num_tasks, obs_space.shape[0], action_space.shape[0], device)
@@ -312,6 +318,7 @@ if __name__ == "__main__":
                     episodes_per_env=args.eval_episodes // args.eval_envs_per_task,
                     backend="torch",
                     device=device,
+                    stop=run.stop,
                     seed=run.eval_seed,
                 )
                 run.evaluated(stats)
@@ -319,11 +326,13 @@ if __name__ == "__main__":
 
             # ALGO LOGIC: collect, each task with its own policy; before that, from time to time, make all policies one
             if not run.updates_due:  # else a run is resumed that was stopped between its gradient steps
-                if args.distill and run.global_step // args.distill_every > agent.distillations:
+                at_start = run.steps_due(round_steps) == round_steps
+                if args.distill and at_start and run.global_step // args.distill_every > agent.distillations:
                     for _ in range(args.distill_steps):
                         agent.distill(buffer.sample(agent.share))
                     agent.conquer()
-                run.collected(collector.collect(n_step=round_steps))
+                if not run.collected(collector.collect(n_step=run.steps_due(round_steps), stop=run.stop)):
+                    continue  # a resumed run collects the rest of the round
                 if buffer.sizes.min() >= args.min_buffer_size:
                     run.updates_due = args.gradient_steps_per_round
 

@@ -164,6 +164,18 @@ class Actor(nn.Module):
         return torch.tanh(x), log_prob.sum(-1), torch.tanh(mean)
 
 
+def entropies(mean, log_std):
+    """Of Gaussians squashed by a tanh, (..., A) -> (...): the Gaussian's plus E[log(1 - tanh(x)^2)].
+
+    The expectation is a sum over a grid of the noise, which converges as fast as for any smooth function under a
+    Gaussian: to 3e-4 per dimension at the widest policy that there is, and to 1e-7 below a standard deviation of 2.
+    """
+    noise = torch.linspace(-6, 6, 65, dtype=mean.dtype, device=mean.device)
+    x = mean.unsqueeze(-1) + log_std.exp().unsqueeze(-1) * noise
+    squashing = 2 * (math.log(2) - x - F.softplus(-2 * x)) @ torch.softmax(-0.5 * noise.square(), 0)
+    return (log_std + 0.5 * math.log(2 * math.pi * math.e) + squashing).sum(-1)
+
+
 class Agent:
     """The multi-task SAC: how it learns, and how it answers the collector."""
 
@@ -225,9 +237,11 @@ class Agent:
     # What the collector asks
     def policies(self, obs):
         """What each policy proposes in each row: (N, O) -> (N, T, A)."""
-        actions, log_prob, means = self.actor.get_action(obs, with_log_prob=self.args.entropy_term)
-        entropies = -log_prob if self.args.entropy_term else None
-        return qmp_collect.Proposal(actions, means, entropies)
+        mean, log_std = self.actor(obs)
+        actions = torch.tanh(mean + log_std.exp() * torch.randn_like(mean))
+        return qmp_collect.Proposal(
+            actions, torch.tanh(mean), entropies(mean, log_std) if self.args.entropy_term else None
+        )
 
     def q_functions(self, obs, actions, task_ids):
         """How much each row's own task values the proposals: (N, O) and (N, K, A) -> (N, K)."""
@@ -284,7 +298,8 @@ if __name__ == "__main__":
     num_envs = num_tasks * args.eval_envs_per_task
     eval_envs = gym.make_vec(args.env_id, num_envs=num_envs, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
     obs_space, action_space = envs.single_observation_space, envs.single_action_space
-    assert action_space == gym.spaces.Box(-1.0, 1.0, action_space.shape), "only actions in [-1, 1] are supported"
+    if action_space != gym.spaces.Box(-1.0, 1.0, action_space.shape):
+        raise SystemExit(f"--env-id {args.env_id}: expected actions in [-1, 1], its action space is {action_space}")
 
     # ALGO LOGIC: initialize agent, replay buffer and collector here
     agent = Agent(args, num_tasks, obs_space.shape[0], action_space.shape[0], device)
@@ -324,6 +339,7 @@ if __name__ == "__main__":
                     episodes_per_env=args.eval_episodes // args.eval_envs_per_task,
                     backend="torch",
                     device=device,
+                    stop=run.stop,
                     seed=run.eval_seed,
                 )
                 run.evaluated(stats)
@@ -331,7 +347,8 @@ if __name__ == "__main__":
 
             # ALGO LOGIC: collect with the mixture
             if not run.updates_due:  # else a run is resumed that was stopped between its gradient steps
-                run.collected(collector.collect(n_step=round_steps))
+                if not run.collected(collector.collect(n_step=run.steps_due(round_steps), stop=run.stop)):
+                    continue  # a resumed run collects the rest of the round
                 if len(buffer) >= args.min_buffer_size:
                     run.updates_due = num_tasks * args.gradient_steps_per_round
 

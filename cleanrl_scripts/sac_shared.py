@@ -220,7 +220,8 @@ if __name__ == "__main__":
     num_envs = num_tasks * args.eval_envs_per_task
     eval_envs = gym.make_vec(args.env_id, num_envs=num_envs, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
     obs_space, action_space = envs.single_observation_space, envs.single_action_space
-    assert action_space == gym.spaces.Box(-1.0, 1.0, action_space.shape), "only actions in [-1, 1] are supported"
+    if action_space != gym.spaces.Box(-1.0, 1.0, action_space.shape):
+        raise SystemExit(f"--env-id {args.env_id}: expected actions in [-1, 1], its action space is {action_space}")
 
     # ALGO LOGIC: initialize agent, replay buffer and collector here
     agent = Agent(args, obs_space.shape[0], action_space.shape[0], device)
@@ -254,6 +255,7 @@ if __name__ == "__main__":
                     episodes_per_env=args.eval_episodes // args.eval_envs_per_task,
                     backend="torch",
                     device=device,
+                    stop=run.stop,
                     seed=run.eval_seed,
                 )
                 run.evaluated(stats)
@@ -261,7 +263,8 @@ if __name__ == "__main__":
 
             # ALGO LOGIC: collect with the policy
             if not run.updates_due:  # else a run is resumed that was stopped between its gradient steps
-                run.collected(collector.collect(n_step=round_steps))
+                if not run.collected(collector.collect(n_step=run.steps_due(round_steps), stop=run.stop)):
+                    continue  # a resumed run collects the rest of the round
                 if len(buffer) >= args.min_buffer_size:
                     run.updates_due = num_tasks * args.gradient_steps_per_round
 

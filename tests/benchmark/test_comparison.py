@@ -60,3 +60,18 @@ def test_figure(args: comparison.Args) -> None:
     assert with_qmp.get_ydata()[-1] == pytest.approx(0.6)
     assert without.get_ydata()[-1] == pytest.approx(0.2)
     assert len(panels[4].lines) == 1
+
+
+def test_the_last_quarter_is_the_last_quarter(args: comparison.Args) -> None:
+    """Nine evaluations from 0 to 80: those at 70 and 80 lie beyond 60. Success counts up in thousandths."""
+    method = comparison.METHODS[0]
+    for seed in args.seeds:
+        for switch in method.switches:
+            folder = args.runs / comparison.name(method, switch, seed)
+            folder.mkdir()
+            rows = [{"global_step": step, "eval/success": step / 1000 * seed} for step in range(0, 90, 10)]
+            (folder / "config.json").write_text("{}")
+            (folder / "metrics.jsonl.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
+    for late, whole in comparison.scores(args, method):
+        assert late == pytest.approx([0.075, 0.15])
+        assert whole == pytest.approx([0.045, 0.09])  # of the eight after the start

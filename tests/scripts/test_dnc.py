@@ -174,6 +174,25 @@ def test_schedule(flags: str, distillations: int, run_script: Callable[..., None
     assert load_checkpoint(run_dir / "checkpoint.npz")["agent"]["distillations"] == distillations
 
 
+@pytest.mark.parametrize(
+    ("env_id", "flags", "coefficient"),
+    [
+        ("Reacher5", "", 1e-3), ("Maze10", "", 1e-3), ("MetaWorldMT10", "", 1e-3), ("MetaWorldCDS", "--distill", 1e-3),
+        ("Reacher5", "--no-distill", 1e-3), ("Maze10", "--no-distill", 1e-4), ("Maze3", "--no-distill", 1e-4),
+        ("MazeMT10", "--no-distill", 1e-4), ("MetaWorldMT10", "--no-distill", 1e-3),
+        ("MetaWorldCDS", "--no-distill", 1e-3), ("Walker4", "--no-distill", 1e-3),
+        ("Maze3", "--no-distill --kl-coefficient 0.5", 0.5), ("Maze3", "--no-distill --distill", 1e-3),
+        ("Maze3", "--distill-every 9 --no-distill", 1e-4),
+    ],
+)  # fmt: skip
+def test_the_papers_coefficients(env_id: str, flags: str, coefficient: float) -> None:
+    """Appendix H.4: with distillation 0.001; regularization only 0.001 on Reacher and Meta-World, 0.0001 on mazes."""
+    args = dnc.parse_args(["--env-id", env_id, *flags.split()])
+    assert args.kl_coefficient == coefficient
+    assert args.distill == ("--no-distill" not in flags or flags.endswith("--distill"))
+    assert args.total_timesteps == separate.PRESETS[env_id]["total_timesteps"]
+
+
 def test_command_line() -> None:
     args = dnc.parse_args(["--env-id", "Maze3", "--no-distill", "--kl-coefficient", "1e-4"])
     assert (args.distill, args.kl_coefficient, args.distill_steps, args.batch_size) == (False, 1e-4, 500, 256)
