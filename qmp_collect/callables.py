@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qmp_collect.backends import Backend, T, call_first, make_backend, module_backend, no_grad, to_numpy
+from qmp_collect.foreign import check_callable
 from qmp_collect.switch import Floats, Ids, QScored
 
 Policies = Sequence[Callable[..., Any]] | Callable[..., Any]
@@ -79,6 +80,7 @@ class Callables:
         backend: str | None = None,
         device: Any = None,
     ) -> None:
+        _refuse_foreign(policies, q_functions, own_policy, action_space)
         self.policies = _as_list("policies", policies)
         self.q_functions = _as_list("q_functions", q_functions)
         if own_policy is not None and (is_per_task(own_policy) or not callable(own_policy)):
@@ -331,6 +333,16 @@ def is_per_task(callables: Any) -> bool:
     return isinstance(callables, list | tuple) or (torch is not None and isinstance(callables, torch.nn.ModuleList))
 
 
+def _refuse_foreign(policies: Any, q_functions: Any, own_policy: Any, space: gym.Space[Any]) -> None:
+    groups = (("policy", "policies", policies), ("q", "q_functions", q_functions), ("policy", "own_policy", own_policy))
+    for role, name, group in groups:
+        if is_per_task(group):
+            for index, fn in enumerate(group):
+                check_callable(role, f"{name}[{index}]", fn, space)
+        elif group is not None:
+            check_callable(role, name, group, space)
+
+
 def _as_list(name: str, callables: Any) -> list[Callable[..., Any]] | Callable[..., Any] | None:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(callables, torch.nn.Sequential):
@@ -412,7 +424,14 @@ def _per_row(weight: Any, task_ids: Ids) -> Floats:
 def _check_shape(name: str, array: Any, expected: tuple[int, ...]) -> None:
     got = getattr(array, "shape", None)
     if got is None:
-        twins = ": of twin critics return one, or their minimum" if isinstance(array, tuple | list) else ""
+        twins = ""
+        if isinstance(array, tuple | list):
+            q = name.startswith("q_functions")
+            twins = ": " + (
+                "of twin critics return one, or their minimum"
+                if q
+                else "of several return values give the actions, or Proposal(actions, means=...)"
+            )
         raise _WrongOutput(f"{name} must return an array of shape {expected}, got {type(array).__name__}{twins}")
     got = tuple(got)
     if got == expected:
