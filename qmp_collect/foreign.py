@@ -1,7 +1,7 @@
 """Other libraries' objects where a policy, a Q-function or a sink is expected: worked with, or refused at once.
 
-They are told by where the code that would run comes from, so that nothing is imported and a caller's own subclass, which
-brings its own code, is the caller's own.
+They are told by where the code that would run comes from, so that nothing is imported, and a caller's own subclass,
+which brings its own code, is the caller's own.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def check_callable(role: str, name: str, fn: Any, space: Space[Any]) -> None:
     elif home == "tianshou" and scaled:
         raise TypeError(
             f"{name} is Tianshou's {_label(fn)}. Its policies' `action_scaling` (on by default) makes critics know "
-            f"actions scaled to [-1, 1] and not those of {space}: write `lambda obs, actions: critic(obs, ...)` with the "
-            "actions divided accordingly, or unchanged for policies made with action_scaling=False"
+            f"actions scaled to [-1, 1] and not those of {space}: write `lambda obs, actions: critic(obs, ...)` "
+            "with the actions divided accordingly, or unchanged for policies made with action_scaling=False"
         )
 
 

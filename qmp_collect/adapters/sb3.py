@@ -1,4 +1,4 @@
-"""Stable-Baselines3 beside the collector: its models' replay buffers as sinks, its models as policies and Q-functions."""
+"""Stable-Baselines3 beside the collector: replay buffers as sinks, models as policies and Q-functions."""
 
 from __future__ import annotations
 
