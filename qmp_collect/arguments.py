@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from qmp_collect.backends import to_numpy
 from qmp_collect.callables import is_per_task
+from qmp_collect.foreign import check_sink
 from qmp_collect.switch import Ids
 from qmp_collect.transitions import TransitionSink
 
@@ -112,9 +113,5 @@ def resolve_sinks(buffer: Any, num_tasks: int) -> TransitionSink | list[Transiti
         raise ValueError(f"expected one sink or one per task, got {len(buffer)} sinks for {num_tasks} tasks")
     sinks = buffer if isinstance(buffer, list | tuple) else [] if buffer is None else [buffer]
     for index, sink in enumerate(sinks):
-        if not callable(getattr(sink, "add", None)):
-            raise TypeError(
-                f"sink {index} of buffer is a {type(sink).__name__} without a method add(transitions): use "
-                "TaskReplayBuffer, or an adapter of qmp_collect.adapters"
-            )
+        check_sink(f"sink {index} of buffer", sink)
     return list(sinks) if isinstance(buffer, list | tuple) else buffer

@@ -173,7 +173,7 @@ def call_first(fn: Callable[[Backend], T], fallback: Backend | None = None) -> t
     numpy: Backend = NumpyBackend()
     try:
         return numpy, fn(numpy)
-    except (TypeError, AttributeError, RuntimeError) as refused:
+    except (TypeError, AttributeError, RuntimeError, AssertionError) as refused:  # as libraries refuse NumPy
         if "torch" not in sys.modules:
             raise
         torch = fallback or TorchBackend()

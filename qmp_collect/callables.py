@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from qmp_collect.asked import Asked, Shared, asking, common
 from qmp_collect.backends import Backend, host, no_grad, to_numpy
+from qmp_collect.foreign import check_callable
 from qmp_collect.switch import Floats, Ids, QScored
 
 Policies = Sequence[Callable[..., Any]] | Callable[..., Any]
@@ -87,6 +88,7 @@ class Callables:
         backend: str | None = None,
         device: Any = None,
     ) -> None:
+        _refuse_foreign(policies, q_functions, own_policy, action_space)
         policies, q_functions = _as_list("policies", policies), _as_list("q_functions", q_functions)
         if own_policy is not None and (is_per_task(own_policy) or not callable(own_policy)):
             raise TypeError(f"own_policy must be one callable (obs, task_ids) -> actions, got {own_policy!r}")
@@ -307,6 +309,16 @@ def is_per_task(callables: Any) -> bool:
     """Whether ``callables`` is one per task (``list``, ``tuple``, ``nn.ModuleList``) and not one batched callable."""
     torch = sys.modules.get("torch")
     return isinstance(callables, list | tuple) or (torch is not None and isinstance(callables, torch.nn.ModuleList))
+
+
+def _refuse_foreign(policies: Any, q_functions: Any, own_policy: Any, space: gym.Space[Any]) -> None:
+    groups = (("policy", "policies", policies), ("q", "q_functions", q_functions), ("policy", "own_policy", own_policy))
+    for role, name, group in groups:
+        if is_per_task(group):
+            for index, fn in enumerate(group):
+                check_callable(role, f"{name}[{index}]", fn, space)
+        elif group is not None:
+            check_callable(role, name, group, space)
 
 
 def _as_list(name: str, callables: Any) -> list[Callable[..., Any]] | Callable[..., Any] | None:

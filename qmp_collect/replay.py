@@ -241,7 +241,7 @@ class TaskReplayBuffer:
         added, capacity, rows = state["added"], state["capacity"], state.get("rows")
         if not isinstance(added, np.ndarray) or added.dtype != np.int64 or added.ndim != 1 or type(capacity) is not int:
             raise ValueError("expected a state with an integer capacity and int64 numbers of what was added")
-        if added.size and (added.min() < 0 or added.max() >= 2**62) or capacity < 1:
+        if (added.size and (added.min() < 0 or added.max() >= 2**62)) or capacity < 1:
             raise ValueError(f"expected a state with sizes from 0 and a capacity from 1, got {added} and {capacity}")
         # While no task has filled it, a ring of another size holds the same rows in the same places.
         same = capacity == self.capacity or added.max(initial=0) <= min(capacity, self.capacity)

@@ -31,8 +31,8 @@ import torch.utils.tensorboard
 import tyro
 
 import qmp_envs
-from qmp_collect.runs.replay_files import load_run_state
 from qmp_collect.runs.provenance import provenance
+from qmp_collect.runs.replay_files import load_run_state
 
 ROOT = Path(__file__).parents[2]
 FINISHED, SAVED = 0, 75  # exit codes

@@ -94,10 +94,14 @@ def _check_optimizer(optimizer: torch.optim.Optimizer, got: Any, name: str) -> N
     for index, (group, there) in enumerate(zip(got["param_groups"], expected["param_groups"], strict=True)):
         for key in there.keys() - {"lr", "initial_lr"}:
             if group[key] != there[key]:
-                raise ValueError(f"{name}['param_groups'][{index}][{key!r}]: expected {there[key]!r}, got {group[key]!r}")
+                raise ValueError(
+                    f"{name}['param_groups'][{index}][{key!r}]: expected {there[key]!r}, got {group[key]!r}"
+                )
     parameters = dict(enumerate(p for group in optimizer.param_groups for p in group["params"]))
     if unknown := moments.keys() - parameters.keys():
-        raise ValueError(f"{name}['state']: expected the entries 0..{len(parameters) - 1}, got {sorted(map(str, unknown))}")
+        raise ValueError(
+            f"{name}['state']: expected the entries 0..{len(parameters) - 1}, got {sorted(map(str, unknown))}"
+        )
     if isinstance(optimizer, torch.optim.Adam) and moments and len(moments) < len(parameters):
         raise ValueError(f"{name}['state']: expected no entries or {len(parameters)}, got {len(moments)}")
     for index, entries in moments.items():
@@ -108,7 +112,7 @@ def _moments(optimizer: torch.optim.Optimizer, parameter: torch.Tensor, got: Any
     """The form that an optimizer's entries of a parameter have; of other kinds than Adam, whatever is a tensor."""
     if isinstance(optimizer, torch.optim.Adam):
         names = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if optimizer.defaults["amsgrad"] else [])]
-        return {"step": torch.empty((), device="meta"), **{name: parameter for name in names}}
+        return {"step": torch.empty((), device="meta"), **dict.fromkeys(names, parameter)}
     if not isinstance(got, Mapping):
         return {}
     tensors = {name: parameter for name, value in got.items() if isinstance(value, torch.Tensor) and value.ndim}

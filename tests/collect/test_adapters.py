@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 
 import gymnasium as gym
 import numpy as np
 import pytest
 
-from qmp_collect.adapters import SB3Sink, TorchRLSink
+from qmp_collect.adapters import FunctionSink, SB3Sink, TianshouSink, TorchRLSink
 from qmp_collect.transitions import Transitions
 
 OBS, ACTION = gym.spaces.Box(-10, 10, (2,)), gym.spaces.Box(-1, 1, (1,))
@@ -54,7 +55,7 @@ def test_sb3_actions_are_stored_as_its_learners_expect_them():
     space = gym.spaces.Box(np.array([0.0, -4.0], np.float32), np.array([2.0, 4.0], np.float32))
     buffer = sb3_buffer(action_space=space)
     executed = np.array([[0.0, -4.0], [1.0, 0.0], [1.5, 2.0], [2.0, 4.0]], np.float32)
-    SB3Sink(buffer).add(dataclasses.replace(FOUR_ROWS, actions=executed))
+    SB3Sink(buffer, scale_actions=True).add(dataclasses.replace(FOUR_ROWS, actions=executed))
     assert buffer.actions[:4, 0].tolist() == [[-1.0, -1.0], [0.0, 0.0], [0.5, 0.5], [1.0, 1.0]]
 
 
@@ -75,8 +76,7 @@ def test_sb3_actions_without_bounds_are_stored_as_they_are(space, actions):
 def test_sb3_learner_trains_on_collected_rows():
     sb3 = pytest.importorskip("stable_baselines3")
     learner = sb3.SAC("MlpPolicy", "Pendulum-v1", buffer_size=50, batch_size=8, device="cpu", seed=0)
-    learner.set_logger(sb3.common.logger.Logger(None, []))
-    sink = SB3Sink(learner.replay_buffer)
+    sink = SB3Sink(learner)
     rng = np.random.default_rng(0)
     for _ in range(5):
         rows = dataclasses.replace(
@@ -95,8 +95,88 @@ def test_sb3_learner_trains_on_collected_rows():
 def test_sb3_buffers_that_would_mix_things_up_are_refused():
     with pytest.raises(ValueError, match="got n_envs=2"):
         SB3Sink(sb3_buffer(n_envs=2))
-    with pytest.raises(ValueError, match="handle_timeout_termination=True, got False"):
-        SB3Sink(sb3_buffer(handle_timeout_termination=False))
+    with pytest.raises(ValueError, match="optimize_memory_usage=False, got True"):
+        SB3Sink(sb3_buffer(handle_timeout_termination=False, optimize_memory_usage=True))
+    with pytest.raises(ValueError, match="n-step buffer with handle_timeout_termination=True"):
+        SB3Sink(sb3_buffer("NStepReplayBuffer", n_steps=3, handle_timeout_termination=False))
+    with pytest.raises(TypeError, match=r"expected an off-policy model .* got RolloutBuffer"):
+        SB3Sink(sb3_buffer("RolloutBuffer"))
+
+
+def test_a_buffer_that_ignores_time_outs_is_given_terminations_alone():
+    buffer = sb3_buffer(handle_timeout_termination=False)  # as CleanRL's scripts make theirs
+    SB3Sink(buffer).add(FOUR_ROWS)
+    assert buffer.dones[:4, 0].tolist() == [0.0, 1.0, 0.0, 1.0]
+    assert buffer._get_samples(np.arange(4)).dones.tolist() == [[0.0], [1.0], [0.0], [1.0]]
+
+
+def test_how_actions_are_stored_is_the_callers_choice():
+    space = gym.spaces.Box(-2, 2, (1,))
+    rows = dataclasses.replace(FOUR_ROWS, actions=2 * FOUR_ROWS.actions)
+    with pytest.raises(ValueError, match=r"SB3Sink\(buffer, scale_actions=False\) for CleanRL's"):
+        SB3Sink(sb3_buffer(action_space=space))
+    for scale, stored in ((False, [-2.0, -1.0, 0.5, 2.0]), (True, [-1.0, -0.5, 0.25, 1.0])):
+        buffer = sb3_buffer(action_space=space)
+        SB3Sink(buffer, scale_actions=scale).add(rows)
+        assert buffer.actions[:4, 0, 0].tolist() == stored
+    with pytest.raises(ValueError, match="needs bounds"):
+        SB3Sink(sb3_buffer(action_space=gym.spaces.Box(-np.inf, np.inf, (1,))), scale_actions=True)
+
+
+def test_sb3_sink_refuses_a_second_task_and_stores_none_of_it():
+    buffer = sb3_buffer()
+    sink = SB3Sink(buffer)
+    with pytest.raises(ValueError, match="rows of task 0 after rows of task 2"):
+        sink.add(dataclasses.replace(FOUR_ROWS, task_ids=np.array([2, 2, 0, 2])))
+    sink.add(FOUR_ROWS)
+    with pytest.raises(ValueError, match="rows of task 1 after rows of task 2"):
+        sink.add(dataclasses.replace(FOUR_ROWS, task_ids=np.array([1, 1, 1, 1])))
+    assert buffer.size() == 4
+
+
+@pytest.mark.parametrize("name", ["obs", "next_obs", "actions"])
+def test_sb3_rows_of_another_shape_are_not_broadcast(name):
+    buffer = sb3_buffer(action_space=gym.spaces.Box(-1, 1, (2,)))
+    rows = dataclasses.replace(FOUR_ROWS, actions=np.zeros((4, 2), np.float32))
+    with pytest.raises(ValueError, match=rf"transitions.{name} has shape \(4, 1\), the replay buffer expects \(4, 2\)"):
+        SB3Sink(buffer).add(dataclasses.replace(rows, **{name: np.zeros((4, 1), np.float32)}))
+    assert buffer.size() == 0
+
+
+def test_a_function_is_a_sink():
+    received = []
+    FunctionSink(received.append).add(FOUR_ROWS)
+    assert received == [FOUR_ROWS]
+    with pytest.raises(TypeError, match="expected a function that stores Transitions, got list"):
+        FunctionSink([])
+
+
+class HalfPolicy:
+    def map_action_inverse(self, actions):
+        return actions / 2
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_tianshou_buffer_gets_every_sub_environment_in_its_own_part(parts):
+    data = pytest.importorskip("tianshou.data")
+    buffer = data.VectorReplayBuffer(16, 2) if parts == 2 else data.ReplayBuffer(8)
+    rows = FOUR_ROWS if parts == 2 else FOUR_ROWS[np.array([0, 2])]
+    TianshouSink(buffer, HalfPolicy()).add(rows)
+    order = [0, 2, 1, 3] if parts == 2 else [0, 1]
+    places = [0, 1, 8, 9][: len(order)]
+    assert buffer.act[places].flatten().tolist() == (rows.actions[order] / 2).flatten().tolist()
+    assert buffer.obs_next[places].tolist() == rows.next_obs[order].tolist()
+    assert buffer.terminated[places].tolist() == rows.terminations[order].tolist()
+    assert buffer.truncated[places].tolist() == rows.truncations[order].tolist()
+    with pytest.raises(ValueError, match=f"has parts for {parts} sub-environments"):
+        TianshouSink(data.ReplayBuffer(8) if parts == 1 else buffer, HalfPolicy()).add(
+            dataclasses.replace(FOUR_ROWS, env_ids=np.arange(4))
+        )
+
+
+def test_tianshou_sink_says_what_it_needs():
+    with pytest.raises(TypeError, match=r"with map_action_inverse, got SimpleNamespace: .* algorithm\.policy"):
+        TianshouSink(set(), types.SimpleNamespace())
 
 
 def test_sb3_n_step_buffer_takes_one_stream_only():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from collect_envs import CountingEnv, Recorder, make_envs
 
-from qmp_collect import Proposal, QMPCollector, evaluate
+from qmp_collect import QMPCollector, evaluate
 
 SPACE = gym.spaces.Box(-2.0, 2.0, (2,), np.float32)
 TASKS = [0, 1, 0]
@@ -35,12 +35,10 @@ def test_a_learner_without_torch_learns():
 def sac():
     """Two SAC models of Stable-Baselines3, one per task, whose actions lie in [-2, 2]."""
     sb3 = pytest.importorskip("stable_baselines3")
-    from stable_baselines3.common.logger import Logger
 
     def model(seed):
         env = CountingEnv(action_space=SPACE)
         made = sb3.SAC("MlpPolicy", env, buffer_size=400, batch_size=16, seed=seed, policy_kwargs={"net_arch": [16]})
-        made.set_logger(Logger(folder=None, output_formats=[]))
         return made
 
     return [model(seed) for seed in range(2)]
@@ -49,19 +47,10 @@ def sac():
 def test_stable_baselines_models_share_behaviour_and_train(sac):
     import torch
 
-    from qmp_collect.adapters import SB3Sink
+    from qmp_collect.adapters import sb3_agents
 
-    def policy_of(model):
-        def act(obs):
-            return Proposal(2 * model.actor(obs), means=2 * model.actor(obs, deterministic=True))
-
-        return act
-
-    def q_of(model):
-        return lambda obs, actions: model.critic.q1_forward(obs, actions / 2)
-
+    policies, q_functions, sinks = sb3_agents(sac)
     recorder = Recorder()
-    sinks = [SB3Sink(model.replay_buffer) for model in sac]
 
     class Both:
         def __init__(self, sink):
@@ -73,11 +62,10 @@ def test_stable_baselines_models_share_behaviour_and_train(sac):
 
     collector = QMPCollector(
         make_envs(*SETTINGS, mode="NextStep"),
-        [policy_of(model) for model in sac],
-        [q_of(model) for model in sac],
+        policies,
+        q_functions,
         task_ids=TASKS,
         buffer=[Both(sink) for sink in sinks],
-        backend="torch",
         seed=0,
     )
     stats = collector.collect(n_step=300)
@@ -86,7 +74,7 @@ def test_stable_baselines_models_share_behaviour_and_train(sac):
     for task, model in enumerate(sac):
         rows, buffer = recorder.of_task(task), model.replay_buffer
         n = len(rows["obs"])
-        assert buffer.size() == n > 90
+        assert buffer.size() == model.num_timesteps == n > 90
         np.testing.assert_allclose(buffer.observations[:n, 0], rows["obs"], rtol=1e-6)
         np.testing.assert_allclose(buffer.next_observations[:n, 0], rows["next_obs"], rtol=1e-6)
         np.testing.assert_allclose(buffer.rewards[:n, 0], rows["rewards"], rtol=1e-6)
