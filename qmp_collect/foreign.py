@@ -108,4 +108,5 @@ def _home(x: Any) -> str:
 def _label(x: Any) -> str:
     while isinstance(x, functools.partial):
         x = x.func
-    return getattr(x, "__qualname__", None) or type(x).__qualname__
+    named = inspect.isroutine(x) or inspect.isclass(x)
+    return str(getattr(x if named else type(x), "__qualname__", type(x).__name__))

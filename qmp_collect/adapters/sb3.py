@@ -232,7 +232,7 @@ def _noisy(model: Any) -> Callable[..., Proposal]:
 
     def act(network: Any, obs: Any) -> Proposal:
         _eval_mode(network)
-        sample, mean = network.actor(obs), network.actor(obs, deterministic=True)
+        sample, mean = network(obs), network(obs, deterministic=True)
         if noise is not None:
             added = np.array([noise() for _ in range(len(obs))])  # its only way to draw
             sample = (sample + sample.new_tensor(added)).clamp(-1, 1)

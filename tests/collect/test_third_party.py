@@ -38,8 +38,7 @@ def sac():
 
     def model(seed):
         env = CountingEnv(action_space=SPACE)
-        made = sb3.SAC("MlpPolicy", env, buffer_size=400, batch_size=16, seed=seed, policy_kwargs={"net_arch": [16]})
-        return made
+        return sb3.SAC("MlpPolicy", env, buffer_size=400, batch_size=16, seed=seed, policy_kwargs={"net_arch": [16]})
 
     return [model(seed) for seed in range(2)]
 
