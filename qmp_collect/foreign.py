@@ -108,5 +108,5 @@ def _home(x: Any) -> str:
 def _label(x: Any) -> str:
     while isinstance(x, functools.partial):
         x = x.func
-    named = inspect.isroutine(x) or inspect.isclass(x)
+    named = inspect.isclass(x) or (inspect.isroutine(x) and not inspect.isbuiltin(x))
     return str(getattr(x if named else type(x), "__qualname__", type(x).__name__))
