@@ -318,6 +318,7 @@ if __name__ == "__main__":
                     episodes_per_env=args.eval_episodes // args.eval_envs_per_task,
                     backend="torch",
                     device=device,
+                    stop=run.stop,
                     seed=run.eval_seed,
                 )
                 run.evaluated(stats)
@@ -325,11 +326,13 @@ if __name__ == "__main__":
 
             # ALGO LOGIC: collect, each task with its own policy; before that, from time to time, make all policies one
             if not run.updates_due:  # else a run is resumed that was stopped between its gradient steps
-                if args.distill and run.global_step // args.distill_every > agent.distillations:
+                at_start = run.steps_due(round_steps) == round_steps
+                if args.distill and at_start and run.global_step // args.distill_every > agent.distillations:
                     for _ in range(args.distill_steps):
                         agent.distill(buffer.sample(agent.share))
                     agent.conquer()
-                run.collected(collector.collect(n_step=round_steps))
+                if not run.collected(collector.collect(n_step=run.steps_due(round_steps), stop=run.stop)):
+                    continue  # a resumed run collects the rest of the round
                 if buffer.sizes.min() >= args.min_buffer_size:
                     run.updates_due = args.gradient_steps_per_round
 

@@ -255,6 +255,7 @@ if __name__ == "__main__":
                     episodes_per_env=args.eval_episodes // args.eval_envs_per_task,
                     backend="torch",
                     device=device,
+                    stop=run.stop,
                     seed=run.eval_seed,
                 )
                 run.evaluated(stats)
@@ -262,7 +263,8 @@ if __name__ == "__main__":
 
             # ALGO LOGIC: collect with the policy
             if not run.updates_due:  # else a run is resumed that was stopped between its gradient steps
-                run.collected(collector.collect(n_step=round_steps))
+                if not run.collected(collector.collect(n_step=run.steps_due(round_steps), stop=run.stop)):
+                    continue  # a resumed run collects the rest of the round
                 if len(buffer) >= args.min_buffer_size:
                     run.updates_due = num_tasks * args.gradient_steps_per_round
 

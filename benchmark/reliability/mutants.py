@@ -4,14 +4,14 @@
     python benchmark/reliability/mutants.py --only dnc.py    # those whose file or lines contain this; writes no file
 
 A fault is caught if a test fails. One whose line is no longer there exactly once, or with which pytest cannot even
-collect its tests, says nothing about the tests, and is as bad as one that survives. Beforehand all tests have to pass
-without a fault.
+collect its tests, says nothing about the tests, and is as bad as one that survives. In the end, in the same
+process, the tests have to pass without a fault.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
+import importlib
 import io
 import json
 import multiprocessing
@@ -20,12 +20,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import gymnasium
 import pytest
 import tyro
 
@@ -88,6 +89,14 @@ PROTOCOL: list[tuple[tuple[str, ...], str, str]] = [
         'switch=qmp_collect.QSwitch() if args.switch == "qmp" else qmp_collect.OwnPolicy(),',
         "switch=qmp_collect.QSwitch(),",
     ),
+    # Stops: during an evaluation, during a collection, which then must go on where it was
+    (EVERY, "stop=run.stop,", "stop=None,"),
+    (
+        EVERY,
+        "if not run.collected(collector.collect(n_step=run.steps_due(round_steps), stop=run.stop)):",
+        "if not run.collected(collector.collect(n_step=round_steps, stop=run.stop)):",
+    ),
+    (("dnc",), "at_start = run.steps_due(round_steps) == round_steps", "at_start = True"),
     # Learning
     (JOINT, "capacity = args.buffer_size // num_tasks", "capacity = args.buffer_size"),
     (SEPARATE_TASKS, "capacity = args.buffer_size", "capacity = args.buffer_size // num_tasks"),
@@ -147,8 +156,8 @@ PROTOCOL: list[tuple[tuple[str, ...], str, str]] = [
     (("dnc",), "for _ in range(args.distill_steps):", "for _ in range(1):"),
     (
         ("dnc",),
-        "if args.distill and run.global_step // args.distill_every > agent.distillations:",
-        "if args.distill and run.global_step // args.distill_every >= agent.distillations:",
+        "if args.distill and at_start and run.global_step // args.distill_every > agent.distillations:",
+        "if args.distill and at_start and run.global_step // args.distill_every >= agent.distillations:",
     ),
     (
         ("dnc",),
@@ -199,7 +208,14 @@ OTHERS: list[Mutant] = [
         "reached = step >= self._next_eval and step != self._evaluated_at",
         PROTOCOL_TESTS,
     ),
-    Mutant(TRAINING, "return reached and not self.updates_due", "return reached", PROTOCOL_TESTS),
+    Mutant(TRAINING, "return reached and not self._amid_round", "return reached", PROTOCOL_TESTS),
+    Mutant(
+        TRAINING,
+        "return self.updates_due > 0 or self._unfinished is not None",
+        "return self.updates_due > 0",
+        PROTOCOL_TESTS,
+    ),
+    Mutant(TRAINING, "self._unfinished = stats if unfinished else None", "self._unfinished = None", PROTOCOL_TESTS),
     Mutant(TRAINING, "self.updates_due -= 1", "self.updates_due -= 2", PROTOCOL_TESTS),
     Mutant(TRAINING, "if needed > capacity:", "if needed >= capacity:", PROTOCOL_TESTS),
     Mutant(TRAINING, "if needed > rounds * per_round:", "if needed >= rounds * per_round:", PROTOCOL_TESTS),
@@ -241,8 +257,8 @@ OTHERS: list[Mutant] = [
     # Evaluation
     Mutant(
         EVALUATION,
-        "return collector.collect(n_episode=episodes_per_env)",
-        "return collector.collect(n_episode=1)",
+        "return collector.collect(n_episode=episodes_per_env, stop=stop)",
+        "return collector.collect(n_episode=1, stop=stop)",
         METRICS_TESTS,
     ),
     Mutant(EVALUATION, "seed=seed,", "seed=None,", METRICS_TESTS),
@@ -270,14 +286,14 @@ OTHERS: list[Mutant] = [
         PRESETS,
         '"Maze10": {**_MAZE, "total_timesteps": 12_000_000},',
         '"Maze10": {**_MAZE, "total_timesteps": 3_600_000},',
-        MATH_TESTS,
+        f"{MATH_TESTS} -k preset",
     ),
     Mutant(PRESETS, 'Walker4={"min_buffer_size": 10_000},', "Walker4={},", MATH_TESTS),
     Mutant(
         "cleanrl_scripts/dnc.py",
         "return settings.parse_args(Args, PRESETS if distill else REGULARIZATION_PRESETS, qmp_envs.TASK_SETS, argv)",
         "return settings.parse_args(Args, PRESETS, qmp_envs.TASK_SETS, argv)",
-        "tests/scripts/test_dnc.py",
+        "tests/scripts/test_dnc.py -k papers",
     ),
     # What is published
     Mutant(
@@ -290,9 +306,9 @@ OTHERS: list[Mutant] = [
         PLOT,
         "half: Floats = _t_quantile(seeds - 1) * values.std(axis=0, ddof=1) / np.sqrt(seeds)",
         "half: Floats = 1.96 * values.std(axis=0, ddof=1) / np.sqrt(seeds)",
-        "tests/runs/test_plot.py",
+        "tests/runs/test_plot.py -k confidence",
     ),
-    Mutant(PLOT, "return _T[freedom - 1]", "return _T[freedom - 2]", "tests/runs/test_plot.py"),
+    Mutant(PLOT, "return _T[freedom - 1]", "return _T[freedom - 2]", "tests/runs/test_plot.py -k confidence"),
     # Losses: the discount of what comes after a termination, and the entropy in the target
     *(
         Mutant(
@@ -302,10 +318,15 @@ OTHERS: list[Mutant] = [
             tests,
         )
         for name, tests in {
-            "sac_qmp_separate": MATH_TESTS,
-            "sac_qmp_multihead": MATH_TESTS,
+            "sac_qmp_separate": f"{MATH_TESTS} -k stacked_update",
+            "sac_qmp_multihead": f"{MATH_TESTS} -k multihead_update",
+            "sac_shared": "tests/scripts/test_sac_shared.py -k plain_sac",
+            "pcgrad_qmp": "tests/scripts/test_pcgrad_qmp.py -k backward_pass",
+            "mcal_qmp": "tests/scripts/test_mcal_qmp.py -k updates_are",
+            "uds_qmp": "tests/scripts/test_uds_qmp.py -k stacked_update",
+            "decaf": "tests/scripts/test_decaf.py -k stacked_update",
+            "dnc": "tests/scripts/test_dnc.py -k stacked_update",
             "point_reaching": "tests/scripts/test_point_reaching.py -k parents",
-            **{name: f"tests/scripts/test_{name}.py" for name in EVERY if name not in (*ENTROPY, "point_reaching")},
         }.items()
     ),
     # The entropy of equation 3
@@ -363,70 +384,84 @@ class FirstFailure:
 
 
 def run_tests(folder: Path, words: str) -> tuple[int, str]:
-    """pytest's exit code, and the test that failed first or the end of what it said. In a process of its own."""
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), str(folder / "envs")])
-    os.environ["OMP_NUM_THREADS"] = "1"
-    sys.dont_write_bytecode = True  # it is matched by time and size: a fault may change neither
-    sys.path[:0] = [str(folder), str(folder / "envs")]
-    os.chdir(folder)
+    """pytest's exit code, and the test that failed first or the end of what it said; the checkout is imported anew."""
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(folder)):
+            del sys.modules[name]
+    for name, spec in list(gymnasium.registry.items()):
+        if "qmp_envs" in f"{spec.entry_point}{spec.vector_entry_point}":
+            del gymnasium.registry[name]
+    importlib.invalidate_caches()
     failure, said = FirstFailure(), io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *words.split()], plugins=[failure])
-    elsewhere = [m for name, m in sys.modules.items() if name.split(".")[0] in ("qmp_collect", "qmp_envs")]
-    assert all(str(folder) in str(getattr(m, "__file__", folder)) for m in elsewhere), "not the copy was tested"
     return int(code), failure.name or said.getvalue()[-1500:]
 
 
-def without_fault(checkout: Path, tests: str) -> str:
-    """What is wrong with the tests themselves, if anything."""
-    code, what = run_tests(checkout, tests)
-    return f"{tests}: without any fault, pytest ends with {code}: {what}" if code else ""
-
-
-def with_fault(checkout: Path, mutant: Mutant) -> dict[str, str]:
+def trial(folder: Path, mutant: Mutant) -> dict[str, str]:
     """The mutant's fields, its outcome, and the test that noticed."""
-    lines = (checkout / mutant.file).read_text().split("\n")
+    text = (folder / mutant.file).read_text()
+    lines = text.split("\n")
     places = [number for number, line in enumerate(lines) if line.strip() == mutant.old]
     if len(places) != 1:
         return asdict(mutant) | {"outcome": f"out of date: the line is there {len(places)} times", "noticed_by": ""}
     (place,) = places
     lines[place] = lines[place].replace(mutant.old, mutant.new)
-    with tempfile.TemporaryDirectory() as root:
-        copy = Path(root) / "checkout"
-        shutil.copytree(checkout, copy)
-        (copy / mutant.file).write_text("\n".join(lines))
-        code, noticed_by = run_tests(copy, mutant.tests)
-        os.chdir("/")
+    (folder / mutant.file).write_text("\n".join(lines))
+    code, noticed_by = run_tests(folder, mutant.tests)
+    (folder / mutant.file).write_text(text)
     outcome = {0: "survived", 1: "caught"}.get(code, f"pytest could not run: exit code {code}: {noticed_by}")
-    found = asdict(mutant) | {"outcome": outcome, "noticed_by": noticed_by if code == 1 else ""}
-    print(f"{outcome}: {mutant.file}: {mutant.old} -> {mutant.new}", flush=True)
-    return found
+    return asdict(mutant) | {"outcome": outcome, "noticed_by": noticed_by if code == 1 else ""}
+
+
+def trials(tests: str, together: list[Mutant]) -> list[dict[str, str]]:
+    """Faults that the same tests have to notice, and in the end, in the same process, the tests without any."""
+    with tempfile.TemporaryDirectory() as root:
+        folder = copy_checkout(Path(root).resolve())
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), str(folder / "envs")])
+        os.environ["OMP_NUM_THREADS"] = "1"
+        sys.dont_write_bytecode = True  # it is matched by time and size: a fault may change neither
+        sys.path[:0] = [str(folder), str(folder / "envs")]
+        os.chdir(folder)
+        results = []
+        for mutant in together:
+            results.append(trial(folder, mutant))
+            print(f"{results[-1]['outcome']}: {mutant.file}: {mutant.old} -> {mutant.new}", flush=True)
+        code, what = run_tests(folder, tests)
+        imported = [m for name, m in sys.modules.items() if name.split(".")[0] in ("qmp_collect", "qmp_envs")]
+        if not all(str(getattr(m, "__file__", None) or folder).startswith(str(folder)) for m in imported):
+            code, what = -1, "another checkout was imported"
+        os.chdir("/")
+    if code:
+        for result in results:
+            result["outcome"] = f"pytest fails without a fault: {what}"
+    return results
 
 
 def main(args: Args) -> None:
     from qmp_collect.runs.provenance import provenance  # not above: trials import this file
 
     machine = provenance()
-    chosen = [m for m in mutants() if any(args.only in text for text in (m.file, m.old, m.new))]
-    # Every trial is a process that begins with what is slow to import, and without anything of this checkout.
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["torch.utils.tensorboard", "gymnasium", "mujoco", "pytest", "tyro", "tqdm"])
-    with tempfile.TemporaryDirectory() as root:
-        checkout = copy_checkout(Path(root))
-        with ProcessPoolExecutor(args.jobs, mp_context=processes, max_tasks_per_child=1) as pool:
-            every_test = sorted({mutant.tests for mutant in chosen})
-            for problem in filter(None, pool.map(functools.partial(without_fault, checkout), every_test)):
-                raise SystemExit(problem)
-            results = list(pool.map(functools.partial(with_fault, checkout), chosen))
+    groups: dict[str, list[Mutant]] = defaultdict(list)
+    for mutant in mutants():
+        if any(args.only in text for text in (mutant.file, mutant.old, mutant.new)):
+            groups[mutant.tests].append(mutant)
 
-    outcomes = Counter(result["outcome"].split(":")[0] for result in results)
+    # A process for each group, which begins with what is slow to import and without anything of this checkout.
+    processes = multiprocessing.get_context("forkserver")
+    slow = ["torch.utils.tensorboard", "torch._dynamo", "torch.func", "gymnasium", "mujoco", "pytest", "tyro", "tqdm"]
+    processes.set_forkserver_preload(slow)
+    results: list[dict[str, str]] = []
+    with ProcessPoolExecutor(args.jobs, mp_context=processes, max_tasks_per_child=1) as pool:
+        for done in as_completed([pool.submit(trials, *group) for group in groups.items()]):
+            results += done.result()
+            outcomes = Counter(result["outcome"].split(":")[0] for result in results)
+            if not args.only:
+                report = {"machine": machine, "faults": sum(map(len, groups.values())), **outcomes, "tried": results}
+                args.out.parent.mkdir(parents=True, exist_ok=True)
+                args.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(f"{len(results)} faults: " + ", ".join(f"{number} {outcome}" for outcome, number in outcomes.items()))
-    if not args.only:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        report = {"machine": machine, "outcomes": dict(outcomes), "mutants": results}
-        args.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    if outcomes["caught"] < len(results):
-        raise SystemExit(1)
+    raise SystemExit(0 if outcomes["caught"] == len(results) else 1)
 
 
 if __name__ == "__main__":

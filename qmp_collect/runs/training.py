@@ -74,19 +74,20 @@ class TrainingRun:
         with run.start(collector, agent=agent, buffer=buffer):
             while run.unfinished():
                 if run.evaluation_due():
-                    run.evaluated(evaluate(eval_envs, agent.mean_policy, seed=run.eval_seed))
+                    run.evaluated(evaluate(eval_envs, agent.mean_policy, stop=run.stop, seed=run.eval_seed))
                     continue
                 if not run.updates_due:
-                    run.collected(collector.collect(n_step=1_000))
+                    if not run.collected(collector.collect(n_step=run.steps_due(1_000), stop=run.stop)):
+                        continue
                     run.updates_due = 100
                 losses = {}
                 while run.update_due():
                     losses = agent.update(buffer.sample(256))
                 run.end_round(losses)
 
-    SIGTERM, Ctrl-C, SIGHUP and SIGUSR1 end the loop before the next gradient step and save a checkpoint; the program
-    ends with exit code 75 then. A resumed run begins with the gradient steps that were still due and ends bit-identical
-    to one that nobody stopped (on a CPU).
+    SIGTERM, Ctrl-C, SIGHUP and SIGUSR1 end the loop before the next env step or gradient step and save a checkpoint;
+    the program ends with exit code 75 then. A resumed run begins with the steps that were still due, makes an unfinished
+    evaluation again, and ends bit-identical to one that nobody stopped (on a CPU).
 
     The folder is locked while a process works on it (see `qmp_collect.runs.folder`); ``done.json`` in it is written
     last. A checkpoint whose agent is not finite is written as ``diverged.npz`` beside the last one that was.
@@ -137,6 +138,7 @@ class TrainingRun:
 
         self._script = Path(sys.argv[0]).stem
         self.updates_due = 0
+        self._unfinished: CollectStats | None = None  # what a round that is not collected to its end has so far
         self._scalars: dict[str, float] = {}
         self._evaluated_at, self._next_eval = -1, 0
         self._next_checkpoint = args.checkpoint_every
@@ -254,14 +256,19 @@ class TrainingRun:
         return 10_000 + self.args.seed + self.global_step
 
     @property
+    def _amid_round(self) -> bool:
+        """Whether a stop left steps of the round to be made."""
+        return self.updates_due > 0 or self._unfinished is not None
+
+    @property
     def _complete(self) -> bool:
         """Whether all steps, gradient steps and evaluations of the run have been made."""
-        done = self.global_step >= self.args.total_timesteps and not self.updates_due
+        done = self.global_step >= self.args.total_timesteps and not self._amid_round
         return done and not self.evaluation_due()
 
     def unfinished(self) -> bool:
         """Whether there is something left to do, and nobody asked to stop. Saves a checkpoint if it is time."""
-        if not self.updates_due and not self.evaluation_due() and self.global_step >= self._next_checkpoint:
+        if not self._amid_round and not self.evaluation_due() and self.global_step >= self._next_checkpoint:
             self._next_checkpoint = _next(self.global_step, self.args.checkpoint_every)
             self._save()
         self._round_time = time.perf_counter()
@@ -271,7 +278,7 @@ class TrainingRun:
         """Whether to evaluate before anything else: at the start, every --eval-every steps, and at the end."""
         step = self.global_step
         reached = step >= min(self._next_eval, self.args.total_timesteps) and step != self._evaluated_at
-        return reached and not self.updates_due
+        return reached and not self._amid_round
 
     def evaluated(self, stats: CollectStats) -> None:
         """Log an evaluation. One during which somebody asked to stop is made again by the resumed run."""
@@ -290,12 +297,22 @@ class TrainingRun:
         say(f"global_step={step}, success={self._shown['eval']}, return={scalars['eval/return']:.1f}")
         self._evaluated_at, self._next_eval = step, _next(step, self.args.eval_every)
 
-    def collected(self, stats: CollectStats) -> None:
-        """Take note of what the round collected."""
+    def steps_due(self, round_steps: int) -> int:
+        """Env steps left to collect in this round: all of them, unless the run was stopped while it collected."""
+        return round_steps - (self._unfinished.n_collected_steps if self._unfinished else 0)
+
+    def collected(self, stats: CollectStats) -> bool:
+        """Take note of what was collected. Whether the round has all its steps: if not, somebody asked to stop."""
+        unfinished = bool(stats.unfinished)
+        stats = self._unfinished + stats if self._unfinished else stats
+        self._unfinished = stats if unfinished else None
+        if unfinished:
+            return False
         times = {"time/act": stats.act_time, "time/env": stats.env_time, "time/store": stats.store_time}
         self._scalars = stats.scalars(self.task_names) | times
         self._console.advance(self.global_step, self._shown)
         self._round_time = time.perf_counter()
+        return True
 
     def update_due(self) -> bool:
         """Whether to make one more gradient step in this round; counts down."""
@@ -360,6 +377,7 @@ class TrainingRun:
             "settings": of_the_run(self.args),
             "rows": self._logger.rows,
             "updates_due": self.updates_due,
+            "unfinished": None if self._unfinished is None else vars(self._unfinished),
             "scalars": self._scalars,
             "evaluated_at": self._evaluated_at,
             "next_eval": self._next_eval,
@@ -388,6 +406,7 @@ class TrainingRun:
             for name, part in self._parts.items():
                 part.load_state_dict(saved[name])
             self.updates_due, self._scalars = run["updates_due"], run["scalars"]
+            self._unfinished = CollectStats(**run["unfinished"]) if run["unfinished"] else None
             self._evaluated_at, self._next_eval = run["evaluated_at"], run["next_eval"]
             self._next_checkpoint = run["next_checkpoint"]
             set_rng_state(saved["rng"])

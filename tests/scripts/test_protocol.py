@@ -62,6 +62,8 @@ class Spies:
         self.collector: dict[str, Any] = {}
         self.agent: Any = None
         self.capacity = 0
+        self.on_store: Callable[[], None] = lambda: None
+        self.on_evaluation: Callable[[], None] = lambda: None  # whenever an evaluated policy is asked
         self._evaluate, self._start = qmp_collect.evaluate, training.TrainingRun.start
         monkeypatch.setattr(qmp_collect, "evaluate", self.evaluate)
         monkeypatch.setattr(qmp_collect, "QMPCollector", self.make_collector)
@@ -83,7 +85,9 @@ class Spies:
 
     def make_buffer(self, capacity: int, *args: Any, **settings: Any) -> TaskReplayBuffer:
         self.capacity = capacity
-        return Uneven(capacity, *args, **settings)
+        buffer = Uneven(capacity, *args, **settings)
+        buffer.on_store = lambda: self.on_store()
+        return buffer
 
     def start(self, run: Any, collector: Any, **parts: Any) -> AbstractContextManager[Any]:
         self.agent = parts["agent"]
@@ -114,7 +118,12 @@ class Spies:
             means = getattr(self.agent, "policies", lambda obs: None)(obs)
         if means is not None:
             assert torch.allclose(means.means[torch.arange(len(ids)), ids], actions[0], atol=1e-6)
-        stats = self._evaluate(envs, own_policy, **settings)
+
+        def asked(*inputs: Any) -> Any:
+            self.on_evaluation()
+            return own_policy(*inputs)
+
+        stats = self._evaluate(envs, asked, **settings)
         self.events.append(("evaluate", settings["seed"]))
         self.evaluated.append(
             {
@@ -130,7 +139,10 @@ class Spies:
 class Uneven(TaskReplayBuffer):
     """What the first of task 0's two sub-environments collects is lost: task 0 has 10 of a round, any other task 20."""
 
+    on_store: Callable[[], None]
+
     def add(self, transitions: Transitions) -> None:
+        self.on_store()
         kept = transitions.env_ids > 0
         super().add(Transitions(**{name: field[kept] for name, field in vars(transitions).items()}))
 
@@ -191,26 +203,58 @@ def test_what_happens_when(name: str, spies: Spies, run_script: RunScript, tmp_p
     assert own_probability == pytest.approx([0.8, 0.65, 0.5, 0.2, 0.2])
 
 
-@every_script
-def test_a_run_that_was_stopped_does_the_rest(name: str, spies: Spies, run_script: RunScript, tmp_path: Path) -> None:
-    """Stopped amid the gradient steps of the third round, after which an evaluation is due: both runs together do what
-    one would have done, in its order."""
-    updates = UPDATES[name][1]
-    last = ("collect", 20 * tasks_of(name))
+def stop_this_process() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def stop_while_learning(name: str, spies: Spies) -> None:
+    """In the third round, after its first gradient step."""
+    collect, update = ("collect", 20 * tasks_of(name)), UPDATES[name][1][0]
 
     class Events(list[tuple[Any, ...]]):
         def append(self, event: tuple[Any, ...]) -> None:
             super().append(event)
-            if self.count(last) == 3 and self[-2:] == [last, updates[0]]:
-                os.kill(os.getpid(), signal.SIGTERM)
+            if self.count(collect) == 3 and self[-2:] == [collect, update]:
+                stop_this_process()
 
     spies.events = Events()
+
+
+def stop_while_collecting(name: str, spies: Spies) -> None:
+    """In the fourth round, after nine of its ten vector steps: an evaluation and a distillation fall due amid it."""
+    steps = iter(range(1, 1000))
+    spies.on_store = lambda: stop_this_process() if next(steps) == 39 else None
+
+
+def stop_while_evaluating(name: str, spies: Spies) -> None:
+    """In the second evaluation, which follows the second round: three episodes of four steps make twelve of each."""
+    calls = iter(range(1, 1000))
+    spies.on_evaluation = lambda: stop_this_process() if next(calls) == 15 else None
+
+
+@every_script
+@pytest.mark.parametrize("stop", [stop_while_learning, stop_while_collecting, stop_while_evaluating])
+def test_a_run_that_was_stopped_does_the_rest(
+    name: str, stop: Callable[[str, Spies], None], spies: Spies, run_script: RunScript, tmp_path: Path
+) -> None:
+    """Both runs together do what one would have done, in its order; an unfinished evaluation is made anew."""
+    stop(name, spies)
     with contextlib.suppress(SystemExit):
         run_script(name, *command(name, tmp_path))
-    assert spies.events[-1] in updates
     (run_dir,) = tmp_path.iterdir()
+    done = len(spies.events)
     run_script(name, "--resume", run_dir)
-    assert spies.events == list(expected_events(name))
+    expected, tasks = list(expected_events(name)), tasks_of(name)
+    if stop is stop_while_collecting:
+        fourth = [number for number, event in enumerate(expected) if event[0] == "collect"][3]
+        expected.insert(fourth + 1, ("collect", 2 * tasks))
+        assert done == fourth + 1
+    elif stop is stop_while_evaluating:
+        assert spies.events[done - 1] == ("evaluate", 10_007 + 40 * tasks)
+        assert sum(spies.evaluated[1]["episodes"]) < 6 * tasks
+        expected.insert(done, spies.events[done - 1])
+    assert 0 < done < len(expected)
+    assert spies.events == expected
 
 
 class Accepted(Exception):  # noqa: N818

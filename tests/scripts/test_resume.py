@@ -92,26 +92,35 @@ names = pytest.mark.parametrize("name", parents)
 METHODS = ["uds_qmp", "decaf", "dnc", "sac_shared", "pcgrad_qmp", "mcal_qmp", "point_reaching"]
 
 
-@pytest.mark.parametrize(
-    ("name", "questions"), [*itertools.product(parents, [0, 5, 37]), *itertools.product(METHODS, [37])]
-)
+# How often the loop asks in vain whether to stop, and amid what the run then ends: an evaluation of 600 steps, rounds
+# of 50 and their gradient steps, which begin in the second round (with one replay buffer for all tasks in the first).
+STOPS = [
+    *[("sac_qmp_separate", *stop) for stop in ((0, ""), (5, ""), (625, "steps"), (660, "steps"), (710, "updates"))],
+    *[("sac_qmp_multihead", *stop) for stop in ((0, ""), (5, ""), (625, "steps"), (660, "updates"), (710, "steps"))],
+    *[(name, *stop) for name in ("uds_qmp", "decaf", "dnc", "mcal_qmp") for stop in ((660, "steps"), (710, "updates"))],
+    *[(name, *stop) for name in ("sac_shared", "pcgrad_qmp") for stop in ((625, "steps"), (660, "updates"))],
+    *[("point_reaching", *stop) for stop in ((5, ""), (60, "steps"), (130, "updates"))],
+]
+
+
+@pytest.mark.parametrize(("name", "questions", "amid"), STOPS)
 def test_stopped_anywhere(
     name: str,
     questions: int,
+    amid: str,
     uninterrupted: Callable[[str, RunScript], Path],
     run_script: RunScript,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The loop asks so many times in vain whether to stop: before the first round, or between gradient steps."""
     left = iter([False] * questions)
     with monkeypatch.context() as patch:
         patch.setattr(StopSignal, "__bool__", lambda stop: next(left, True))
         run_script(name, *tiny(name), "--run-dir-root", tmp_path)
     assert f"--resume {only_run(tmp_path)}" in capsys.readouterr().out
-    due = load_checkpoint(only_run(tmp_path) / "checkpoint.npz")["run"]["updates_due"]
-    assert (due > 0) == (questions > 0)
+    run = load_checkpoint(only_run(tmp_path) / "checkpoint.npz")["run"]
+    assert (run["updates_due"] > 0, run["unfinished"] is not None) == (amid == "updates", amid == "steps")
     run_script(name, "--resume", only_run(tmp_path))
     assert_same(only_run(tmp_path), uninterrupted(name, run_script))
 
