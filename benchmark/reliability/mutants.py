@@ -250,8 +250,8 @@ OTHERS: list[Mutant] = [
     ),
     Mutant(
         STATS,
-        'found["qmp/foreign_fraction"] = 1.0 - _nanmean(self.mixture[own, own])',
-        'found["qmp/foreign_fraction"] = _nanmean(self.mixture[own, own])',
+        'found["qmp/foreign_fraction"] = 1.0 - _nanmean(own)',
+        'found["qmp/foreign_fraction"] = _nanmean(own)',
         METRICS_TESTS,
     ),
     # Evaluation
@@ -270,7 +270,7 @@ OTHERS: list[Mutant] = [
     Mutant(EPISODES, "self.quota[rows] -= 1", "self.quota[rows] -= 0", METRICS_TESTS),
     Mutant(
         EPISODES,
-        "self.successes |= reported & (np.nan_to_num(flags) != 0)",
+        "self.successes |= reported & (np.abs(flags) > 0)  # a NaN is no success",
         "self.successes = reported & (flags != 0)",
         METRICS_TESTS,
     ),

@@ -6,7 +6,6 @@ Each script runs once, small, between spies on everything that its main block ta
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import signal
@@ -239,8 +238,9 @@ def test_a_run_that_was_stopped_does_the_rest(
 ) -> None:
     """Both runs together do what one would have done, in its order; an unfinished evaluation is made anew."""
     stop(name, spies)
-    with contextlib.suppress(SystemExit):
+    with pytest.raises(SystemExit) as ended:
         run_script(name, *command(name, tmp_path))
+    assert ended.value.code == 75
     (run_dir,) = tmp_path.iterdir()
     done = len(spies.events)
     run_script(name, "--resume", run_dir)

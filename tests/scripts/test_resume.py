@@ -118,7 +118,9 @@ def test_stopped_anywhere(
     left = iter([False] * questions)
     with monkeypatch.context() as patch:
         patch.setattr(StopSignal, "__bool__", lambda stop: next(left, True))
-        run_script(name, *tiny(name), "--run-dir-root", tmp_path)
+        with pytest.raises(SystemExit) as ended:
+            run_script(name, *tiny(name), "--run-dir-root", tmp_path)
+    assert ended.value.code == 75  # not what a finished run ends with
     assert f"--resume {only_run(tmp_path)}" in capsys.readouterr().out
     run = load_checkpoint(only_run(tmp_path) / "checkpoint.npz")["run"]
     assert (run["updates_due"] > 0, run["unfinished"] is not None) == (amid == "updates", amid == "steps")
@@ -150,7 +152,7 @@ def test_killed(
         time.sleep(0.01)
     process.send_signal(kill)
     process.communicate(timeout=60)
-    assert process.returncode == (0 if kill == signal.SIGTERM else -kill)
+    assert process.returncode == (75 if kill == signal.SIGTERM else -kill)
     run_script(name, "--resume", only_run(tmp_path))
     assert_same(only_run(tmp_path), uninterrupted(name, run_script))
 
@@ -172,10 +174,11 @@ def test_a_finished_run_can_be_made_longer(name: str, run_script: RunScript, tmp
 def test_a_round_is_logged_once_however_often_it_is_made(run_script: RunScript, tmp_path: Path) -> None:
     """Stopped between gradient steps, resumed, killed before the next checkpoint, resumed again."""
     flags = [*tiny("sac_qmp_separate"), "--checkpoint-every", "100000", "--run-dir-root", tmp_path]
-    left = iter([False] * 25)
+    left = iter([False] * 710)  # as above
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StopSignal, "__bool__", lambda stop: next(left, True))
-        run_script("sac_qmp_separate", *flags)
+        with pytest.raises(SystemExit):
+            run_script("sac_qmp_separate", *flags)
     run_dir = only_run(tmp_path)
     unfinished, asked = training.TrainingRun.unfinished, iter([True])
 
