@@ -119,6 +119,8 @@ def refused(tmp_path, state, message):
     before = buffer.state_dict()
     with pytest.raises(ValueError, match=message):
         ReplayFiles(tmp_path / "replay", buffer).check_state(state)
+    with pytest.raises(ValueError, match=message):
+        read_rows(tmp_path / "replay", state)
     after = buffer.state_dict()
     assert torch.equal(before["rows"], after["rows"])
     assert before["added"].tolist() == after["added"].tolist()
