@@ -106,6 +106,11 @@ def endless(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
 
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 def many_entries(path: Path) -> None:
     """Fifty thousand entries of nothing."""
     with zipfile.ZipFile(path, "w") as archive:
@@ -129,7 +134,7 @@ FORGED: dict[str, Callable[[Path], None]] = {
     "objects": lambda path: forged(path, b'{"array":"array0"}', npy("|O", "(1,)", b"\x80\x04N.")),
     "ten million brackets": lambda path: forged(path, b'{"list":[' + b"[]," * 10_000_000 + b"0]}"),
     "brackets 100 000 deep": lambda path: forged(path, b"[" * 100_000),
-    "a folder in its place": lambda path: (path.unlink(), path.mkdir())[0],
+    "a folder in its place": a_folder,
 }
 
 
@@ -230,7 +235,9 @@ def damage(path: Path, rng: random.Random) -> str:
 
 
 def main(args: Args) -> int:
-    rng, table, peak = random.Random(args.seed), {}, {}
+    rng = random.Random(args.seed)
+    table: dict[str, Counter[str]] = {}
+    peak: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as work:
         root = Path(work)
         flags = [*RUN.split(), "--hidden-dim", str(args.hidden_dim), "--run-dir-root", str(root / "runs")]

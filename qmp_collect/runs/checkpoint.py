@@ -141,7 +141,7 @@ def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[Any
         if count * dtype.itemsize != left or (count and not dtype.itemsize):
             raise ValueError(f"{entry.filename}: {dtype} of shape {shape} is not what its {left} bytes hold")
         array = np.empty(count, dtype)
-        target = memoryview(array.view(np.uint8) if count else bytearray())
+        target = memoryview(array.view(np.uint8).data if count else bytearray())
         for first in range(0, left, _CHUNK):
             piece = target[first : first + _CHUNK]
             piece[:] = file.read(len(piece))
