@@ -62,15 +62,16 @@ def npy(dtype: str, shape: str, body: bytes = b"") -> bytes:
 
 def forged(path: Path, tree: bytes, *arrays: bytes, compression: int = zipfile.ZIP_STORED) -> None:
     header = b'{"format":"qmp_collect checkpoint 1","tree":' + tree + b"}"
-    with zipfile.ZipFile(path, "w", compression) as archive:
+    with zipfile.ZipFile(path, "w", compression, compresslevel=1) as archive:
         archive.writestr("header.npy", npy("|u1", f"({len(header)},)", header))
         for index, array in enumerate(arrays):
             archive.writestr(f"array{index}.npy", array)
 
 
 def bomb(path: Path) -> None:
-    """A gigabyte of zeros, compressed to a thousandth."""
-    forged(path, b'{"array":"array0"}', npy("|u1", f"({1 << 30},)", bytes(1 << 30)), compression=zipfile.ZIP_DEFLATED)
+    """A quarter of a gigabyte of zeros, compressed to a two hundredth."""
+    zeros = npy("|u1", f"({1 << 28},)", bytes(1 << 28))
+    forged(path, b'{"array":"array0"}', zeros, compression=zipfile.ZIP_DEFLATED)
 
 
 def shared(path: Path) -> None:
@@ -105,18 +106,23 @@ def endless(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
 
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 def many_entries(path: Path) -> None:
-    """Two hundred thousand entries of nothing."""
+    """Fifty thousand entries of nothing."""
     with zipfile.ZipFile(path, "w") as archive:
-        for index in range(200_000):
+        for index in range(50_000):
             archive.writestr(f"{index}", b"")
 
 
 FORGED: dict[str, Callable[[Path], None]] = {
-    "compressed to a thousandth": bomb,
+    "zeros that were compressed": bomb,
     "one array named a thousand times": shared,
     "entries that overlap": overlapping,
-    "200 000 empty entries": many_entries,
+    "50 000 empty entries": many_entries,
     "a pipe in its place": pipe,
     "a link to /dev/zero": endless,
     "claims 2**60 numbers": lambda path: forged(path, b'{"array":"array0"}', npy("<f4", f"({2**60},)", bytes(16))),
@@ -128,7 +134,7 @@ FORGED: dict[str, Callable[[Path], None]] = {
     "objects": lambda path: forged(path, b'{"array":"array0"}', npy("|O", "(1,)", b"\x80\x04N.")),
     "ten million brackets": lambda path: forged(path, b'{"list":[' + b"[]," * 10_000_000 + b"0]}"),
     "brackets 100 000 deep": lambda path: forged(path, b"[" * 100_000),
-    "a folder in its place": lambda path: (path.unlink(), path.mkdir())[0],
+    "a folder in its place": a_folder,
 }
 
 
@@ -229,7 +235,9 @@ def damage(path: Path, rng: random.Random) -> str:
 
 
 def main(args: Args) -> int:
-    rng, table, peak = random.Random(args.seed), {}, {}
+    rng = random.Random(args.seed)
+    table: dict[str, Counter[str]] = {}
+    peak: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as work:
         root = Path(work)
         flags = [*RUN.split(), "--hidden-dim", str(args.hidden_dim), "--run-dir-root", str(root / "runs")]

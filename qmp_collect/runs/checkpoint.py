@@ -22,7 +22,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["atomic_file", "load_checkpoint", "rng_state", "save_checkpoint", "set_rng_state"]
+__all__ = ["atomic_file", "check_rng_state", "load_checkpoint", "rng_state", "save_checkpoint", "set_rng_state"]
 
 _FORMAT = "qmp_collect checkpoint 1"
 # What is outside of arrays multiplies when it is read; with these bounds it stays within some 15 MB.
@@ -141,7 +141,7 @@ def _read_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[Any
         if count * dtype.itemsize != left or (count and not dtype.itemsize):
             raise ValueError(f"{entry.filename}: {dtype} of shape {shape} is not what its {left} bytes hold")
         array = np.empty(count, dtype)
-        target = memoryview(array.view(np.uint8) if count else bytearray())
+        target = memoryview(array.view(np.uint8).data if count else bytearray())
         for first in range(0, left, _CHUNK):
             piece = target[first : first + _CHUNK]
             piece[:] = file.read(len(piece))
@@ -238,7 +238,7 @@ def set_rng_state(tree: dict[str, Any]) -> None:
     Raises:
         ValueError: if it is not such a tree; then no generator has changed.
     """
-    devices = _check_rng_state(tree)
+    devices = check_rng_state(tree)
     random.setstate(tree["python"])
     np.random.set_state(tree["numpy"])
     if "torch" in tree:
@@ -249,8 +249,8 @@ def set_rng_state(tree: dict[str, Any]) -> None:
             torch.cuda.set_rng_state(state, device)
 
 
-def _check_rng_state(tree: dict[str, Any]) -> list[Any]:
-    """Whether generators will take a tree; the states of the devices of this machine."""
+def check_rng_state(tree: dict[str, Any]) -> list[Any]:
+    """``ValueError`` unless `set_rng_state` will take this tree; the states for the devices of this machine."""
     try:
         random.Random().setstate(tree["python"])
         np.random.RandomState().set_state(tree["numpy"])

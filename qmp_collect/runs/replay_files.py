@@ -77,14 +77,7 @@ class ReplayFiles:
         self.buffer.check_state(_without_files(state))
         if (width := state["row_width"]) != self.buffer.row_width:
             raise ValueError(f"expected rows of {self.buffer.row_width} numbers, got {width}")
-        _check_ranges(state)
-        for index, number in enumerate(state["files"]["number"].tolist()):
-            with _open(self.folder, state, index) as file:
-                checksum = 0
-                while chunk := file.read(_CHUNK):
-                    checksum = zlib.crc32(chunk, checksum)
-            if checksum != state["files"]["checksum"][index]:
-                raise ValueError(f"{self.folder / _name(number)} is damaged: its checksum is another")
+        _check_files(self.folder, state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a `state_dict` that passes `check_state`. No copy of all rows is made."""
@@ -125,8 +118,11 @@ def read_rows(folder: str | os.PathLike[str], state: Mapping[str, Any]) -> NDArr
     Args:
         folder: where the files are.
         state: what ``load_checkpoint`` gives for the buffer.
+
+    Raises:
+        ValueError: a file is missing or damaged.
     """
-    _check_ranges(state)
+    _check_files(Path(folder), state)
     capacity, width, files = state["capacity"], state["row_width"], state["files"]
     sizes = np.minimum(state["added"], capacity)
     starts = np.cumsum(sizes) - sizes
@@ -179,6 +175,19 @@ def _check_ranges(state: Mapping[str, Any]) -> None:
     sound = (first >= before) & (first <= end) & (end - first <= capacity) & (first <= np.maximum(before, oldest))
     if not sound.all() or ((end[-1] if count else 0) != added).any() or (files["number"] < 0).any():
         raise ValueError("files: their ranges do not cover the transitions that are stored")
+
+
+def _check_files(folder: Path, state: Mapping[str, Any]) -> None:
+    """Every file is there, and every byte of it counts: reads them all."""
+    _check_ranges(state)
+    files = state["files"]
+    for index, (number, expected) in enumerate(zip(files["number"].tolist(), files["checksum"].tolist(), strict=True)):
+        checksum = 0
+        with _open(folder, state, index) as file:
+            while chunk := file.read(_CHUNK):
+                checksum = zlib.crc32(chunk, checksum)
+        if checksum != expected:
+            raise ValueError(f"{folder / _name(number)} is damaged: its checksum is another")
 
 
 def _open(folder: Path, state: Mapping[str, Any], index: int) -> IO[bytes]:

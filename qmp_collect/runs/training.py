@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_flatten_with_path, tree_map_only
 
 from qmp_collect.collector import QMPCollector
 from qmp_collect.replay import TaskReplayBuffer
-from qmp_collect.runs.checkpoint import load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from qmp_collect.runs.checkpoint import check_rng_state, load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from qmp_collect.runs.console import Console, say
 from qmp_collect.runs.folder import RunFolder, checked_name
 from qmp_collect.runs.forms import check_form, check_state
@@ -245,8 +245,6 @@ class TrainingRun:
             )
         if args.resume is not None:
             rows = self._load()
-            if args.total_timesteps < self.global_step:
-                raise SystemExit(f"--total-timesteps: {self.dir} is at step {self.global_step} already")
             self._folder.reopened_for_more()
             if not args.track and (self.dir / "wandb.json").exists():
                 say(f"{self.dir} was tracked before; this part of it is not, without --track")
@@ -425,15 +423,20 @@ class TrainingRun:
             if "settings" not in run:
                 raise ValueError("its checkpoint is of an older version, which kept no settings; start it anew")
             self._compare_settings(run["settings"])
-            like = {"rows": 0, "settings": run["settings"], "scalars": dict.fromkeys(run["scalars"], 0.0)}
-            check_form(run, self._progress() | like, "run")
+            like = {"rows": 0, "scalars": dict.fromkeys(run["scalars"], 0.0)}
+            free = {name: run.get(name) for name in ("settings", "unfinished")}  # compared above, and built below
+            check_form(run, self._progress() | like | free, "run")
+            unfinished = CollectStats(**run["unfinished"]) if run["unfinished"] else None
+            if self.args.total_timesteps < saved["collector"]["num_steps"]:
+                raise ValueError(f"--total-timesteps: it is at step {saved['collector']['num_steps']} already")
+            check_rng_state(saved["rng"])
             for name, part in self._parts.items():
                 if part is not self._collector:
                     check_state(part, saved[name], name)
             for name, part in self._parts.items():
                 part.load_state_dict(saved[name])
             self.updates_due, self._scalars = run["updates_due"], run["scalars"]
-            self._unfinished = CollectStats(**run["unfinished"]) if run["unfinished"] else None
+            self._unfinished = unfinished
             self._evaluated_at, self._next_eval = run["evaluated_at"], run["next_eval"]
             self._next_checkpoint = run["next_checkpoint"]
             set_rng_state(saved["rng"])

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from qmp_collect.runs import StopSignal, load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from qmp_collect.runs.checkpoint import atomic_file
 
 
 def same(left, right):
@@ -333,3 +334,49 @@ def test_stop_signal_gives_handlers_back_after_an_error():
     with pytest.raises(RuntimeError), StopSignal():
         raise RuntimeError
     assert signal.getsignal(signal.SIGINT) == former
+
+
+def test_a_generator_beyond_its_end_is_refused_before_any_is_set():
+    # numpy takes the position, and then reads beyond its numbers: another stream, or the end of the process.
+    state, before = rng_state(), rng_state()
+    state["python"] = random.Random(5).getstate()
+    for position in (10**9, -5, 625):
+        state["numpy"] = {**state["numpy"], "state": {**before["numpy"]["state"], "pos": position}}
+        with pytest.raises(ValueError, match=r"position in 0\.\.624"):
+            set_rng_state(state)
+    assert random.getstate() == before["python"]
+
+
+def test_temporary_files_are_a_process_s_own_and_no_link_is_followed(tmp_path):
+    path, victim = tmp_path / "state.ckpt", tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / ".state.ckpt.tmp").symlink_to(victim)
+    with atomic_file(path) as first, atomic_file(path) as second:
+        first.write(b"first")
+        second.write(b"second")
+    assert path.read_bytes() == b"first"
+    assert victim.read_text() == "precious"
+    assert sorted(os.listdir(tmp_path)) == [".state.ckpt.tmp", "state.ckpt", "victim"]
+
+
+def test_two_savers_at_once_leave_one_of_two_whole_checkpoints(tmp_path):
+    program = (
+        "import sys, numpy as np\nfrom qmp_collect.runs import save_checkpoint\n"
+        "for _ in range(15): save_checkpoint(sys.argv[1], {'who': int(sys.argv[2]), "
+        "'data': np.full(200_000, int(sys.argv[2]))})\n"
+    )
+    path = tmp_path / "state.ckpt"
+    savers = [subprocess.Popen([sys.executable, "-c", program, path, str(who)]) for who in (1, 2)]
+    while any(saver.poll() is None for saver in savers):
+        if path.exists():
+            tree = load_checkpoint(path)
+            assert (tree["data"] == tree["who"]).all()
+    assert [saver.returncode for saver in savers] == [0, 0]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["state.ckpt"]
+
+
+def test_what_multiplies_in_memory_is_refused_when_it_is_saved(tmp_path):
+    for tree in ([0] * 100_001, [np.zeros(1)] * 10_001, "x" * (1 << 22)):
+        with pytest.raises(ValueError, match="put long lists of numbers into arrays"):
+            save_checkpoint(tmp_path / "state.ckpt", tree)
+    assert not list(tmp_path.iterdir())

@@ -67,7 +67,6 @@ def test_whatever_happens_a_resumed_buffer_is_that_of_its_checkpoint(tmp_path_fa
         if step == "save":
             save(files, folder / "checkpoint.npz")
             expected = buffer.state_dict()
-            # What is on the disk stays bounded: what is stored, and what one interval between checkpoints brings.
             continue
         state = files.state_dict()
         if step == "killed after the checkpoint":
@@ -96,7 +95,7 @@ def test_each_row_is_written_once_and_what_nobody_needs_goes(tmp_path):
         save(files, tmp_path / "checkpoint.npz")
         sizes.append({name: os.stat(tmp_path / "replay" / name).st_size for name in os.listdir(tmp_path / "replay")})
     assert all(set(of.values()) == {60 * 7 * 4} for of in sizes)
-    assert [sorted(of) for of in sizes][0] == ["rows-000000.f4"]
+    assert sorted(sizes[0]) == ["rows-000000.f4"]
     assert sorted(sizes[4]) == [f"rows-00000{n}.f4" for n in range(5)]
     assert sorted(sizes[7]) == [f"rows-00000{n}.f4" for n in range(3, 8)]
     before = set(os.listdir(tmp_path / "replay"))
@@ -119,6 +118,8 @@ def refused(tmp_path, state, message):
     before = buffer.state_dict()
     with pytest.raises(ValueError, match=message):
         ReplayFiles(tmp_path / "replay", buffer).check_state(state)
+    with pytest.raises(ValueError, match=message):
+        read_rows(tmp_path / "replay", state)
     after = buffer.state_dict()
     assert torch.equal(before["rows"], after["rows"])
     assert before["added"].tolist() == after["added"].tolist()
