@@ -96,12 +96,18 @@ def _refuse_copies(envs: VectorEnv[Any, Any, Any]) -> None:
 
     That is what Gymnasium's own vectorisation makes of an id with several tasks: N copies.
     """
-    attribute, spec = envs.metadata.get("task_attribute"), envs.unwrapped.spec
+    attribute, spec = envs.metadata.get("task_attribute"), getattr(envs.unwrapped, "spec", None)
     kwargs = {} if spec is None else spec.kwargs
     mode = kwargs.get("vectorization_mode")
-    if envs.num_envs > 1 and attribute is not None and mode in ("sync", "async") and attribute not in kwargs:
+    if (
+        spec is not None
+        and envs.num_envs > 1
+        and attribute is not None
+        and mode in ("sync", "async")
+        and attribute not in kwargs
+    ):
         raise ValueError(
-            f"make_vec({spec.id!r}, vectorization_mode={mode!r}) makes {envs.num_envs} copies of task 0: leave "  # type: ignore[union-attr]
+            f"make_vec({spec.id!r}, vectorization_mode={mode!r}) makes {envs.num_envs} copies of task 0: leave "
             f"vectorization_mode out for sub-environments of all tasks, pass {attribute}=... if one task is meant, or "
             f"make gymnasium.vector.SyncVectorEnv([partial(gymnasium.make, env_id, {attribute}=t) for t in tasks])"
         )

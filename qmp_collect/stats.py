@@ -90,8 +90,8 @@ class CollectStats:
         """Numbers for a logger, by tag. What has no value (an average over no episode, unknown success) is left out.
 
         ``charts/*`` average over tasks, each task counting the same; ``tasks/<name>/*`` are one task's;
-        ``qmp/own_fraction/<i>`` is the fraction of task ``i``'s steps in which its own policy acted. The whole `mixture`,
-        ``T * K`` numbers, is not among them.
+        ``qmp/own_fraction/<i>`` is the fraction of task ``i``'s steps in which its own policy acted. The whole
+        `mixture`, ``T * K`` numbers, is not among them.
 
         Raises:
             ValueError: not ``T`` names, or a name twice.

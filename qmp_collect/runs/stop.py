@@ -13,7 +13,7 @@ STOP_SIGNALS = tuple(signal.Signals[name] for name in _NAMES if name in signal.S
 
 @final
 class StopSignal:
-    """Turns SIGTERM, SIGINT, SIGHUP and SIGUSR1 into a flag, so that a loop can finish its step and save before it ends.
+    """Turns SIGTERM, SIGINT, SIGHUP and SIGUSR1 into a flag: a loop can finish its step and save before it ends.
 
     A second SIGINT raises KeyboardInterrupt. A signal that whoever started the process had it ignore stays ignored, as
     SIGHUP under nohup. The former handlers come back on exit. Main thread only.

@@ -64,7 +64,7 @@ def test_rows_and_config_on_disk(tmp_path):
 def test_every_start_adds_its_provenance(tmp_path, monkeypatch):
     for argv in (["train.py", "--env-id", "Maze 10"], ["train.py", "--resume", "x"]):
         monkeypatch.setattr("sys.argv", argv)
-        plain(tmp_path, resume_rows=0).close()
+        plain(tmp_path, {"env_id": "Maze 10", "resume": None}, resume_rows=0).close()
     first, second = map(json.loads, (tmp_path / "provenance.jsonl").read_text().splitlines())
     assert first["command"] == "python train.py --env-id 'Maze 10'"
     assert second["command"] == "python train.py --resume x"
@@ -246,7 +246,7 @@ def test_tracking_sends_the_same_scalars_and_keeps_the_local_files(tmp_path, mon
         "name": "Maze10/sac:1",
         "config": {"seed": 1},
         "dir": str(tmp_path),
-        "id": "Maze10-sac-1",
+        "id": json.loads((tmp_path / "wandb.json").read_text())["id"],
         "resume": "allow",
     }
     assert rest == [
