@@ -197,8 +197,8 @@ class TaskReplayBuffer:
     def spans(self, first: NDArray[np.int64], end: NDArray[np.int64]) -> Iterator[Tensor]:
         """Where the transitions numbered ``first[t] <= n < end[t]`` of each task lie, in order: ``(M, D)`` views.
 
-        For whoever keeps the rows in another place, to be read and, before `load_state_dict`, written. A view has at most
-        some 4 MiB. Of a task, no more than `capacity` transitions have a place.
+        For whoever keeps the rows in another place, to be read and, before `load_state_dict`, written. A view has at
+        most some 4 MiB. Of a task, no more than `capacity` transitions have a place.
         """
         most = max((4 << 20) // (4 * self._columns[-1]), 1)
         for task, (number, last) in enumerate(zip(first.tolist(), end.tolist(), strict=True)):

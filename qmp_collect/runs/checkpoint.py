@@ -55,9 +55,9 @@ def save_checkpoint(path: str | os.PathLike[str], tree: Any) -> None:
     header = json.dumps(document, separators=(",", ":")).encode()
     if len(arrays) > _MOST_ARRAYS or _values(header) > _MOST_VALUES or len(header) > _LONGEST_HEADER:
         raise ValueError(
-            f"expected at most {_MOST_ARRAYS} arrays, and outside of them {_MOST_VALUES} values of {_LONGEST_HEADER} bytes, "
-            f"got {len(arrays)} and about {_values(header)} of {len(header)} bytes: put long lists of numbers into arrays, "
-            "and small arrays into larger ones"
+            f"expected at most {_MOST_ARRAYS} arrays, and outside of them {_MOST_VALUES} values of {_LONGEST_HEADER} "
+            f"bytes, got {len(arrays)} and about {_values(header)} of {len(header)} bytes: put long lists of numbers into "
+            "arrays, and small arrays into larger ones"
         )
     with atomic_file(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name, array in {"header": np.frombuffer(header, np.uint8), **arrays}.items():
