@@ -31,9 +31,9 @@ class ReplayFiles:
 
     ``state_dict()`` writes the rows that came since the last one into a new file of ``FOLDER`` and returns what a
     checkpoint holds: the rest of the buffer's state, and of each file that it needs a number, a checksum, and which
-    transitions of each task it has. The file is on the disk before the checkpoint that names it, and `remove_unused`, to
-    be called when that checkpoint is on the disk, removes those that it no longer needs: at any moment all that belongs
-    to the last checkpoint is there. A file is a row after the other, little-endian float32, task by task.
+    transitions of each task it has. The file is on the disk before the checkpoint that names it, and `remove_unused`,
+    to be called when that checkpoint is on the disk, removes those that it no longer needs: at any moment all that
+    belongs to the last checkpoint is there. A file is a row after the other, little-endian float32, task by task.
 
     Args:
         folder: of this run alone; made when the first file is written.

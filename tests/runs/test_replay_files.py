@@ -1,4 +1,4 @@
-"""Replay in files: after any adds, saves and stops the buffer is the same, each row is written once, damage is refused."""
+"""Replay in files: whatever stops a run, its buffer comes back; each row is written once; damage is refused."""
 
 from __future__ import annotations
 
