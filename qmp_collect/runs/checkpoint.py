@@ -56,8 +56,8 @@ def save_checkpoint(path: str | os.PathLike[str], tree: Any) -> None:
     if len(arrays) > _MOST_ARRAYS or _values(header) > _MOST_VALUES or len(header) > _LONGEST_HEADER:
         raise ValueError(
             f"expected at most {_MOST_ARRAYS} arrays, and outside of them {_MOST_VALUES} values of {_LONGEST_HEADER} "
-            f"bytes, got {len(arrays)} and about {_values(header)} of {len(header)} bytes: put long lists of numbers into "
-            "arrays, and small arrays into larger ones"
+            f"bytes, got {len(arrays)} and about {_values(header)} of {len(header)} bytes: put long lists of numbers "
+            "into arrays, and small arrays into larger ones"
         )
     with atomic_file(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name, array in {"header": np.frombuffer(header, np.uint8), **arrays}.items():

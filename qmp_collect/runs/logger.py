@@ -130,7 +130,7 @@ class RunLogger:
             self._wandb.log({"global_step": int(step), **values})
 
     def sync(self) -> None:
-        """Wait until all rows are on the disk: before something is written that counts on them, as a checkpoint does."""
+        """Wait until all rows are on the disk, before something that counts on them is written, a checkpoint."""
         os.fsync(self._metrics.fileno())
 
     def log_image(self, step: int, tag: str, image: NDArray[np.uint8]) -> None:

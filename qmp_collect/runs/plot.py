@@ -218,7 +218,7 @@ def mixture_over_training(run: Run, borders: Floats) -> Floats:
 
 
 def _mixtures(run: Run) -> tuple[Floats, Floats]:
-    """Steps ``(P,)`` and mixtures ``(P, T, K)`` of a run, whole or, as earlier versions logged it, a tag for each cell."""
+    """Steps ``(P,)`` and mixtures ``(P, T, K)`` of a run, whole or, as older logs have it, with a tag for each cell."""
     if any(_MIXTURE in row for row in run.rows):
         points = {row["global_step"]: row[_MIXTURE] for row in run.rows if _MIXTURE in row}
         steps = sorted(points)

@@ -58,9 +58,11 @@ def within(names: set[str], package: str) -> set[str]:
     ],
 )
 def test_arrows_point_one_way(folder, forbidden):
-    files = sorted((ROOT / folder).glob("*.py"))
+    files = sorted((ROOT / folder).rglob("*.py"))
     assert len(files) > 5
     for file in files:
+        if folder == "qmp_collect" and "runs" in file.parts:
+            continue
         for package in forbidden:
             assert within(imported_by(file), package) == set(), file.name
 
