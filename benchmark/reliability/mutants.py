@@ -100,6 +100,7 @@ PROTOCOL: list[tuple[tuple[str, ...], str, str]] = [
     # Learning
     (JOINT, "capacity = args.buffer_size // num_tasks", "capacity = args.buffer_size"),
     (SEPARATE_TASKS, "capacity = args.buffer_size", "capacity = args.buffer_size // num_tasks"),
+    (EVERY, "rows = min(capacity, run.storable(round_steps, envs.num_envs))", "rows = capacity"),
     (
         JOINT,
         "run.updates_due = num_tasks * args.gradient_steps_per_round",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import gymnasium as gym
@@ -174,3 +175,17 @@ def test_the_environment_states_its_metrics():
     assert stats.metrics["any_hit"][stats.episode_task_ids == 4].tolist() == [1.0]  # "stay" begins on its target
     quiet = evaluate(envs, lambda obs, task_ids: np.zeros((len(obs), 6), np.float32), episode_metrics={})
     assert quiet.metrics == {}
+
+
+def test_means_of_tasks_with_unequal_numbers_of_episodes():
+    none = CollectStats.empty(3, 3)
+    stats = dataclasses.replace(
+        none,
+        returns=np.array([1.0, 2.0, 3.0, 10.0]),
+        lens=np.ones(4, np.int64),
+        successes=np.array([True, False, False, True]),
+        episode_task_ids=np.array([0, 0, 0, 1]),
+    )
+    assert stats.per_task(stats.returns).tolist()[:2] == [2.0, 10.0]
+    assert stats.per_task(stats.successes).tolist()[:2] == pytest.approx([1 / 3, 1.0])
+    assert np.isnan(stats.per_task(stats.returns)[2])

@@ -87,6 +87,7 @@ main: losses = all
 main: num_envs = all
 main: num_tasks = all
 main: round_steps = all
+main: rows = all
 main: run = all
 main: run.accelerate = decaf multihead pcgrad point separate uds | dnc | mcal | shared
 main: run.check_learning_starts = decaf dnc mcal point separate uds | multihead pcgrad shared

@@ -33,7 +33,7 @@ every_script = pytest.mark.parametrize("name", SCRIPTS)
 # Five rounds of 20 steps a task. Written for T tasks: 3 on the small maze, 1 in the plane.
 FLAGS: dict[str, Any] = {
     "env_steps_per_round": 20, "gradient_steps_per_round": 4, "batch_size": 12, "hidden_dim": 4, "envs_per_task": 2,
-    "buffer_size": 999, "min_buffer_size": 30, "eval_episodes": 6, "eval_envs_per_task": 2, "torch_threads": 1,
+    "buffer_size": 90, "min_buffer_size": 30, "eval_episodes": 6, "eval_envs_per_task": 2, "torch_threads": 1,
     "seed": 7, "switch": "qmp", "horizon": 5, "own_probability": 0.8, "own_probability_final": 0.2, "warmup_rounds": 2,
     "distill_steps": 2,
 }  # fmt: skip
@@ -187,7 +187,7 @@ def test_what_happens_when(name: str, spies: Spies, run_script: RunScript, tmp_p
     assert spies.events == list(expected_events(name))
     expected = {"apart from training": True, "the same action twice": True, "inside the range": True}
     assert spies.evaluated == [expected | {"episodes": [6] * tasks}] * 5
-    assert spies.capacity == (333 if name in JOINT else 999)
+    assert spies.capacity == (30 if name in JOINT else 90)
 
     collector = spies.collector
     assert collector["envs"].num_envs == 2 * tasks
@@ -288,12 +288,22 @@ def test_a_run_that_could_never_learn_is_refused(name: str, run_script: RunScrip
     for setting, most, message in (
         ({"buffer_size": 50}, 48 if joint else 50, "holds only"),  # 3 tasks' 16 rows
         # Five rounds, the last of which goes beyond the end of the run
-        ({"total_timesteps": 90 * tasks_of(name)}, 300 if joint else 100, "bring the buffer only"),
+        ({"total_timesteps": 90 * tasks_of(name), "buffer_size": 999}, 300 if joint else 100, "bring the buffer only"),
     ):
         with pytest.raises(Accepted):
             run_script(name, *command(name, tmp_path, **setting, min_buffer_size=most))
         with pytest.raises(SystemExit, match=rf"--min-buffer-size {most + 1}: .*{message} {most}, .*never start"):
             run_script(name, *command(name, tmp_path, **setting, min_buffer_size=most + 1))
+
+
+@pytest.mark.usefixtures("settings_only")
+@every_script
+def test_a_replay_is_no_larger_than_what_a_run_stores(
+    name: str, spies: Spies, run_script: RunScript, tmp_path: Path
+) -> None:
+    with pytest.raises(Accepted):
+        run_script(name, *command(name, tmp_path, buffer_size=1_000_000))
+    assert spies.capacity == 100
 
 
 @pytest.mark.usefixtures("settings_only")
