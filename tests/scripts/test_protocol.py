@@ -180,6 +180,13 @@ def expected_events(name: str) -> Iterator[tuple[Any, ...]]:
             yield ("evaluate", 10_007 + 20 * number * tasks)
 
 
+@pytest.mark.parametrize("name", ["sac_qmp_separate", "sac_shared"])
+def test_replay_claims_what_the_run_can_bring(name: str, spies: Spies, run_script: RunScript, tmp_path: Path) -> None:
+    # 3 environments of each task: a round of 60 steps is 7 vector steps of 9, so 21 rows a task; five rounds.
+    run_script(name, *command(name, tmp_path, envs_per_task=3, total_timesteps=300, buffer_size=999))
+    assert spies.capacity == 105
+
+
 @every_script
 def test_what_happens_when(name: str, spies: Spies, run_script: RunScript, tmp_path: Path) -> None:
     run_script(name, *command(name, tmp_path))
