@@ -1,0 +1,11 @@
+"""What all tests begin with."""
+
+from __future__ import annotations
+
+import signal
+
+# A shell starts background jobs with SIGINT ignored, nohup with SIGHUP, and what is ignored stays so in the runs that
+# tests start and stop: tests begin with the signals as a terminal leaves them.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
