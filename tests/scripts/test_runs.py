@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,7 +67,7 @@ def test_flags(name: str, flags: str, run_script: RunScript, tmp_path: Path) -> 
     assert steps == [150, 300, 450]
     # Learning starts when the buffers hold enough: 60 transitions of each task, or of all.
     assert ["losses/qf_loss" in row for row in rows if "time/sps" in row] == [name in JOINT, True, True]
-    assert all(math.isfinite(value) for row in rows for value in row.values())
+    assert all(np.isfinite(value).all() for row in rows for value in row.values())
     assert (run_dir / "checkpoint.npz").exists()
     assert list(run_dir.glob("events.out.tfevents.*"))
 
@@ -85,10 +84,11 @@ def test_metrics_and_files(name: str, run_script: RunScript, tmp_path: Path) -> 
         assert f"losses/{tag}" in last
     assert all((f"tasks/{task}/alpha" in last) == (name not in ONE_ALPHA) for task in names)
     assert {f"time/{part}" for part in ("act", "env", "store", "update", "sps")} < last.keys()
-    mixture = np.array([[last[f"qmp/mixture/{i}/{j}"] for j in range(3)] for i in range(3)])
-    assert mixture.sum(axis=1) == pytest.approx(1.0)
-    if name == "sac_qmp_separate":
-        assert last["qmp/foreign_fraction"] == pytest.approx(1 - mixture.trace() / 3)
+    mixture = np.array(evaluations[-1]["qmp/mixture"])
+    assert mixture.shape == (3, 3)
+    assert mixture.sum(axis=1) == pytest.approx(1.0, abs=1e-3)
+    own = [last[f"qmp/own_fraction/{i}"] for i in range(3)]
+    assert last["qmp/foreign_fraction"] == pytest.approx(1 - np.mean(own))
     config = json.loads((run_dir / "config.json").read_text())
     assert (config["env_id"], config["total_timesteps"], config["resume"]) == ("Maze3-v0", 450, None)
     switch = {"decaf": "own__", "dnc": "", "sac_shared": ""}.get(name, "qmp__")
