@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
+
+from qmp_collect.runs.provenance import published
+from qmp_collect.runs.settings import OF_THE_STARTER
 
 
 @dataclass
@@ -47,8 +51,8 @@ def publish(run_dir: Path, to: Path, suffix: str = "") -> Path:
     )
     target.mkdir(parents=True, exist_ok=True)
     for start in starts:
-        start["command"] = start["command"].replace(config["run_dir_root"], "runs")
-    config["run_dir_root"] = "runs"
+        start["command"] = published(shlex.split(start["command"]), (*config, *OF_THE_STARTER))
+    config = {name: value for name, value in config.items() if name not in OF_THE_STARTER}
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (target / "provenance.jsonl").write_text("".join(json.dumps(s) + "\n" for s in starts), encoding="utf-8")
     # without a time of its own, packing the same rows twice gives the same bytes

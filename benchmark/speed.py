@@ -586,10 +586,10 @@ SECTIONS: dict[str, Callable[[Args], Iterator[Comparison]]] = {
 # ----------------------------------------------------------------------------- report
 
 
-def machine() -> dict[str, Any]:
+def machine(args: Args) -> dict[str, Any]:
     """What a ratio could still depend on."""
     return {
-        **provenance(),
+        **provenance(vars(args)),
         "torch_threads": torch.get_num_threads(),
         "matmul_precision": script_precision(),
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
@@ -611,7 +611,7 @@ def main(args: Args) -> None:
     if "graphs" in args.only and args.device != "cuda":
         raise SystemExit("--only graphs: CUDA graphs need --device cuda")
     torch.set_default_device(args.device)
-    report: dict[str, Any] = {"machine": machine(), "quick": args.quick, "comparisons": []}
+    report: dict[str, Any] = {"machine": machine(args), "quick": args.quick, "comparisons": []}
     for key, value in report["machine"].items():
         print(f"{key}: {value}")
     out = args.out

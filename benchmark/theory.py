@@ -298,7 +298,7 @@ def main(args: Args) -> None:
     results = [check(kind, args.mdps, args.rounds, args.seed) for kind in KINDS]
     print(table(results))
     settings = {"mdps": args.mdps, "rounds": args.rounds, "seed": args.seed}
-    report = {"machine": provenance(), "settings": settings, "tolerance": TOLERANCE, "results": results}
+    report = {"machine": provenance(vars(args)), "settings": settings, "tolerance": TOLERANCE, "results": results}
     rounded = json.loads(json.dumps(report), parse_float=lambda text: float(f"{float(text):.6g}"))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(rounded) + "\n", encoding="utf-8")

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -103,8 +104,8 @@ class RunFolder:
             ValueError: A process works on the run, or the folder has links to elsewhere.
         """
         path = Path(path)
-        if links := sorted(entry.name for entry in path.iterdir() if entry.is_symlink()):
-            raise ValueError(f"{path} has links to elsewhere, which a run would write through: {', '.join(links)}")
+        if links := [entry for entry in _own_files(path) if entry.is_symlink()]:
+            raise ValueError(f"{path} has links to elsewhere, which a run would write through: {links[0]}")
         folder = RunFolder(path)
         for left in path.glob(".*.tmp"):
             left.unlink(missing_ok=True)
@@ -178,6 +179,14 @@ def _locked(file: Path) -> int | None:
                 return None
             raise
         os.close(lock)
+
+
+def _own_files(path: Path) -> Iterator[Path]:
+    """What a run may write, folders before what is in them; Weights & Biases keeps links of its own."""
+    for entry in sorted(path.iterdir()):
+        yield entry
+        if entry.name != "wandb" and entry.is_dir() and not entry.is_symlink():
+            yield from _own_files(entry)
 
 
 def _holder(content: bytes) -> dict[str, Any]:

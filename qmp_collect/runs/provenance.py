@@ -7,7 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 _PACKAGES = ("qmp-collect", "numpy", "gymnasium", "mujoco", "torch")
 
 
-# Settings that say who somebody is.
+# Settings that say who somebody is, or where on a machine something lies.
 _PERSONAL = ("wandb_project_name", "wandb_entity")
 
 
@@ -31,13 +31,19 @@ def provenance(settings: Iterable[str] = ()) -> dict[str, Any]:
         ``gpu``; ``versions`` of Python and of the packages used.
     """
     return {
-        "command": shlex.join(["python", Path(sys.argv[0]).name, *_known(sys.argv[1:], set(settings))]),
+        "command": published(["python", *sys.argv], settings),
         **_checkout(Path(sys.argv[0]).resolve().parent),
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "gpu": _gpu(),
         "versions": {"python": platform.python_version(), **_versions()},
     }
+
+
+def published(command: Sequence[str], settings: Iterable[str]) -> str:
+    """A command without paths and secrets: ``python PROGRAM`` and the flags of ``settings``, see `provenance`."""
+    python, program, *words = command
+    return shlex.join([_last_part(python), _last_part(program), *_known(words, set(settings))])
 
 
 def _known(words: list[str], settings: set[str]) -> Iterator[str]:

@@ -127,7 +127,7 @@ def _resumed(args_class: type[ArgsT], run_dir: Path, env_ids: list[str], argv: S
     changed = [k for k, v in vars(args).items() if v != getattr(default, k) and k not in may_change]
     if changed:
         raise SystemExit(f"--resume continues with the settings in {config}: {', '.join(changed)} cannot be changed")
-    if finished(run_dir) and args.total_timesteps == default.total_timesteps:
+    if (done := finished(run_dir)) and done.get("total_timesteps") == args.total_timesteps:
         print(f"{run_dir} is finished: nothing to do (a larger --total-timesteps makes it longer)")
         raise SystemExit(0)
     return args

@@ -245,15 +245,16 @@ class TrainingRun:
             )
         if args.resume is not None:
             rows = self._load()
-            self._folder.reopened_for_more()
             if not args.track and (self.dir / "wandb.json").exists():
                 say(f"{self.dir} was tracked before; this part of it is not, without --track")
         self._start_step, self._start_time = self.global_step, time.perf_counter()
         wandb = {"track": args.track, "wandb_project": args.wandb_project_name, "wandb_entity": args.wandb_entity}
         try:
-            return RunLogger(self.dir, of_the_run(args), resume_rows=rows, **wandb)  # type: ignore[arg-type]
+            logger = RunLogger(self.dir, of_the_run(args), resume_rows=rows, **wandb)  # type: ignore[arg-type]
         except ValueError as error:
             raise SystemExit(f"--resume {self.dir}: {error}") from error
+        self._folder.reopened_for_more()
+        return logger
 
     def _open_console(self) -> Console:
         self._shown: dict[str, object] = {}
@@ -402,10 +403,11 @@ class TrainingRun:
         run = self._progress() | {"rows": self._logger.rows}
         tree = {name: part.state_dict() for name, part in self._parts.items()} | {"run": run, "rng": rng_state()}
         self._logger.sync()  # no checkpoint is newer than the rows that it counts
-        if place := _not_finite(tree["agent"]):
+        learned = {n: tree[n] for n, part in self._parts.items() if not isinstance(part, QMPCollector | ReplayFiles)}
+        if place := _not_finite(learned):
             save_checkpoint(self.dir / "diverged.npz", tree)
             raise FloatingPointError(
-                f"agent{place} is not finite at step {self.global_step}: kept as diverged.npz, while the checkpoint "
+                f"{place} is not finite at step {self.global_step}: kept as diverged.npz, while the checkpoint "
                 "stays the last one that was finite. Resumed with the same settings, the run would diverge again"
             )
         save_checkpoint(self.dir / "checkpoint.npz", tree)
