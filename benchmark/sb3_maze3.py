@@ -67,7 +67,8 @@ if __name__ == "__main__":
     set_matmul_precision("auto", torch.device("cpu"))
     run_dir = Path(args.run_dir_root) / f"task{args.task}_seed{args.seed}"
     run_dir.mkdir(parents=True)
-    (run_dir / "provenance.json").write_text(json.dumps(provenance(asdict(args)) | {"settings": asdict(args)}, indent=2) + "\n")
+    report = provenance(asdict(args)) | {"settings": asdict(args)}
+    (run_dir / "provenance.json").write_text(json.dumps(report, indent=2) + "\n")
     model = SAC(
         "MlpPolicy",
         Monitor(gym.make("Maze3-v0", task=args.task)),

@@ -31,7 +31,8 @@ class Args:
 
 if __name__ == "__main__":
     args = tyro.cli(Args)
-    report = {"provenance": provenance(vars(args)), "episodes": args.episodes, "seed": args.seed, "success": {}, "return": {}}
+    report = {"provenance": provenance(vars(args)), "episodes": args.episodes, "seed": args.seed}
+    report |= {"success": {}, "return": {}}
     for env_id, task_set in qmp_envs.TASK_SETS.items():
         envs = gym.make_vec(env_id, num_envs=task_set.num_tasks)
         collector = QMPCollector(envs, None, None, own_policy=lambda obs, ids: None, switch=OwnPolicy(), seed=args.seed)

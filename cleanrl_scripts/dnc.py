@@ -279,11 +279,13 @@ if __name__ == "__main__":
     run = training.TrainingRun(args, task_set.task_names)
     device = run.device
 
-    # env setup
+    # env setup. A simulation that diverges ends its episode, which charts/diverged counts: an error would come again
+    # whenever the run is resumed.
+    env_settings = {"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP, "on_divergence": "end"}
     num_envs = num_tasks * args.envs_per_task
-    envs = gym.make_vec(args.env_id, num_envs=num_envs, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
+    envs = gym.make_vec(args.env_id, num_envs=num_envs, **env_settings)
     num_envs = num_tasks * args.eval_envs_per_task
-    eval_envs = gym.make_vec(args.env_id, num_envs=num_envs, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
+    eval_envs = gym.make_vec(args.env_id, num_envs=num_envs, **env_settings)
     obs_space, action_space = envs.single_observation_space, envs.single_action_space
     if action_space != gym.spaces.Box(-1.0, 1.0, action_space.shape):
         raise SystemExit(f"--env-id {args.env_id}: expected actions in [-1, 1], its action space is {action_space}")

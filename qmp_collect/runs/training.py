@@ -381,7 +381,9 @@ class TrainingRun:
                 return action
 
             say(f"video of {name}")
-            with gym.make(self.args.env_id, task=task, render_mode="rgb_array") as env, torch.no_grad():
+            # A simulation that diverges ends the episode, as in training: an error would come again at every resume.
+            settings: dict[str, Any] = {"task": task, "render_mode": "rgb_array", "on_divergence": "end"}
+            with gym.make(self.args.env_id, **settings) as env, torch.no_grad():
                 save_episode(env, act, self.dir / "videos" / f"{name}.gif", seed=self.args.seed)
         self._finish()
 

@@ -75,6 +75,7 @@ main: buffer = all
 main: capacity = decaf dnc mcal point separate uds | multihead pcgrad shared
 main: collector = decaf mcal pcgrad uds | multihead separate | dnc | point | shared
 main: device = all
+main: env_settings = all
 main: envs = all
 main: envs.close = all
 main: eval_envs = all
