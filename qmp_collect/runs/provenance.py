@@ -42,8 +42,8 @@ def provenance(settings: Iterable[str] = ()) -> dict[str, Any]:
 
 def published(command: Sequence[str], settings: Iterable[str]) -> str:
     """A command without paths and secrets: ``python PROGRAM`` and the flags of ``settings``, see `provenance`."""
-    python, program, *words = command
-    return shlex.join([_last_part(python), _last_part(program), *_known(words, set(settings))])
+    program, words = command[:2], command[2:]
+    return shlex.join([*map(_last_part, program), *_known(words, set(settings))])
 
 
 def _known(words: list[str], settings: set[str]) -> Iterator[str]:
