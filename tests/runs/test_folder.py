@@ -14,7 +14,12 @@ import pytest
 
 from qmp_collect.runs.folder import RunFolder, checked_name, finished
 
-HOLDS = "import sys; from qmp_collect.runs.folder import RunFolder; f = RunFolder.reopen(sys.argv[1]); print('has it', flush=True)"
+HOLDS = """
+import sys
+from qmp_collect.runs.folder import RunFolder
+folder = RunFolder.reopen(sys.argv[1])
+print("has it", flush=True)
+"""
 
 
 def holder(path: Path, then: str = "sys.stdin.read()") -> subprocess.Popen[str]:
