@@ -17,10 +17,22 @@ from publish import publish
 
 def write(folder: Path, last: int = 100, **provenance: Any) -> Path:
     folder.mkdir()
-    config = {"exp_name": "sac", "switch": "qmp", "seed": 3, "total_timesteps": 100, "run_dir_root": "/home/me/runs"}
+    config = {
+        "track": True,
+        "wandb_entity": "me",
+        "exp_name": "sac",
+        "switch": "qmp",
+        "seed": 3,
+        "total_timesteps": 100,
+        "run_dir_root": "/home/me/runs",
+    }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "metrics.jsonl").write_text(f'{{"global_step": {last}}}\n')
-    start = {"command": "python sac.py --run-dir-root /home/me/runs", "modified": False, **provenance}
+    start = {
+        "command": "python /home/me/sac.py --run-dir-root /home/me/runs --token hunter2",
+        "modified": False,
+        **provenance,
+    }
     (folder / "provenance.jsonl").write_text(json.dumps(start) + "\n")
     (folder / "checkpoint.npz").write_bytes(b"large")
     return folder
@@ -33,6 +45,8 @@ def test_a_finished_run(tmp_path: Path) -> None:
     assert gzip.decompress((target / "metrics.jsonl.gz").read_bytes()) == b'{"global_step": 100}\n'
     text = (target / "config.json").read_text() + (target / "provenance.jsonl").read_text()
     assert "/home/me" not in text
+    assert "hunter2" not in text
+    assert "wandb" not in text
     assert json.loads((target / "provenance.jsonl").read_text())["command"] == "python sac.py --run-dir-root runs"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import operator
 from collections.abc import Iterator
@@ -30,7 +31,16 @@ from collect_envs import (
     scalar_loop,
 )
 
-from qmp_collect import FixedSwitch, OwnPolicy, QMPCollector, QSwitch, SoftmaxQSwitch, Transitions, UniformSwitch
+from qmp_collect import (
+    CollectStats,
+    FixedSwitch,
+    OwnPolicy,
+    QMPCollector,
+    QSwitch,
+    SoftmaxQSwitch,
+    Transitions,
+    UniformSwitch,
+)
 from qmp_collect.runs.checkpoint import load_checkpoint, save_checkpoint
 
 TASKS = [0, 1, 0]
@@ -566,6 +576,18 @@ def test_scalars_are_plain_floats_named_by_task():
     assert any("reach" in tag for tag in named)
     assert any("push" in tag for tag in named)
     assert list(named.values()) == pytest.approx(list(plain.values()), nan_ok=True)
+
+
+def test_scalars_grow_with_the_tasks_and_not_with_their_square():
+    """Of 50 tasks, the mixture alone would be 2 500 numbers a round."""
+    empty = CollectStats.empty(50, 50)
+    stats = dataclasses.replace(empty, behavior_counts=np.full((50, 50), 2), steps_per_task=np.full(50, 100))
+    scalars = stats.scalars()
+    assert len(scalars) <= 50 * 2 + 1
+    assert {scalars[f"qmp/own_fraction/{t}"] for t in range(50)} == {0.02}
+    assert scalars["qmp/foreign_fraction"] == pytest.approx(0.98)
+    with pytest.raises(ValueError, match="a name of its own for every task"):
+        stats.scalars(["a"] * 50)
 
 
 @pytest.mark.parametrize("success_key", ["success", "is_success"])

@@ -72,6 +72,37 @@ def test_every_start_adds_its_provenance(tmp_path, monkeypatch):
     assert first["cores"] >= 1
 
 
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [
+        (["/home/me/secret/train.py", "--run-dir-root", "/home/me/x/runs/"], "python train.py --run-dir-root runs"),
+        (["train.py", "--run-dir-root=/home/me/runs", "--seed=3"], "python train.py --run-dir-root=runs --seed=3"),
+        (["train.py", "--resume", "../me/runs/NAME", "--no-cuda"], "python train.py --resume NAME --no-cuda"),
+        (["train.py", "--seed", "-3", "--api-key", "hunter2", "more"], "python train.py --seed -3"),
+        (["train.py", "hunter2", "--token=hunter2", "--seed", "3"], "python train.py --seed 3"),
+        (["train.py", "--wandb-entity", "me", "--wandb_project_name=mine", "--seed", "3"], "python train.py --seed 3"),
+        (["C:\\Users\\me\\train.py", "--run_dir_root", "C:\\Users\\me"], "python train.py --run_dir_root me"),
+        (["-c"], "python -c"),
+    ],
+)
+def test_what_was_typed_stays_private(argv, command, monkeypatch):
+    monkeypatch.setattr("sys.argv", argv)
+    monkeypatch.setenv("WANDB_API_KEY", "hunter2")
+    names = ("run_dir_root", "resume", "cuda", "seed", "wandb_entity", "wandb_project_name")
+    report = provenance(names)
+    assert report["command"] == command
+    assert "hunter2" not in json.dumps(report)
+    assert str(Path.home()) not in json.dumps(report)
+
+
+def test_a_start_after_one_whose_line_was_cut_off(tmp_path):
+    (tmp_path / "provenance.jsonl").write_text('{"command": "pyth')
+    plain(tmp_path).close()
+    first, second = (tmp_path / "provenance.jsonl").read_text().splitlines()
+    assert first == '{"command": "pyth'
+    assert json.loads(second)["cores"] >= 1
+
+
 def test_provenance_names_the_commit_of_the_program_and_none_outside_a_checkout(tmp_path, monkeypatch):
     def git(*words):
         identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
@@ -110,6 +141,14 @@ def test_tags_of_the_logger_itself_are_refused(tag, tmp_path):
 def test_a_config_that_json_cannot_hold_is_refused(tmp_path):
     with pytest.raises(TypeError, match=r"config: .* got set"):
         plain(tmp_path, {"bad": {1}})
+
+
+def test_matrices_are_lists_of_rows(tmp_path):
+    with plain(tmp_path) as logger:
+        logger.log(1, {"a": 1}, {"m": np.array([[1 / 3, 2 / 3], [0.0, 1.0]])})
+        with pytest.raises(ValueError, match="tag 'wall_time'"):
+            logger.log(1, {}, {"wall_time": np.eye(2)})
+    assert without_time(read(tmp_path)) == [{"global_step": 1, "a": 1.0, "m": [[0.3333, 0.6667], [0.0, 1.0]]}]
 
 
 def test_an_earlier_run_is_not_written_over(tmp_path):
@@ -198,6 +237,21 @@ def test_tensorboard_has_the_scalars_the_image_and_forgets_what_resuming_drops(t
     assert "config/text_summary" in events.Tags()["tensors"]
 
 
+def test_tensorboard_forgets_the_same_whatever_the_clock_says(tmp_path, monkeypatch):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    clock = iter([2_000_000_000.0, 1_000_000_000.0, 1_000_000_000.0, 1_500_000_000.0])
+    for start in range(4):  # forwards, an hour that comes twice, backwards: each start drops the last row
+        now = next(clock)
+        monkeypatch.setattr("time.time", lambda now=now: now)
+        with RunLogger(tmp_path, {}, resume_rows=start) as logger:
+            for step in (start, start + 1):
+                logger.log(step, {"charts/value": 10 * start + step})
+    events = accumulator.EventAccumulator(str(tmp_path)).Reload()
+    seen = [(event.step, event.value) for event in events.Scalars("charts/value")]
+    assert seen == [(row["global_step"], row["charts/value"]) for row in read(tmp_path)]
+    assert seen == [(0, 0.0), (1, 11.0), (2, 22.0), (3, 33.0), (4, 34.0)]
+
+
 @pytest.mark.parametrize("image", [np.zeros((4, 6), np.uint8), np.zeros((4, 6, 3))])
 def test_images_of_another_kind_are_refused(image, tmp_path):
     with (
@@ -256,6 +310,19 @@ def test_tracking_sends_the_same_scalars_and_keeps_the_local_files(tmp_path, mon
         ("finish",),
     ]
     assert without_time(read(tmp_path)) == [{"global_step": 5, "value": 2.0}]
+
+
+def test_the_id_that_others_know_a_run_by_is_its_own_and_stays(tmp_path, monkeypatch):
+    wandb = RecordingWandb()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    for run_dir, rows in (("a/run", None), ("b/run", None), ("a/run", 0)):  # one name, two runs
+        plain(tmp_path / run_dir, track=True, resume_rows=rows).close()
+    a, b, again = (call[1]["id"] for call in wandb.calls if call[0] == "init")
+    assert a == again != b
+    for damaged in ("", "[]", '{"id": 3}', '{"id": "../../x"}'):
+        (tmp_path / "a" / "run" / "wandb.json").write_text(damaged)
+        with pytest.raises(ValueError, match=r"wandb\.json does not hold the id"):
+            plain(tmp_path / "a" / "run", track=True, resume_rows=0)
 
 
 def test_wandb_is_not_imported_without_track(tmp_path, monkeypatch):

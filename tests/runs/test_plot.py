@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -164,6 +165,45 @@ def test_mixture_is_averaged_within_windows(tmp_path):
     assert mixture[0].tolist() == [[0.75, 0.25, 0.0], [0.0, 0.75, 0.25]]  # the row at the border, 20, is in
     assert mixture[1].tolist() == C
     assert np.isnan(mixture[2]).all()
+
+
+def test_whole_mixtures_and_those_of_earlier_versions_are_averaged_alike(tmp_path):
+    cells = load_run(write_run(tmp_path, mixture_rows(A, B, C, C)))
+    rows = [{"global_step": 10 * (n + 1), "qmp/mixture": matrix} for n, matrix in enumerate((A, B, C, C))]
+    whole = load_run(write_run(tmp_path, rows, seed=1))
+    borders = np.array([0.0, 20.0, 40.0, 60.0])
+    np.testing.assert_array_equal(mixture_over_training(whole, borders), mixture_over_training(cells, borders))
+    rows[0]["qmp/mixture"] = [[np.nan] * 3, A[1]]
+    known = mixture_over_training(load_run(write_run(tmp_path, rows, seed=2)), np.array([0.0, 20.0, 40.0]))
+    assert known.tolist() == [[B[0], [0.0, 0.75, 0.25]], C]
+
+
+def test_committed_mixtures_can_be_drawn(tmp_path):
+    results = Path(__file__).parents[2] / "benchmark" / "results"
+    main(Args((results / "maze3" / "qmp_seed1",), tmp_path / "figure.png", mixture=True, windows=2))
+    assert (tmp_path / "figure.png").exists()
+
+
+@pytest.mark.parametrize("mixture", [False, True])
+@pytest.mark.parametrize("rows", [[], curve(0.3)[:1], [{"global_step": 0}]], ids=["nothing", "one value", "no value"])
+def test_a_run_that_just_began_does_not_cost_the_others_their_figure(mixture, rows, tmp_path, capsys):
+    logged = [row | {"qmp/mixture": A} for row in curve(0.1, 0.2, 0.3)]
+    paths = [write_run(tmp_path, logged, seed=seed) for seed in range(2)]
+    paths.append(write_run(tmp_path, rows, seed=2))
+    main(Args(tuple(paths), tmp_path / "figure.png", mixture=mixture))
+    assert (tmp_path / "figure.png").exists()
+    assert "skipped" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"no run has anything to draw: .*'eval/typo'"):
+        main(Args(tuple(paths), tmp_path / "figure.png", metric="eval/typo"))
+
+
+@pytest.mark.parametrize("line", ["[1]", "3", '{"a": 1}', '{"global_step": "x"}'])
+def test_lines_that_are_no_rows_are_skipped(line, tmp_path, capsys):
+    path = write_run(tmp_path, curve(0.1))
+    with open(path / "metrics.jsonl", "a") as file:
+        file.write(line + "\n")
+    assert load_run(path).rows == curve(0.1)
+    assert "skipped a row" in capsys.readouterr().err
 
 
 def test_mixture_skips_values_that_are_not_finite(tmp_path):
