@@ -42,7 +42,7 @@ def provenance(settings: Iterable[str] = ()) -> dict[str, Any]:
 
 def published(command: Sequence[str], settings: Iterable[str]) -> str:
     """A command without paths and secrets: ``python PROGRAM`` and the flags of ``settings``, see `provenance`."""
-    program, words = command[:2], command[2:]
+    program, words = command[:2], list(command[2:])
     return shlex.join([*map(_last_part, program), *_known(words, set(settings))])
 
 
