@@ -199,6 +199,8 @@ def _append_line(path: Path, line: str) -> None:
             file.seek(-1, os.SEEK_END)
             line = line if file.read() == b"\n" else f"\n{line}"
         file.write(f"{line}\n".encode())
+        file.flush()
+        os.fsync(file.fileno())  # a start that a power cut forgets may be one from modified files
 
 
 def _age_events(run_dir: Path) -> None:
