@@ -76,7 +76,11 @@ def test_a_folder_that_a_process_works_on_is_refused(tmp_path: Path) -> None:
 
 def test_children_do_not_hold_the_lock_of_a_parent_that_was_killed(tmp_path: Path) -> None:
     RunFolder.create(tmp_path, "run").release()
-    fork = "import os, time; pid = os.fork(); pid or time.sleep(1000); print(pid, flush=True); sys.stdin.read()"
+    # The parent speaks when its child does: before the child has run at all, it still holds what it inherited.
+    fork = (
+        "import os, time; there, here = os.pipe(); pid = os.fork(); pid or (os.write(here, b'.'), time.sleep(1000)); "
+        "os.read(there, 1); print(pid, flush=True); sys.stdin.read()"
+    )
     with holder(tmp_path / "run", fork) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
