@@ -36,9 +36,9 @@ from numpy.typing import NDArray
 
 import qmp_collect
 from qmp_collect import QMPCollector, TaskReplayBuffer
+from qmp_collect.runs.acceleration import accelerate
 from qmp_collect.runs.precision import set_matmul_precision
 from qmp_collect.runs.provenance import provenance
-from qmp_collect.runs.training import accelerate
 from qmp_envs.maze import MAZES
 
 ROOT = Path(__file__).parents[1]

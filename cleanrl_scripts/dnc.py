@@ -167,7 +167,8 @@ class Agent:
         self.c_optimizer = torch.optim.Adam(self.centroid.parameters(), **adam)
         self.q_optimizer = torch.optim.Adam(self.qf.parameters(), **adam)
         self.a_optimizer = torch.optim.Adam([self.log_alpha], **adam)
-        self.distillations, self.distill_loss = 0, torch.zeros((), device=device)
+        self.distillations, self.distilled = 0, 0  # how many, and how many steps of the one under way
+        self.distill_loss = torch.zeros((), device=device)
 
     def update(self, data):
         """One gradient step of each task on its own batch, fields (T, B, ...). Returns what to log, (T,) or () each."""
@@ -241,7 +242,7 @@ class Agent:
         with torch.no_grad():
             for policies, centroid in zip(self.actor.parameters(), self.centroid.parameters(), strict=True):
                 policies.copy_(centroid.expand_as(policies))
-        self.distillations += 1
+        self.distillations, self.distilled = self.distillations + 1, 0
 
     # What the collector asks. Row i of the vector environment has task i mod T.
     def by_task(self, x):
@@ -259,8 +260,9 @@ class Agent:
         return self.by_row(torch.tanh(self.actor(self.by_task(obs))[0]))
 
     def state_dict(self):
-        others = {"log_alpha": self.log_alpha, "distillations": self.distillations, "distill_loss": self.distill_loss}
-        return {name: getattr(self, name).state_dict() for name in self.PARTS} | others
+        others = ("log_alpha", "distillations", "distilled", "distill_loss")
+        parts = {name: getattr(self, name).state_dict() for name in self.PARTS}
+        return parts | {name: getattr(self, name) for name in others}
 
     def load_state_dict(self, state):
         check_state(self, state)  # shapes and kinds of everything, before anything is changed
@@ -268,7 +270,7 @@ class Agent:
             getattr(self, name).load_state_dict(state[name])
         self.log_alpha.data.copy_(state["log_alpha"])
         self.distill_loss.copy_(state["distill_loss"])
-        self.distillations = state["distillations"]
+        self.distillations, self.distilled = state["distillations"], state["distilled"]
 
 
 if __name__ == "__main__":
@@ -331,12 +333,15 @@ if __name__ == "__main__":
 
             # ALGO LOGIC: collect, each task with its own policy; before that, from time to time, make all policies one
             if not run.updates_due:  # else a run is resumed that was stopped between its gradient steps
-                at_start = run.steps_due(round_steps) == round_steps
-                if args.distill and at_start and run.global_step // args.distill_every > agent.distillations:
-                    for _ in range(args.distill_steps):
+                due = run.global_step // args.distill_every > agent.distillations and not run.interrupted
+                if args.distill and due:
+                    while agent.distilled < args.distill_steps and not run.stop:
                         agent.distill(buffer.sample(agent.share))
+                        agent.distilled += 1
+                    if run.stop:
+                        continue  # a resumed run makes the other steps
                     agent.conquer()
-                if not run.collected(collector.collect(n_step=run.steps_due(round_steps), stop=run.stop)):
+                if not run.collected(collector.collect(n_step=round_steps, stop=run.stop, resume=run.interrupted)):
                     continue  # a resumed run collects the rest of the round
                 if buffer.sizes.min() >= args.min_buffer_size:
                     run.updates_due = args.gradient_steps_per_round
@@ -346,6 +351,6 @@ if __name__ == "__main__":
             while run.update_due():
                 losses = agent.update(buffer.sample(args.batch_size))
             run.end_round(losses)
-    run.save_videos(agent.mean_policy)
+        run.save_videos(agent.mean_policy)
     envs.close()
     eval_envs.close()

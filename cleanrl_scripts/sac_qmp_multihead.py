@@ -352,7 +352,7 @@ if __name__ == "__main__":
 
             # ALGO LOGIC: collect with the mixture
             if not run.updates_due:  # else a run is resumed that was stopped between its gradient steps
-                if not run.collected(collector.collect(n_step=run.steps_due(round_steps), stop=run.stop)):
+                if not run.collected(collector.collect(n_step=round_steps, stop=run.stop, resume=run.interrupted)):
                     continue  # a resumed run collects the rest of the round
                 if len(buffer) >= args.min_buffer_size:
                     run.updates_due = num_tasks * args.gradient_steps_per_round
@@ -362,6 +362,6 @@ if __name__ == "__main__":
             while run.update_due():
                 losses = agent.update(buffer.sample_joint(args.batch_size))
             run.end_round(losses)
-    run.save_videos(agent.mean_policy)
+        run.save_videos(agent.mean_policy)
     envs.close()
     eval_envs.close()

@@ -369,7 +369,7 @@ if __name__ == "__main__":
 
             # ALGO LOGIC: collect with the mixture
             if not run.updates_due:  # else a run is resumed that was stopped between its gradient steps
-                if not run.collected(collector.collect(n_step=run.steps_due(round_steps), stop=run.stop)):
+                if not run.collected(collector.collect(n_step=round_steps, stop=run.stop, resume=run.interrupted)):
                     continue  # a resumed run collects the rest of the round
                 if buffer.sizes.min() >= args.min_buffer_size:
                     run.updates_due = args.gradient_steps_per_round
@@ -379,6 +379,6 @@ if __name__ == "__main__":
             while run.update_due():
                 losses = agent.update(shared_replay.sample())
             run.end_round(losses)
-    run.save_videos(agent.mean_policy)
+        run.save_videos(agent.mean_policy)
     envs.close()
     eval_envs.close()

@@ -70,6 +70,7 @@ class QMPCollector(Loop):
         n_episode: int | None = None,
         random: bool = False,
         stop: Callable[[], Any] | Any = None,
+        resume: bool = False,
         progress: bool = False,
     ) -> CollectStats:
         """Act, step and observe until enough was collected; the first call resets the environment.
@@ -84,16 +85,21 @@ class QMPCollector(Loop):
             stop: Asked before every vector step: a function, or an object whose truth may change. When it is true,
                 the call returns what it has, with ``stats.unfinished`` 1. Steps go on at the next call as if nothing
                 had happened; episodes are given up, and a new call begins with fresh ones.
+            resume: Go on with the last call, which was stopped: ``n_step`` and the statistics count both together, and
+                come out as those of one call that nobody stopped.
             progress: Show a progress bar (needs ``tqdm``).
 
         Returns:
             Statistics of this call alone.
 
         Raises:
-            ValueError: Unless exactly one of ``n_step`` and ``n_episode`` is given, and is positive.
+            ValueError: Unless exactly one of ``n_step`` and ``n_episode`` is given, and is positive; for ``resume``
+                with ``n_episode``.
         """
         target, stopping = exactly_one(n_step, n_episode), asks_to_stop(stop)
-        self._ledger.begin(self.num_policies)
+        if resume and n_step is None:
+            raise ValueError("resume=True goes on with steps: expected n_step, got n_episode")
+        self._ledger.begin(self.num_policies, resume)
         if n_episode is not None:
             if not self._started or self._episodes.lens.any() or self._episodes.ignored.any():
                 self.reset()
@@ -103,10 +109,10 @@ class QMPCollector(Loop):
             self.reset()
 
         counted = "num_steps" if n_step is not None else "num_episodes"
-        first = getattr(self, counted)
+        collected = self._ledger.stretch().n_collected_steps if resume else 0
+        first = getattr(self, counted) - collected
         try:
             with progress_bar(target, counted[4:-1], progress) as update:
-                collected = 0
                 while collected < target:
                     if stopping():
                         self._ledger.add(unfinished=1)

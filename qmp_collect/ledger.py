@@ -34,9 +34,12 @@ class Ledger:
         self._form = self._form[0], num_policies, self._form[2]
         self._past, self._now = Tally(*self._form), Tally(*self._form)
 
-    def begin(self, num_policies: int) -> None:
-        """A new stretch begins; as many policies are known by now."""
+    def begin(self, num_policies: int, resume: bool = False) -> None:
+        """A new stretch begins, or the last one goes on; as many policies are known by now."""
         self._form = self._form[0], num_policies, self._form[2]
+        if resume:
+            self._now.sums["unfinished"] = 0
+            return
         self._past.absorb(self._now.stats())
         self._now = Tally(*self._form)
 
@@ -69,39 +72,47 @@ class Ledger:
         return self._past.stats() + self._now.stats()
 
     def state_dict(self) -> dict[str, Any]:
-        """Counters and `total`."""
+        """Counters, and the statistics of the present stretch and of those before it."""
         return {
             "num_steps": self.num_steps,
             "num_episodes": self.num_episodes,
-            "stats": copy.deepcopy(vars(self.total())),
+            "stats": {name: copy.deepcopy(vars(tally.stats())) for name, tally in self._tallies().items()},
         }
 
     def check_state(self, state: Mapping[str, Any]) -> None:
         """`ValueError` unless it is of as many tasks and of the same metrics."""
-        stats, here = state["stats"], self.state_dict()
-        num_tasks = len(np.atleast_1d(stats["steps_per_task"]))
+        num_tasks = len(np.atleast_1d(state["stats"]["past"]["steps_per_task"]))
         if num_tasks != self._form[0]:
             raise ValueError(f"the state is of {num_tasks} tasks, this collector has {self._form[0]}")
         for name in ("num_steps", "num_episodes"):
-            check_like(name, state[name], here[name])
-        growing = dict.fromkeys(_ANY_SHAPE)
-        check_like("stats", {**stats, **growing}, {**here["stats"], **growing})
-        check_like("stats.metrics", dict.fromkeys(stats["metrics"]), dict.fromkeys(here["stats"]["metrics"]))
-        empty = vars(CollectStats.empty(*self._form))
-        columns = [(name, stats[name], empty[name]) for name in _OF_EPISODES]
-        columns += [(name, stats["metrics"][name], column) for name, column in empty["metrics"].items()]
-        for name, column, like in columns:
-            found = getattr(column, "shape", None), getattr(column, "dtype", None)
-            if found != (np.shape(stats["returns"])[:1], like.dtype) or len(column.shape) != 1:
-                raise ValueError(
-                    f"state['stats.{name}']: expected {like.dtype} with one entry per episode, got {found}"
-                )
-        counts = stats["behavior_counts"]
-        if np.shape(counts)[:1] != (num_tasks,) or np.ndim(counts) != 2 or counts.dtype != np.int64:
-            raise ValueError(f"state['stats.behavior_counts']: expected int64 of {num_tasks} rows, got {counts!r}")
+            check_like(name, state[name], getattr(self, name))
+        check_like("stats", dict.fromkeys(state["stats"]), dict.fromkeys(self._tallies()))
+        for name, stats in state["stats"].items():
+            _check_stats(f"stats.{name}", stats, vars(CollectStats.empty(*self._form)))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a `state_dict` that passes `check_state`."""
         self.clear(self._form[1])
         self.num_steps, self.num_episodes = int(state["num_steps"]), int(state["num_episodes"])
-        self._past.absorb(CollectStats(**copy.deepcopy(state["stats"])))
+        for name, tally in self._tallies().items():
+            tally.absorb(CollectStats(**copy.deepcopy(state["stats"][name])))
+
+    def _tallies(self) -> dict[str, Tally]:
+        return {"past": self._past, "stretch": self._now}
+
+
+def _check_stats(where: str, stats: Mapping[str, Any], empty: Mapping[str, Any]) -> None:
+    """`ValueError` unless they are fields of `CollectStats` of these tasks and metrics, with a column per episode."""
+    growing = dict.fromkeys(_ANY_SHAPE)
+    check_like(where, {**stats, **growing}, {**empty, **growing})
+    check_like(f"{where}.metrics", dict.fromkeys(stats["metrics"]), dict.fromkeys(empty["metrics"]))
+    columns = [(name, stats[name], empty[name]) for name in _OF_EPISODES]
+    columns += [(name, stats["metrics"][name], column) for name, column in empty["metrics"].items()]
+    for name, column, like in columns:
+        found = getattr(column, "shape", None), getattr(column, "dtype", None)
+        if found != (np.shape(stats["returns"])[:1], like.dtype) or len(column.shape) != 1:
+            raise ValueError(f"state['{where}.{name}']: expected {like.dtype} with one entry per episode, got {found}")
+    counts = stats["behavior_counts"]
+    rows = empty["behavior_counts"].shape[:1]
+    if np.shape(counts)[:1] != rows or np.ndim(counts) != 2 or counts.dtype != np.int64:
+        raise ValueError(f"state['{where}.behavior_counts']: expected int64 of {rows[0]} rows, got {counts!r}")

@@ -93,10 +93,11 @@ PROTOCOL: list[tuple[tuple[str, ...], str, str]] = [
     (EVERY, "stop=run.stop,", "stop=None,"),
     (
         EVERY,
-        "if not run.collected(collector.collect(n_step=run.steps_due(round_steps), stop=run.stop)):",
+        "if not run.collected(collector.collect(n_step=round_steps, stop=run.stop, resume=run.interrupted)):",
         "if not run.collected(collector.collect(n_step=round_steps, stop=run.stop)):",
     ),
-    (("dnc",), "at_start = run.steps_due(round_steps) == round_steps", "at_start = True"),
+    (("dnc",), "> agent.distillations and not run.interrupted", "> agent.distillations"),
+    (("dnc",), "while agent.distilled < args.distill_steps and not run.stop:", "while agent.distilled < 500:"),
     # Learning
     (JOINT, "capacity = args.buffer_size // num_tasks", "capacity = args.buffer_size"),
     (SEPARATE_TASKS, "capacity = args.buffer_size", "capacity = args.buffer_size // num_tasks"),
@@ -154,12 +155,8 @@ PROTOCOL: list[tuple[tuple[str, ...], str, str]] = [
     (("dnc",), "agent.conquer()", "agent.distillations += 1"),  # policies are never overwritten
     (("dnc",), "policies.copy_(centroid.expand_as(policies))", "policies.copy_(policies)"),
     (("dnc",), "agent.distill(buffer.sample(agent.share))", "agent.distill(buffer.sample(args.batch_size))"),
-    (("dnc",), "for _ in range(args.distill_steps):", "for _ in range(1):"),
-    (
-        ("dnc",),
-        "if args.distill and at_start and run.global_step // args.distill_every > agent.distillations:",
-        "if args.distill and at_start and run.global_step // args.distill_every >= agent.distillations:",
-    ),
+    (("dnc",), "agent.distilled += 1", "agent.distilled += args.distill_steps"),
+    (("dnc",), "args.distill_every > agent.distillations", "args.distill_every >= agent.distillations"),
     (
         ("dnc",),
         "args.distill_every = args.distill_every or math.ceil(args.total_timesteps / 11)",
@@ -212,11 +209,16 @@ OTHERS: list[Mutant] = [
     Mutant(TRAINING, "return reached and not self._amid_round", "return reached", PROTOCOL_TESTS),
     Mutant(
         TRAINING,
-        "return self.updates_due > 0 or self._unfinished is not None",
+        "return self.updates_due > 0 or self.interrupted",
         "return self.updates_due > 0",
         PROTOCOL_TESTS,
     ),
-    Mutant(TRAINING, "self._unfinished = stats if unfinished else None", "self._unfinished = None", PROTOCOL_TESTS),
+    Mutant(
+        TRAINING,
+        "self.interrupted = stats.unfinished > 0 and stats.n_collected_steps > 0",
+        "self.interrupted = False",
+        PROTOCOL_TESTS,
+    ),
     Mutant(TRAINING, "self.updates_due -= 1", "self.updates_due -= 2", PROTOCOL_TESTS),
     Mutant(TRAINING, "if needed > capacity:", "if needed >= capacity:", PROTOCOL_TESTS),
     Mutant(TRAINING, "if needed > rounds * per_round:", "if needed >= rounds * per_round:", PROTOCOL_TESTS),

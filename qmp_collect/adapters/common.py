@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +42,11 @@ class OnlyOne:
         self._refusal = refusal
         self._first: int | None = None
 
+    @staticmethod
+    def of(buffer: Any, refusal: str) -> OnlyOne:
+        """The one of ``buffer``, for however many sinks there are around it."""
+        return _of_buffer.setdefault(buffer, OnlyOne(refusal))
+
     def check(self, ids: NDArray[np.int64]) -> None:
         """`ValueError` unless all ``ids`` are the first one ever given."""
         if len(ids) == 0:
@@ -49,3 +56,6 @@ class OnlyOne:
         if len(other):
             raise ValueError(self._refusal.format(got=other[0], first=first))
         self._first = first
+
+
+_of_buffer: WeakKeyDictionary[Any, OnlyOne] = WeakKeyDictionary()

@@ -46,9 +46,10 @@ class SB3Sink:
         self._model = learner if hasattr(learner, "replay_buffer") else None
         self.replay_buffer = _checked_buffer(learner if self._model is None else learner.replay_buffer, learner)
         self._bounds = _bounds(self.replay_buffer.action_space, scale_actions, self._model is not None)
-        self._one_task = OnlyOne(
+        self._one_task = OnlyOne.of(
+            self.replay_buffer,
             "an SB3Sink takes one task's rows, got rows of task {got} after rows of task {first}: give every task a "
-            "model or buffer of its own, buffer=[SB3Sink(model) for model in models]"
+            "model or buffer of its own, buffer=[SB3Sink(model) for model in models]",
         )
         n_step = getattr(self.replay_buffer, "n_steps", 1) > 1
         self._one_stream = n_step and OnlyOne(

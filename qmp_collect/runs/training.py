@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 import sys
 import time
@@ -11,60 +10,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils._pytree import tree_flatten_with_path, tree_map_only
 
 from qmp_collect.collector import QMPCollector
-from qmp_collect.replay import TaskReplayBuffer
-from qmp_collect.runs.checkpoint import check_rng_state, load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from qmp_collect.runs.acceleration import accelerate
 from qmp_collect.runs.console import Console, say
 from qmp_collect.runs.folder import RunFolder, checked_name
-from qmp_collect.runs.forms import check_form, check_state
+from qmp_collect.runs.forms import check_form
 from qmp_collect.runs.logger import RunLogger
 from qmp_collect.runs.precision import set_matmul_precision
-from qmp_collect.runs.replay_files import FOLDER, ReplayFiles
+from qmp_collect.runs.saved import SavedParts, Stateful
 from qmp_collect.runs.settings import RunArgs, of_the_run
 from qmp_collect.runs.stop import StopSignal
 from qmp_collect.runs.video import save_episode
 from qmp_collect.stats import CollectStats
 
 SAVED = 75  # exit code of a run that was stopped, EX_TEMPFAIL of sysexits.h: a checkpoint is saved, run me again
-
-
-def accelerate(agent: object, *methods: str, compile: bool, cudagraphs: bool) -> None:
-    """Replace these methods of ``agent`` by compiled ones, or by ones recorded as CUDA graphs, or by both."""
-    for name in methods:
-        if compile:
-            setattr(agent, name, torch.compile(getattr(agent, name)))
-        if cudagraphs:
-            # What tensordict would otherwise say of itself, line by line, at every start.
-            os.environ.setdefault("TD_LOGGING_LEVEL", "WARNING")
-            os.environ.setdefault("EXCLUDE_TD_FROM_PYTREE", "1")
-            from tensordict.nn import CudaGraphModule
-
-            setattr(agent, name, CudaGraphModule(_detached(getattr(agent, name)), warmup=5))
-
-
-def _detached(method: Callable[..., Any]) -> Callable[..., Any]:
-    """What is recorded must not return anything that keeps an autograd graph alive."""
-
-    def call(*args: Any) -> Any:
-        return tree_map_only(torch.Tensor, torch.Tensor.detach, method(*args))
-
-    return call
-
-
-class Stateful(Protocol):
-    """What a checkpoint can hold."""
-
-    def state_dict(self) -> Any: ...
-
-    def load_state_dict(self, state: Any) -> Any: ...
 
 
 class TrainingRun:
@@ -80,13 +46,14 @@ class TrainingRun:
                     run.evaluated(evaluate(eval_envs, agent.mean_policy, stop=run.stop, seed=run.eval_seed))
                     continue
                 if not run.updates_due:
-                    if not run.collected(collector.collect(n_step=run.steps_due(1_000), stop=run.stop)):
+                    if not run.collected(collector.collect(n_step=1_000, stop=run.stop, resume=run.interrupted)):
                         continue
                     run.updates_due = 100
                 losses = {}
                 while run.update_due():
                     losses = agent.update(buffer.sample(256))
                 run.end_round(losses)
+            run.save_videos(agent.mean_policy)
 
     SIGTERM, Ctrl-C, SIGHUP and SIGUSR1 end the loop before the next env step or gradient step and save a checkpoint;
     the program ends with exit code 75 then. A resumed run begins with the steps that were still due, makes an
@@ -102,6 +69,7 @@ class TrainingRun:
     Attributes:
         device: what to train on.
         updates_due: gradient steps left in this round.
+        interrupted: whether a stop has left a part of this round's env steps to be made.
 
     Raises:
         SystemExit: For settings that cannot be meant.
@@ -140,8 +108,7 @@ class TrainingRun:
             raise SystemExit(f"--eval-envs-per-task: {args.eval_envs_per_task} must divide {args.eval_episodes}")
 
         self._script = Path(sys.argv[0]).stem
-        self.updates_due = 0
-        self._unfinished: CollectStats | None = None  # what a round that is not collected to its end has so far
+        self.updates_due, self.interrupted = 0, False
         self._scalars: dict[str, float] = {}
         self._evaluated_at, self._next_eval = -1, 0
         self._next_checkpoint = args.checkpoint_every
@@ -216,11 +183,7 @@ class TrainingRun:
             FloatingPointError: The agent to be saved is not finite.
         """
         self._collector = collector
-        # The collector first: it compares its part with itself before it takes it.
-        self._parts: dict[str, Stateful] = {"collector": collector, **parts}
-        for name, part in parts.items():
-            if isinstance(part, TaskReplayBuffer):
-                self._parts[name] = ReplayFiles(self.dir / FOLDER, part)
+        self._saved = SavedParts(self.dir, {"collector": collector, **parts})
         with self._folder:
             with (
                 self._logging() as self._logger,
@@ -234,8 +197,7 @@ class TrainingRun:
             if not self._complete:
                 say(f"stopped at step {self.global_step}; continue it with --resume {self.dir}")
                 raise SystemExit(SAVED)
-            if not self.args.capture_video:
-                self._finish()
+            self._folder.finish(global_step=self.global_step, total_timesteps=self.args.total_timesteps)
 
     def _logging(self) -> RunLogger:
         args, rows = self.args, None
@@ -274,7 +236,7 @@ class TrainingRun:
     @property
     def _amid_round(self) -> bool:
         """Whether a stop left steps of the round to be made."""
-        return self.updates_due > 0 or self._unfinished is not None
+        return self.updates_due > 0 or self.interrupted
 
     @property
     def _complete(self) -> bool:
@@ -313,16 +275,10 @@ class TrainingRun:
         say(f"global_step={step}, success={self._shown['eval']}, return={scalars['eval/return']:.1f}")
         self._evaluated_at, self._next_eval = step, _next(step, self.args.eval_every)
 
-    def steps_due(self, round_steps: int) -> int:
-        """Env steps left to collect in this round: all of them, unless the run was stopped while it collected."""
-        return round_steps - (self._unfinished.n_collected_steps if self._unfinished else 0)
-
     def collected(self, stats: CollectStats) -> bool:
         """Take note of what was collected. Whether the round has all its steps: if not, somebody asked to stop."""
-        unfinished = bool(stats.unfinished)
-        stats = self._unfinished + stats if self._unfinished else stats
-        self._unfinished = stats if unfinished else None
-        if unfinished:
+        self.interrupted = stats.unfinished > 0 and stats.n_collected_steps > 0
+        if stats.unfinished:
             return False
         times = {"time/act": stats.act_time, "time/env": stats.env_time, "time/store": stats.store_time}
         self._scalars = stats.scalars(self.task_names) | times
@@ -367,11 +323,14 @@ class TrainingRun:
     def save_videos(self, mean_policy: Callable[..., Any]) -> None:
         """With --capture-video, at the end of the run: an evaluation episode of each task as a picture file.
 
+        The checkpoint is saved before: if nothing can be drawn here, the run may be resumed elsewhere.
+
         Args:
             mean_policy: ``mean_policy(obs (N, *O), task_ids (N,)) -> actions (N, *A)``, tensors.
         """
         if not self.args.capture_video or not self._complete:
             return
+        self._save()
         every = torch.arange(len(self.task_names), device=self.device)
         for task, name in enumerate(self.task_names):
 
@@ -385,7 +344,6 @@ class TrainingRun:
             settings: dict[str, Any] = {"task": task, "render_mode": "rgb_array", "on_divergence": "end"}
             with gym.make(self.args.env_id, **settings) as env, torch.no_grad():
                 save_episode(env, act, self.dir / "videos" / f"{name}.gif", seed=self.args.seed)
-        self._finish()
 
     # ------------------------------------------------------------------ internals
 
@@ -394,7 +352,7 @@ class TrainingRun:
             "script": self._script,
             "settings": of_the_run(self.args),
             "updates_due": self.updates_due,
-            "unfinished": None if self._unfinished is None else vars(self._unfinished),
+            "interrupted": self.interrupted,
             "scalars": self._scalars,
             "evaluated_at": self._evaluated_at,
             "next_eval": self._next_eval,
@@ -402,51 +360,36 @@ class TrainingRun:
         }
 
     def _save(self) -> None:
-        run = self._progress() | {"rows": self._logger.rows}
-        tree = {name: part.state_dict() for name, part in self._parts.items()} | {"run": run, "rng": rng_state()}
         self._logger.sync()  # no checkpoint is newer than the rows that it counts
-        learned = {n: tree[n] for n, part in self._parts.items() if not isinstance(part, QMPCollector | ReplayFiles)}
-        if place := _not_finite(learned):
-            save_checkpoint(self.dir / "diverged.npz", tree)
-            raise FloatingPointError(
-                f"{place} is not finite at step {self.global_step}: kept as diverged.npz, while the checkpoint "
-                "stays the last one that was finite. Resumed with the same settings, the run would diverge again"
-            )
-        save_checkpoint(self.dir / "checkpoint.npz", tree)
-        for part in self._parts.values():
-            if isinstance(part, ReplayFiles):
-                part.remove_unused()
+        try:
+            self._saved.save(self._progress() | {"rows": self._logger.rows})
+        except FloatingPointError as error:
+            raise FloatingPointError(f"step {self.global_step}: {error}") from error
 
     def _load(self) -> int:
         """Put everything back in place, when all of it fits; the number of rows that had been logged."""
         try:
-            saved = load_checkpoint(self.dir / "checkpoint.npz")
+            saved = self._saved.read()
             run = saved["run"]
-            if run["script"] != self._script:
-                raise ValueError(f"it is a run of {run['script']}, not of {self._script}")
-            if "settings" not in run:
-                raise ValueError("its checkpoint is of an older version, which kept no settings; start it anew")
-            self._compare_settings(run["settings"])
-            like = {"rows": 0, "scalars": dict.fromkeys(run["scalars"], 0.0)}
-            free = {name: run.get(name) for name in ("settings", "unfinished")}  # compared above, and built below
-            check_form(run, self._progress() | like | free, "run")
-            unfinished = CollectStats(**run["unfinished"]) if run["unfinished"] else None
+            self._check_progress(run)
             if self.args.total_timesteps < saved["collector"]["num_steps"]:
                 raise ValueError(f"--total-timesteps: it is at step {saved['collector']['num_steps']} already")
-            check_rng_state(saved["rng"])
-            for name, part in self._parts.items():
-                if part is not self._collector:
-                    check_state(part, saved[name], name)
-            for name, part in self._parts.items():
-                part.load_state_dict(saved[name])
-            self.updates_due, self._scalars = run["updates_due"], run["scalars"]
-            self._unfinished = unfinished
-            self._evaluated_at, self._next_eval = run["evaluated_at"], run["next_eval"]
-            self._next_checkpoint = run["next_checkpoint"]
-            set_rng_state(saved["rng"])
-            return int(run["rows"])
+            self._saved.restore(saved)
         except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
             raise SystemExit(f"--resume {self.dir}: {error}") from error
+        self.updates_due, self.interrupted = run["updates_due"], run["interrupted"]
+        self._evaluated_at, self._next_eval = run["evaluated_at"], run["next_eval"]
+        self._scalars, self._next_checkpoint = run["scalars"], run["next_checkpoint"]
+        return int(run["rows"])
+
+    def _check_progress(self, run: Mapping[str, Any]) -> None:
+        if run["script"] != self._script:
+            raise ValueError(f"it is a run of {run['script']}, not of {self._script}")
+        if "settings" not in run:
+            raise ValueError("its checkpoint is of an older version, which kept no settings; start it anew")
+        self._compare_settings(run["settings"])
+        of_its_own = {"rows": 0, "scalars": dict.fromkeys(run["scalars"], 0.0), "settings": run["settings"]}
+        check_form(run, self._progress() | of_its_own, "run")
 
     def _compare_settings(self, saved: Mapping[str, Any]) -> None:
         now = of_the_run(self.args)
@@ -454,17 +397,6 @@ class TrainingRun:
         if changed := [name for name in differ if name != "total_timesteps"]:
             said = ", ".join(f"{name} {saved.get(name)} and now {now.get(name)}" for name in changed)
             raise ValueError(f"config.json was changed since the checkpoint was saved, with {said}")
-
-    def _finish(self) -> None:
-        self._folder.finish(global_step=self.global_step, total_timesteps=self.args.total_timesteps)
-
-
-def _not_finite(tree: Any) -> str | None:
-    """Where the first tensor lies that holds a NaN or an infinity."""
-    for path, leaf in tree_flatten_with_path(tree)[0]:
-        if isinstance(leaf, torch.Tensor) and leaf.is_floating_point() and not leaf.isfinite().all():
-            return "".join(str(key) for key in path)
-    return None
 
 
 def _next(step: int, every: int) -> int:

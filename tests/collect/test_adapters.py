@@ -131,6 +131,8 @@ def test_sb3_sink_refuses_a_second_task_and_stores_none_of_it():
     sink.add(FOUR_ROWS)
     with pytest.raises(ValueError, match="rows of task 1 after rows of task 2"):
         sink.add(dataclasses.replace(FOUR_ROWS, task_ids=np.array([1, 1, 1, 1])))
+    with pytest.raises(ValueError, match="rows of task 1 after rows of task 2"):  # whichever sink they come through
+        SB3Sink(buffer).add(dataclasses.replace(FOUR_ROWS, task_ids=np.array([1, 1, 1, 1])))
     assert buffer.size() == 4
 
 

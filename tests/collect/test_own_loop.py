@@ -278,6 +278,35 @@ def test_stopped_steps_go_on_as_if_nothing_had_happened(mode, kind):
     assert collector.stats().unfinished == len(parts) - 1
 
 
+@pytest.mark.parametrize("saved", [False, True])
+def test_statistics_of_a_stopped_call_that_is_resumed_are_those_of_one_call(saved):
+    """To the last bit of sums of numbers whose order would show, and from a collector's state too."""
+    settings = ({"lengths": (3,)}, {"lengths": (4,)})
+
+    def fresh():
+        uneven = [lambda obs, actions, j=j: 0.1 * obs[:, 2] + actions[:, 0] / 3 + j for j in range(2)]
+        return QMPCollector(make_envs(*settings, vector=SnapshotVectorEnv), POLICIES, uneven, seed=0)
+
+    whole = fresh()
+    whole.collect(n_step=5)
+    expected = whole.collect(n_step=31)
+    collector = fresh()
+    collector.collect(n_step=5)
+    stats = collector.collect(n_step=31, stop=After(2))
+    while stats.unfinished:
+        assert stats.unfinished == 1
+        if saved:
+            state, collector = collector.state_dict(), fresh()
+            collector.load_state_dict(state)
+        stats = collector.collect(n_step=31, stop=After(3), resume=True)
+    assert (stats.q_gap != 0).any()
+    times = ("act_time", "env_time", "store_time")
+    for found, right in ((stats, expected), (collector.stats(), whole.stats())):
+        np.testing.assert_equal(*({k: v for k, v in vars(x).items() if k not in times} for x in (found, right)))
+    with pytest.raises(ValueError, match="goes on with steps"):
+        collector.collect(n_episode=1, resume=True)
+
+
 def test_a_stop_that_is_there_already_collects_nothing():
     collector, sink = looped(endless(2))
     stats = collector.collect(n_step=10, stop=True)
@@ -368,8 +397,8 @@ def test_statistics_of_a_loop_of_ones_own_are_cleared_by_a_call():
             collector.observe(obs, *rest)
         stats = collector.stats(clear=True)
         assert (stats.n_collected_episodes, stats.n_collected_steps) == (100, 100)
-        kept = collector.state_dict()["stats"]
-        assert [len(kept[name]) for name in ("returns", "lens", "successes", "episode_task_ids")] == [0] * 4
+        for kept in collector.state_dict()["stats"].values():
+            assert [len(kept[name]) for name in ("returns", "lens", "successes", "episode_task_ids")] == [0] * 4
         assert collector.num_episodes == 100 * (part + 1)
     assert collector.stats().n_collected_steps == CollectStats.empty(2, 2).n_collected_steps == 0
 

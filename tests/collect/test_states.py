@@ -227,6 +227,7 @@ def test_every_altered_leaf_is_refused_and_nothing_changes(mode):
     envs = NormalizeObservation(envs) if mode == "NextStep" else envs
     collector = collector_of(envs)
     collector.collect(n_step=23)
+    collector.collect(n_step=23)
     state = collector.state_dict()
     before = copy.deepcopy(state)
     accepted = []
@@ -253,7 +254,7 @@ def test_every_altered_leaf_is_refused_and_nothing_changes(mode):
         (("mixture", "hold_left"), np.array([0, 3]), "expected fewer than the horizon 3"),
         (("mixture", "held"), np.array([0, 2]), "only 2 policies"),
         (("next_obs",), np.zeros((2, 5)), r"observations of shape \(2, 5\), expected \(2, 4\)"),
-        (("stats", "lens"), np.zeros(99, np.int64), "one entry per episode"),
+        (("stats", "stretch", "lens"), np.zeros(99, np.int64), "one entry per episode"),
     ],
 )
 def test_a_state_that_cannot_be_of_such_a_collector(path, value, said):

@@ -76,7 +76,7 @@ class Spies:
         collect = collector.collect
 
         def spied(**what: Any) -> Any:
-            self.events.append(("collect", what["n_step"]))
+            self.events.append(("collect", what["n_step"], what.get("resume", False)))
             return collect(**what)
 
         collector.collect = spied  # type: ignore[method-assign]
@@ -173,7 +173,7 @@ def expected_events(name: str) -> Iterator[tuple[Any, ...]]:
     for number in range(1, 6):
         if name == "dnc" and number in (3, 5):  # steps 120 and 240: the first rounds after 99 and 198
             yield from DISTILLATION
-        yield ("collect", 20 * tasks)
+        yield ("collect", 20 * tasks, False)
         if number >= first:
             yield from updates
         if number > 1:  # the first rounds' ends from 26, 52 and 78 steps a task on; the run's
@@ -215,7 +215,7 @@ def stop_this_process() -> None:
 
 def stop_while_learning(name: str, spies: Spies) -> None:
     """In the third round, after its first gradient step."""
-    collect, update = ("collect", 20 * tasks_of(name)), UPDATES[name][1][0]
+    collect, update = ("collect", 20 * tasks_of(name), False), UPDATES[name][1][0]
 
     class Events(list[tuple[Any, ...]]):
         def append(self, event: tuple[Any, ...]) -> None:
@@ -254,7 +254,7 @@ def test_a_run_that_was_stopped_does_the_rest(
     expected, tasks = list(expected_events(name)), tasks_of(name)
     if stop is stop_while_collecting:
         fourth = [number for number, event in enumerate(expected) if event[0] == "collect"][3]
-        expected.insert(fourth + 1, ("collect", 2 * tasks))
+        expected.insert(fourth + 1, ("collect", 20 * tasks, True))
         assert done == fourth + 1
     elif stop is stop_while_evaluating:
         assert spies.events[done - 1] == ("evaluate", 10_007 + 40 * tasks)
@@ -262,6 +262,24 @@ def test_a_run_that_was_stopped_does_the_rest(
         expected.insert(done, spies.events[done - 1])
     assert 0 < done < len(expected)
     assert spies.events == expected
+
+
+def test_a_distillation_that_was_stopped_makes_its_other_steps(
+    spies: Spies, run_script: RunScript, tmp_path: Path
+) -> None:
+    class Events(list[tuple[Any, ...]]):
+        def append(self, event: tuple[Any, ...]) -> None:
+            super().append(event)
+            if event == DISTILLATION[0] and self.count(event) == 1:
+                stop_this_process()
+
+    spies.events = Events()
+    with pytest.raises(SystemExit) as ended:
+        run_script("dnc", *command("dnc", tmp_path))
+    assert (ended.value.code, spies.events[-1]) == (75, DISTILLATION[0])
+    (run_dir,) = tmp_path.iterdir()
+    run_script("dnc", "--resume", run_dir)
+    assert spies.events == list(expected_events("dnc"))
 
 
 class Accepted(Exception):  # noqa: N818

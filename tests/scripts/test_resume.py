@@ -123,7 +123,7 @@ def test_stopped_anywhere(
     assert ended.value.code == 75  # not what a finished run ends with
     assert f"--resume {only_run(tmp_path)}" in capsys.readouterr().out
     run = load_checkpoint(only_run(tmp_path) / "checkpoint.npz")["run"]
-    assert (run["updates_due"] > 0, run["unfinished"] is not None) == (amid == "updates", amid == "steps")
+    assert (run["updates_due"] > 0, run["interrupted"]) == (amid == "updates", amid == "steps")
     run_script(name, "--resume", only_run(tmp_path))
     assert_same(only_run(tmp_path), uninterrupted(name, run_script))
 

@@ -23,7 +23,7 @@ import torch
 from script_files import SCRIPTS
 from test_resume import metrics, only_run
 
-from qmp_collect.runs import StopSignal, load_checkpoint, save_checkpoint, training
+from qmp_collect.runs import StopSignal, load_checkpoint, save_checkpoint, saved, training
 from qmp_collect.runs.folder import RunFolder
 
 SETTINGS = {
@@ -202,14 +202,12 @@ def test_the_last_finite_checkpoint_survives(
     def diverging(run: training.TrainingRun, losses: dict[str, torch.Tensor]) -> None:
         if run.global_step == 120:
             with torch.no_grad():
-                run._parts["agent"].actor.fc1.weight[1] = bad  # type: ignore[attr-defined]
+                run._saved.parts["agent"].actor.fc1.weight[1] = bad  # type: ignore[attr-defined]
         end_round(run, losses)
 
     with monkeypatch.context() as patch:
         patch.setattr(training.TrainingRun, "end_round", diverging)
-        with pytest.raises(
-            FloatingPointError, match=r"\['agent'\]\['actor'\]\['fc1.weight'\] is not finite at step 120"
-        ):
+        with pytest.raises(FloatingPointError, match=r"step 120: \['agent'\]\['actor'\]\['fc1.weight'\] is not finite"):
             run_script(NAME, *TINY, "--switch", "own", "--eval-every", 180, "--run-dir-root", tmp_path)
     run_dir = only_run(tmp_path)
     assert load_checkpoint(run_dir / "checkpoint.npz")["collector"]["num_steps"] == 60
@@ -221,7 +219,7 @@ def test_the_last_finite_checkpoint_survives(
 def test_rows_reach_the_disk_before_the_checkpoint_that_counts_them(
     run_script: RunScript, tmp_path: Path, short_episodes: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    events, sync, save = [], training.RunLogger.sync, training.save_checkpoint
+    events, sync, save = [], training.RunLogger.sync, saved.save_checkpoint
 
     def noted_sync(logger: training.RunLogger) -> None:
         sync(logger)
@@ -232,7 +230,7 @@ def test_rows_reach_the_disk_before_the_checkpoint_that_counts_them(
         save(path, tree)
 
     monkeypatch.setattr(training.RunLogger, "sync", noted_sync)
-    monkeypatch.setattr(training, "save_checkpoint", noted_save)
+    monkeypatch.setattr(saved, "save_checkpoint", noted_save)
     run_script(NAME, *TINY, "--run-dir-root", tmp_path)
     assert events[0::2] == [("rows", count) for _, count in events[1::2]]
     assert {what for what, _ in events[1::2]} == {"checkpoint"}
