@@ -385,7 +385,6 @@ class Run:
         r, m = self.p.rng, self.model
         amount = {"n_step": r.randint(1, 25)} if r.random() < 0.6 else {"n_episode": r.randint(1, 3)}
         kind, limit = r.choice(["policies"] * 3 + ["random"]), r.choice([None, None, r.randint(0, 6)])
-        self.log.append(f"collect({amount}, {kind}, stop after {limit})")
         if "n_episode" in amount:
             if not m.fresh():
                 m.reset()
@@ -407,15 +406,22 @@ class Run:
             asked[0] += 1
             return limit is not None and asked[0] > limit
 
-        self.envs.step = stepping  # type: ignore[method-assign]
-        stats = self.collector.collect(**amount, random=kind == "random", stop=stop)
-        self.envs.step = real_step  # type: ignore[method-assign]
-        steps, episodes = m.num_steps - first[0], m.num_episodes - first[1]
-        got = steps if "n_step" in amount else episodes
-        enough = amount.get("n_step", amount.get("n_episode", 0) * len(m.rows))
-        assert (stats.n_collected_steps, stats.n_collected_episodes) == (steps, episodes), "a call's own counts"
-        assert stats.unfinished == (got < enough), "unfinished"
-        assert limit is not None or got >= enough, "too little"
+        resume = False
+        while True:
+            self.log.append(f"collect({amount}, {kind}, stop after {limit}, resume={resume})")
+            self.envs.step = stepping  # type: ignore[method-assign]
+            stats = self.collector.collect(**amount, random=kind == "random", stop=stop, resume=resume)
+            self.envs.step = real_step  # type: ignore[method-assign]
+            steps, episodes = m.num_steps - first[0], m.num_episodes - first[1]
+            got = steps if "n_step" in amount else episodes
+            enough = amount.get("n_step", amount.get("n_episode", 0) * len(m.rows))
+            assert (stats.n_collected_steps, stats.n_collected_episodes) == (steps, episodes), "a call's own counts"
+            assert stats.unfinished == (got < enough), "unfinished"
+            assert limit is not None or got >= enough, "too little"
+            resume = stats.unfinished > 0 and "n_step" in amount and r.random() < 0.5
+            if not resume:
+                break
+            asked[0], limit = 0, r.choice([None, r.randint(0, 6)])
         if "n_episode" in amount:
             m.started = False
             for row in m.rows:
