@@ -39,10 +39,22 @@ def test_the_wheel_holds_both_packages_their_types_and_nothing_else(installed):
     ]
     for package in ("qmp_collect", "qmp_envs"):
         shipped = {p.relative_to(installed) for p in (installed / package).rglob("*") if p.is_file()}
+        shipped = {p for p in shipped if p.parent != Path("qmp_collect/scripts")}
         source = ROOT / package if package == "qmp_collect" else ROOT / "envs" / package
         expected = {Path(package) / p.relative_to(source) for p in source.rglob("*") if "__pycache__" not in p.parts}
         assert shipped == {p for p in expected if p.suffix in (".py", ".typed")}
         assert Path(package, "py.typed") in shipped
+
+
+def test_the_scripts_are_in_the_wheel_and_are_found_there(installed):
+    program = (
+        "from qmp_collect.runs.scripts import scripts; print(*(f'{name}={path}' for name, path in scripts().items()))"
+    )
+    found = dict(pair.split("=") for pair in run(program, installed).split())
+    assert sorted(found) == sorted(path.stem for path in (ROOT / "cleanrl_scripts").glob("*.py"))
+    for name, path in found.items():
+        assert Path(path) == installed / "qmp_collect" / "scripts" / f"{name}.py"
+        assert Path(path).read_bytes() == (ROOT / "cleanrl_scripts" / f"{name}.py").read_bytes()
 
 
 def test_the_installed_packages_collect(installed):

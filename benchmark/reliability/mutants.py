@@ -96,7 +96,11 @@ PROTOCOL: list[tuple[tuple[str, ...], str, str]] = [
         "if not run.collected(collector.collect(n_step=round_steps, stop=run.stop, resume=run.interrupted)):",
         "if not run.collected(collector.collect(n_step=round_steps, stop=run.stop)):",
     ),
-    (("dnc",), "> agent.distillations and not run.interrupted", "> agent.distillations"),
+    (
+        ("dnc",),
+        "due = run.global_step // args.distill_every > agent.distillations and not run.interrupted",
+        "due = run.global_step // args.distill_every > agent.distillations",
+    ),
     (("dnc",), "while agent.distilled < args.distill_steps and not run.stop:", "while agent.distilled < 500:"),
     # Learning
     (JOINT, "capacity = args.buffer_size // num_tasks", "capacity = args.buffer_size"),
@@ -156,7 +160,11 @@ PROTOCOL: list[tuple[tuple[str, ...], str, str]] = [
     (("dnc",), "policies.copy_(centroid.expand_as(policies))", "policies.copy_(policies)"),
     (("dnc",), "agent.distill(buffer.sample(agent.share))", "agent.distill(buffer.sample(args.batch_size))"),
     (("dnc",), "agent.distilled += 1", "agent.distilled += args.distill_steps"),
-    (("dnc",), "args.distill_every > agent.distillations", "args.distill_every >= agent.distillations"),
+    (
+        ("dnc",),
+        "due = run.global_step // args.distill_every > agent.distillations and not run.interrupted",
+        "due = run.global_step // args.distill_every >= agent.distillations and not run.interrupted",
+    ),
     (
         ("dnc",),
         "args.distill_every = args.distill_every or math.ceil(args.total_timesteps / 11)",

@@ -37,7 +37,7 @@ class SavedParts:
 
     def __init__(self, folder: Path, parts: Mapping[str, Stateful]) -> None:
         self._file, self._diverged = folder / "checkpoint.npz", folder / "diverged.npz"
-        self.parts = {
+        self.parts: dict[str, Any] = {
             name: ReplayFiles(folder / FOLDER, part) if isinstance(part, TaskReplayBuffer) else part
             for name, part in parts.items()
         }

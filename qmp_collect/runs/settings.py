@@ -137,20 +137,32 @@ def _read(args_class: type[RunArgs], config: Path, env_ids: list[str]) -> dict[s
     """The settings in ``config.json``, each of the kind that the script expects."""
     try:
         saved = json.loads(config.read_text(encoding="utf-8"))
-        if not isinstance(saved, dict):
-            raise ValueError(f"expected an object, got {type(saved).__name__}")
     except (OSError, ValueError, RecursionError) as error:
         raise SystemExit(f"{config} is damaged: {error}") from error
+    try:
+        return checked_settings(args_class, saved, env_ids)
+    except ValueError as error:
+        raise SystemExit(f"{config}: {error}") from error
+
+
+def checked_settings(args_class: type[RunArgs], saved: Mapping[str, Any], env_ids: Iterable[str]) -> dict[str, Any]:
+    """Settings that were saved by a run, each of the kind that the script expects.
+
+    Raises:
+        ValueError: They are not those of this script.
+    """
+    if not isinstance(saved, Mapping):
+        raise ValueError(f"damaged: expected an object, got {type(saved).__name__}")
     expected = {field.name for field in fields(args_class)} - set(OF_THE_STARTER)
     if differ := saved.keys() ^ expected:
-        raise SystemExit(f"{config}: a run of another script or version, differing in {sorted(differ)}")
+        raise ValueError(f"a run of another script or version, differing in {sorted(differ)}")
     hints = get_type_hints(args_class)
     for name, value in saved.items():
         if not _fits(value, hints[name]):
-            raise SystemExit(f"{config} is damaged: {name} is {value!r:.80}, expected {hints[name]}")
+            raise ValueError(f"damaged: {name} is {value!r:.80}, expected {hints[name]}")
     if saved["env_id"] not in env_ids:
-        raise SystemExit(f"{config}: env_id is {saved['env_id']!r:.80}, expected one of {', '.join(env_ids)}")
-    return saved
+        raise ValueError(f"env_id is {saved['env_id']!r:.80}, expected one of {', '.join(env_ids)}")
+    return dict(saved)
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -23,6 +23,8 @@ from qmp_collect.runs.console import Console, say
 from qmp_collect.runs.folder import RunFolder, checked_name
 from qmp_collect.runs.forms import check_form
 from qmp_collect.runs.logger import RunLogger
+from qmp_collect.runs.policy import FILE as POLICY_FILE
+from qmp_collect.runs.policy import save_policy
 from qmp_collect.runs.precision import set_matmul_precision
 from qmp_collect.runs.saved import SavedParts, Stateful
 from qmp_collect.runs.settings import RunArgs, of_the_run
@@ -60,7 +62,8 @@ class TrainingRun:
     unfinished evaluation again, and ends bit-identical to one that nobody stopped (on a CPU).
 
     The folder is locked while a process works on it (see `qmp_collect.runs.folder`); ``done.json`` in it is written
-    last. A checkpoint whose agent is not finite is written as ``diverged.npz`` beside the last one that was.
+    last. A checkpoint whose agent is not finite is written as ``diverged.npz`` beside the last one that was. Beside
+    each checkpoint lies its policy, for `qmp_collect.runs.policy.load_policy`.
 
     Args:
         args: the settings; what was 0 for "a share of the run" is filled in.
@@ -175,7 +178,7 @@ class TrainingRun:
 
         Args:
             collector: counts the steps of the run.
-            parts: what else belongs into the checkpoint, by name.
+            parts: what else belongs into the checkpoint, by name; ``agent.actor`` is saved as the policy besides.
 
         Raises:
             SystemExit: The folder is another process's, or not what it was when the checkpoint was saved. At the end,
@@ -365,6 +368,14 @@ class TrainingRun:
             self._saved.save(self._progress() | {"rows": self._logger.rows})
         except FloatingPointError as error:
             raise FloatingPointError(f"step {self.global_step}: {error}") from error
+        save_policy(
+            self.dir / POLICY_FILE,
+            self._saved.parts["agent"].actor,
+            script=self._script,
+            settings=of_the_run(self.args),
+            task_names=self.task_names,
+            global_step=self.global_step,
+        )
 
     def _load(self) -> int:
         """Put everything back in place, when all of it fits; the number of rows that had been logged."""

@@ -1,0 +1,86 @@
+"""``qmp COMMAND``, or ``python -m qmp_collect.runs COMMAND``: train, and look at what was trained.
+
+qmp train SCRIPT [flags]   run a training script, e.g. `qmp train sac_qmp_separate --env-id Maze3`
+qmp enjoy RUN_DIR          evaluate a trained policy, film it, show who acts
+qmp plot [RUN_DIRS]        learning curves and mixtures of runs
+"""
+
+from __future__ import annotations
+
+import ast
+import runpy
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from qmp_collect.runs.scripts import script_path, scripts
+
+MODULES = {"enjoy": "qmp_collect.runs.enjoy", "plot": "qmp_collect.runs.plot"}
+
+# Which extra brings what a command may miss.
+EXTRAS = {
+    **dict.fromkeys(("torch", "tyro", "tensorboard", "tqdm", "PIL", "safetensors"), "train"),
+    **dict.fromkeys(("mujoco", "qmp_envs"), "envs"),
+    **dict.fromkeys(("matplotlib", "scipy"), "report"),
+    "metaworld": "metaworld",
+    "gymnasium_robotics": "kitchen",
+    "tensordict": "gpu",
+    "wandb": "track",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command.
+
+    Raises:
+        SystemExit: There is no such command or script, or an extra is missing; or whatever the command ends with.
+    """
+    command, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    try:
+        if command in ("-h", "--help"):
+            print(__doc__)
+        elif command == "train":
+            _train(rest)
+        elif command in MODULES:
+            _run(command, rest)
+        else:
+            raise SystemExit(f"qmp {command}: there is no such command\n{__doc__}")
+    except ModuleNotFoundError as error:
+        missing = str(error.name).split(".")[0]
+        if missing not in EXTRAS:
+            raise
+        raise SystemExit(f'{missing} is not installed: pip install "qmp-collect[{EXTRAS[missing]}]"') from error
+
+
+def _run(command: str, rest: Sequence[str]) -> None:
+    module = import_module(MODULES[command])
+    import tyro
+
+    args = tyro.cli(module.Args, prog=f"qmp {command}", description=module.__doc__, args=rest)
+    try:
+        module.main(args)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"qmp {command}: {error}") from error
+
+
+def _train(rest: Sequence[str]) -> None:
+    if not rest or rest[0] in ("-h", "--help"):
+        print("qmp train SCRIPT [flags]; `qmp train SCRIPT --help` lists a script's flags\n")
+        for name, path in scripts().items():
+            print(f"  {name:20} {_first_line(path)}")
+        return
+    try:
+        path = script_path(rest[0])
+    except ValueError as error:
+        raise SystemExit(f"qmp train: {error}") from error
+    sys.argv = [str(path), *rest[1:]]
+    runpy.run_path(str(path), run_name="__main__")
+
+
+def _first_line(path: Path) -> str:
+    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""Watch what a run has learned: ``python -m qmp_collect.runs enjoy RUN_DIR``.
+
+Each task's own policy is evaluated with its mean actions; ``--gifs`` films an episode of each task. With ``--mixture``
+the episodes filmed are those that training collects: the Q-switch chooses, and the frames are framed in the colour of
+the policy that acts (as in the paper's figure 9b), as a GIF and as a strip of pictures.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+
+from qmp_collect import QMPCollector, QSwitch, evaluate
+from qmp_collect.runs.checkpoint import load_checkpoint
+from qmp_collect.runs.console import say
+from qmp_collect.runs.folder import checked_name
+from qmp_collect.runs.policy import build_agent, load_policy
+from qmp_collect.runs.scripts import load_script
+from qmp_collect.runs.video import FRAMES_PER_SECOND, save_episode
+
+Frame = NDArray[np.uint8]
+_DIVERGENCE: dict[str, Any] = {"on_divergence": "end"}  # as in training
+
+
+@dataclass
+class Args:
+    run_dir: Annotated[Path, tyro.conf.Positional]
+    """folder of a run"""
+    episodes: int = 10
+    """evaluation episodes of each task"""
+    gifs: bool = False
+    """film an episode of each task"""
+    mixture: bool = False
+    """film episodes as training collects them, and show who acts"""
+    out: Path | None = None
+    """where the pictures go (default: RUN_DIR/enjoy)"""
+    max_steps: int = 400
+    """frames are taken of so many steps at most"""
+    seed: int = 0
+    """of the episodes"""
+    device: str = "cpu"
+    """where the networks run"""
+
+
+def main(args: Args) -> None:
+    """Print the table, and make the pictures that are asked for."""
+    policy = load_policy(args.run_dir, args.device)
+    say(f"{policy}: {args.episodes} episodes of each task")
+    envs = gym.make_vec(policy.env_id, num_envs=len(policy.task_names), **_DIVERGENCE)
+    means = evaluate(envs, policy, episodes_per_env=args.episodes, seed=args.seed).episode_means()
+    envs.close()
+    for line in _table(policy.task_names, means):
+        print(line)
+    out = args.out or args.run_dir / "enjoy"
+    if args.gifs:
+        for task, name in enumerate(policy.task_names):
+            path = out / f"{checked_name(name)}.gif"
+            with gym.make(policy.env_id, task=task, render_mode="rgb_array", **_DIVERGENCE) as env:
+                save_episode(env, _of_one(policy.of_task(task)), path, seed=args.seed)
+            say(f"{path}")
+    if args.mixture:
+        for path in film_mixture(args.run_dir, out, seed=args.seed, max_steps=args.max_steps, device=args.device):
+            say(f"{path}")
+
+
+def film_mixture(run_dir: Path, out: Path, *, seed: int, max_steps: int, device: str = "cpu") -> list[Path]:
+    """An episode of each task, collected as the run does at its present step: ``mixture_TASK.gif`` and ``.png``.
+
+    Raises:
+        ValueError: The run's tasks act with their own policies only.
+    """
+    saved = load_checkpoint(run_dir / "checkpoint.npz")
+    run, where = saved["run"], torch.device(device)
+    agent, script = build_agent(run["script"], run["settings"], where), load_script(run["script"])
+    args, task_set = script.Args(**run["settings"]), script.qmp_envs.TASK_SETS[run["settings"]["env_id"]]
+    if getattr(args, "switch", "own") == "own":
+        raise ValueError(f"{run_dir}: in this run every task acts with its own policy, there is no mixture to show")
+    agent.load_state_dict(saved["agent"])
+    switch = script.make_switch(args, agent, task_set) if hasattr(script, "make_switch") else QSwitch()
+    names = task_set.task_names
+    envs = gym.vector.SyncVectorEnv(
+        [
+            partial(gym.make, args.env_id, task=task, render_mode="rgb_array", **_DIVERGENCE)
+            for task in range(len(names))
+        ],
+        autoreset_mode=gym.vector.AutoresetMode.SAME_STEP,
+    )
+    collector = QMPCollector(
+        envs, agent.policies, agent.q_functions, switch=switch, horizon=args.horizon, backend="torch", device=where
+    )
+    films = _film(envs, collector, names, seed, max_steps)
+    fps = envs.metadata.get("render_fps", 25)
+    envs.close()
+    out.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, (frames, actors) in zip(names, films, strict=True):
+        base = out / f"mixture_{checked_name(name)}"
+        paths += [base.with_suffix(".gif"), base.with_suffix(".png")]
+        _save_gif(frames, actors, names, paths[-2], fps)
+        _save_strip(frames, actors, names, paths[-1])
+    return paths
+
+
+def _film(
+    envs: gym.vector.SyncVectorEnv, collector: QMPCollector, names: Sequence[str], seed: int, max_steps: int
+) -> list[tuple[list[Frame], list[int]]]:
+    """Of each task's first episode: the frames before each step, and who acted in it."""
+    films: list[tuple[list[Frame], list[int]]] = [([], []) for _ in names]
+    running = np.ones(len(names), np.bool_)
+    obs, _ = collector.reset(seed=seed)
+    for _ in range(max_steps):
+        for task in np.flatnonzero(running):
+            films[task][0].append(np.asarray(envs.envs[task].render()))
+        outcome = envs.step(collector.act(obs))
+        obs, transitions = outcome[0], collector.observe(*outcome)
+        for task, actor in zip(transitions.task_ids.tolist(), transitions.behavior_ids.tolist(), strict=True):
+            if running[task]:
+                films[task][1].append(actor)
+        running[transitions.task_ids] &= ~(transitions.terminations | transitions.truncations)
+        if not running.any():
+            break
+    return films
+
+
+def _of_one(policy: Callable[..., NDArray[Any]]) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    return lambda obs: policy(obs[None])[0]
+
+
+def _table(names: Sequence[str], means: dict[str, NDArray[np.float64]]) -> list[str]:
+    """Aligned columns: a line for each task, and the mean over tasks."""
+    head = ["task", *means]
+    rows = [[name, *(f"{values[t]:.2f}" for values in means.values())] for t, name in enumerate(names)]
+    rows.append(["mean", *(f"{values.mean():.2f}" for values in means.values())])
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    lines = []
+    for name, *cells in (head, *rows):
+        numbers = (f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True))
+        lines.append("  ".join([f"{name:<{widths[0]}}", *numbers]))
+    return lines
+
+
+# Okabe and Ito's palette: told apart with any kind of colour vision.
+_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+
+
+def colours(num_policies: int) -> list[tuple[int, int, int]]:
+    """A colour for each policy; where the palette is too small, hues as far apart as they can be."""
+    if num_policies <= len(_PALETTE):
+        return [(int(c[1:3], 16), int(c[3:5], 16), int(c[5:7], 16)) for c in _PALETTE[:num_policies]]
+    shades = [colorsys.hls_to_rgb(k / num_policies, (0.4, 0.65)[k % 2], 0.75) for k in range(num_policies)]
+    return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in shades]
+
+
+def _framed(frame: Frame, actors: Sequence[int], step: int, palette: Sequence[tuple[int, int, int]]) -> Frame:
+    """The frame in the colour of who acts, above a bar of who acted in each step, marked where it is."""
+    border, bar = max(4, frame.shape[1] // 40), max(10, frame.shape[0] // 16)
+    height, width = frame.shape[0] + 2 * border + bar, frame.shape[1] + 2 * border
+    picture = np.full((height, width, 3), 255, np.uint8)
+    picture[: height - bar] = palette[actors[step]]
+    picture[border : border + frame.shape[0], border : border + frame.shape[1]] = frame
+    columns = np.arange(width) * len(actors) // width
+    picture[height - bar + 2 :] = np.asarray(palette, np.uint8)[np.asarray(actors)[columns]]
+    now = columns == step
+    picture[height - bar + 2 :, now | (np.arange(width) == step * width // len(actors))] = 0
+    return picture
+
+
+def _save_gif(frames: list[Frame], actors: list[int], names: Sequence[str], path: Path, fps: float) -> None:
+    from PIL import Image
+
+    palette, every = colours(max(len(names), max(actors) + 1)), max(1, round(fps / FRAMES_PER_SECOND))
+    first, *rest = (
+        Image.fromarray(_framed(frames[step], actors, step, palette)) for step in range(0, len(actors), every)
+    )
+    first.save(path, save_all=True, append_images=rest, duration=round(1000 * every / fps), loop=0)
+
+
+def _save_strip(frames: list[Frame], actors: list[int], names: Sequence[str], path: Path, count: int = 8) -> None:
+    """Frames evenly spaced over the episode side by side, and whose colour is whose."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    palette = colours(max(len(names), max(actors) + 1))
+    steps = np.linspace(0, len(actors) - 1, min(count, len(actors))).round().astype(int).tolist()
+    strip = np.concatenate([_framed(frames[step], actors, step, palette) for step in steps], axis=1)
+    size = max(strip.shape[1] // 80, 10)
+    image = Image.new("RGB", (strip.shape[1], strip.shape[0] + 2 * size), "white")
+    image.paste(Image.fromarray(strip), (0, 2 * size))
+    draw, font, x = ImageDraw.Draw(image), ImageFont.load_default(size), size // 2
+    for actor, steps_of in zip(*np.unique(actors, return_counts=True), strict=True):
+        name = names[actor] if actor < len(names) else f"policy {actor}"
+        label = f"{name} {100 * steps_of / len(actors):.0f} %"
+        draw.rectangle((x, size // 2, x + size, 3 * size // 2), fill=palette[actor])
+        draw.text((x + 3 * size // 2, size // 2), label, fill="black", font=font)
+        x += 3 * size + int(draw.textlength(label, font=font))
+    image.save(path)

@@ -1,0 +1,135 @@
+"""A trained policy as a file of its own, ``policy.safetensors``: parameters and settings."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+import qmp_envs
+from qmp_collect.runs.checkpoint import atomic_file
+from qmp_collect.runs.forms import check_form
+from qmp_collect.runs.scripts import load_script
+from qmp_collect.runs.settings import RunArgs, checked_settings
+
+FILE = "policy.safetensors"
+
+
+class TrainedPolicy:
+    """The policies of a run, one per task: ``policy(obs (N, *O), task_ids (N,)) -> mean actions (N, *A)``, in NumPy.
+
+    ``evaluate(envs, policy)`` takes it as it is, and so does `QMPCollector` as ``own_policy``; `of_task` gives one
+    task's policy, a candidate for other learners.
+
+    Attributes:
+        env_id: the task set that it was trained on.
+        task_names: ``T`` names.
+        script: the training script.
+        settings: of the run.
+        global_step: env steps of the run so far, summed over tasks.
+        device: where it runs.
+    """
+
+    def __init__(self, mean_policy: Callable[..., Any], facts: Mapping[str, Any], device: torch.device) -> None:
+        self._mean_policy = mean_policy
+        self.env_id: str = facts["settings"]["env_id"]
+        self.task_names: list[str] = facts["task_names"]
+        self.script: str = facts["script"]
+        self.settings: dict[str, Any] = facts["settings"]
+        self.global_step: int = facts["global_step"]
+        self.device = device
+
+    def __call__(self, obs: ArrayLike, task_ids: ArrayLike) -> NDArray[np.float32]:
+        """Mean actions; see the class.
+
+        Raises:
+            IndexError: A task id outside 0 to ``T - 1``.
+        """
+        rows, tasks = torch.as_tensor(np.asarray(obs, np.float32)), torch.as_tensor(np.asarray(task_ids))
+        num_tasks, n = len(self.task_names), len(rows)
+        if n and not 0 <= int(tasks.min()) <= int(tasks.max()) < num_tasks:
+            raise IndexError(f"task_ids must be from 0 to {num_tasks - 1}, got {tasks.tolist()}")
+        every = torch.arange(num_tasks, device=self.device).repeat(n)  # scripts' rows: i has task i mod T
+        with torch.no_grad():
+            actions = self._mean_policy(rows.to(self.device).repeat_interleave(num_tasks, 0), every)
+        own = actions.unflatten(0, (n, num_tasks))[torch.arange(n), tasks]
+        return cast(NDArray[np.float32], own.cpu().numpy())
+
+    def of_task(self, task: int) -> Callable[[ArrayLike], NDArray[np.float32]]:
+        """One task's policy: ``(M, *O) -> (M, *A)``."""
+        self.task_names[task]  # IndexError for a task that is not there
+        return lambda obs: self(obs, np.full(len(np.asarray(obs)), task % len(self.task_names)))
+
+    def __repr__(self) -> str:
+        return f"TrainedPolicy({self.env_id}, {self.script}, {self.global_step} steps)"
+
+
+def save_policy(
+    path: Path,
+    actor: torch.nn.Module,
+    *,
+    script: str,
+    settings: Mapping[str, Any],
+    task_names: Sequence[str],
+    global_step: int,
+) -> None:
+    """Write what `load_policy` reads. Any reader of safetensors can use it: names as in ``actor.state_dict()``."""
+    facts = {"script": script, "settings": settings, "task_names": list(task_names), "global_step": global_step}
+    tensors = {name: value.detach().contiguous().cpu() for name, value in actor.state_dict().items()}
+    with atomic_file(path) as file:
+        file.write(save(tensors, metadata={name: json.dumps(fact) for name, fact in facts.items()}))
+
+
+def load_policy(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> TrainedPolicy:
+    """The trained policies of a run: of its folder, or of a copy of its ``policy.safetensors``.
+
+    Nothing of the file is executed: the networks are those of the script of that name in this installation.
+
+    Raises:
+        OSError: There is no such file.
+        ValueError: It is damaged, or of another version of its script.
+    """
+    path, device = Path(path), torch.device(device)
+    path = path / FILE if path.is_dir() else path
+    if not path.exists():
+        raise FileNotFoundError(
+            f"there is no {path}: expected the folder of a run, or the {FILE} that it writes with its first checkpoint"
+        )
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            facts = {name: json.loads(fact) for name, fact in (file.metadata() or {}).items()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        agent = build_agent(facts["script"], facts["settings"], device)
+        names = list(qmp_envs.TASK_SETS[facts["settings"]["env_id"]].task_names)
+        if facts["task_names"] != names or type(facts["global_step"]) is not int:
+            raise ValueError(f"its tasks are {facts['task_names']!r:.80}, expected {names}; or its step is no number")
+        actor: torch.nn.Module = agent.actor
+        check_form(tensors, dict(actor.state_dict()), "policy")
+        actor.load_state_dict(tensors)
+        return TrainedPolicy(agent.mean_policy, facts, device)
+    except (SafetensorError, ValueError, TypeError, LookupError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def build_agent(script: str, settings: Mapping[str, Any], device: torch.device) -> Any:
+    """The agent of a script, untrained, with these settings.
+
+    Raises:
+        ValueError: There is no such script, or the settings are not its.
+    """
+    module = load_script(script)
+    args: RunArgs = module.Args(**checked_settings(module.Args, settings, qmp_envs.TASK_SETS))
+    with gym.make(args.env_id, task=0) as env:
+        dims = {"obs_dim": env.observation_space.shape[0], "action_dim": env.action_space.shape[0]}  # type: ignore[index]
+    given = {"args": args, "num_tasks": qmp_envs.TASK_SETS[args.env_id].num_tasks, "device": device, **dims}
+    return module.Agent(**{name: given[name] for name in inspect.signature(module.Agent).parameters})

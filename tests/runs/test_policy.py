@@ -1,0 +1,161 @@
+"""Trained policies as files, the scripts' whereabouts, and the `qmp` command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import qmp_envs
+from qmp_collect import evaluate
+from qmp_collect.runs import __main__ as command
+from qmp_collect.runs.policy import FILE, build_agent, load_policy, save_policy
+from qmp_collect.runs.scripts import load_script, script_path, scripts
+from qmp_collect.runs.settings import of_the_run
+
+NAMES = ("5_6_to_5_3", "5_6_to_1_2", "5_6_to_4_1")
+SCRIPTS = sorted(scripts())
+
+
+def saved(script: str, folder: Path, env_id: str = "Maze3-v0", **changed: Any) -> tuple[Any, Path]:
+    """An agent with random parameters, and the file of its policy."""
+    module = load_script(script)
+    settings = of_the_run(module.Args(env_id=env_id, hidden_dim=8, **changed))
+    torch.manual_seed(3)
+    agent = build_agent(script, settings, torch.device("cpu"))
+    names = qmp_envs.TASK_SETS[env_id].task_names
+    save_policy(folder / FILE, agent.actor, script=script, settings=settings, task_names=names, global_step=77)
+    return agent, folder / FILE
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_policy_that_was_saved_acts_as_it_did(script: str, tmp_path: Path) -> None:
+    env_id = "PointReach-v0" if script == "point_reaching" else "Maze3-v0"
+    agent, _ = saved(script, tmp_path, env_id)
+    policy = load_policy(tmp_path)
+    num_tasks = len(policy.task_names)
+    assert (policy.script, policy.env_id, policy.global_step) == (script, env_id, 77)
+    with gym.make(env_id) as env:
+        obs = np.random.default_rng(0).normal(size=(2 * num_tasks, *env.observation_space.shape)).astype(np.float32)
+    tasks = np.arange(2 * num_tasks) % num_tasks  # the rows that the scripts know
+    with torch.no_grad():
+        expected = agent.mean_policy(torch.as_tensor(obs), torch.as_tensor(tasks)).numpy()
+    np.testing.assert_allclose(policy(obs, tasks), expected, atol=1e-6)
+    # Any other rows, and one task's alone
+    order = np.random.default_rng(1).permutation(len(obs))[:3]
+    np.testing.assert_allclose(policy(obs[order], tasks[order]), expected[order], atol=1e-6)
+    last = num_tasks - 1
+    np.testing.assert_allclose(policy.of_task(last)(obs[tasks == last]), expected[tasks == last], atol=1e-6)
+    with pytest.raises(IndexError, match=f"from 0 to {last}, got"):
+        policy(obs[:1], [num_tasks])
+    with pytest.raises(IndexError):
+        policy.of_task(num_tasks)
+
+
+def test_it_is_evaluated_as_it_is(tmp_path: Path) -> None:
+    saved("sac_qmp_separate", tmp_path)
+    stats = evaluate(gym.make_vec("Maze3-v0", num_envs=3, max_episode_steps=4), load_policy(tmp_path), seed=0)
+    assert stats.lens.tolist() == [4, 4, 4]
+
+
+def test_any_reader_of_safetensors_can_use_it(tmp_path: Path) -> None:
+    agent, path = saved("sac_qmp_separate", tmp_path)
+    tensors = load_file(path)
+    assert tensors.keys() == agent.actor.state_dict().keys()
+    assert all(torch.equal(tensors[name], value) for name, value in agent.actor.state_dict().items())
+
+
+def resaved(path: Path, **changed: Any) -> None:
+    """With other facts."""
+    facts = {"script": "sac_shared", "settings": {}, "task_names": [], "global_step": 1} | changed
+    tensors = load_file(path)
+    save_file(tensors, path, metadata={name: json.dumps(fact) for name, fact in facts.items()})
+
+
+def test_files_that_are_not_a_policy(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="that it writes with its first checkpoint"):
+        load_policy(tmp_path)
+    _, path = saved("sac_qmp_separate", tmp_path)
+    settings = of_the_run(load_script("sac_qmp_separate").Args(env_id="Maze3-v0", hidden_dim=8))
+    good = {"script": "sac_qmp_separate", "settings": settings, "task_names": NAMES}
+    for changed, said in (
+        ({"script": "../evil"}, "there is no script '../evil'"),
+        ({"script": "sac_shared"}, "another script or version"),
+        ({"settings": settings | {"hidden_dim": 16}}, "policy"),
+        ({"settings": settings | {"hidden_dim": "8"}}, "hidden_dim is '8'"),
+        ({"settings": settings | {"env_id": "evil:Maze3-v0"}}, "env_id is"),
+        ({"settings": []}, "expected an object, got list"),
+        ({"task_names": [*NAMES[:2], "../escape"]}, "expected"),
+        ({"global_step": "1"}, "no number"),
+    ):
+        resaved(path, **(good | changed))
+        with pytest.raises(ValueError, match=said):
+            load_policy(tmp_path)
+    for content in (b"", b"no policy", path.read_bytes()[:-9]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=FILE):
+            load_policy(path)
+
+
+def test_scripts_that_are_not_there() -> None:
+    assert script_path("dnc").name == "dnc.py"
+    with pytest.raises(ValueError, match="did you mean sac_qmp_separate"):
+        script_path("sac_separate")
+
+
+def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    command.main(["train"])
+    listed = capsys.readouterr().out
+    assert all(f"  {name} " in listed for name in SCRIPTS)
+    assert "MCAL + QMP" in listed
+    for argv, said in (
+        (["train", "sac_qmp"], "did you mean"),
+        (["nothing"], "there is no such command"),
+    ):
+        with pytest.raises(SystemExit, match=said):
+            command.main(argv)
+    with pytest.raises(SystemExit, match=r"qmp enjoy: there is no nowhere: expected the folder of a run"):
+        command.main(["enjoy", "nowhere"])
+
+
+@pytest.mark.parametrize(
+    ("missing", "argv", "extra"), [("matplotlib", ["plot"], "report"), ("torch", ["train", "dnc", "--help"], "train")]
+)
+def test_what_is_not_installed_is_named_with_its_extra(missing: str, argv: list[str], extra: str) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None\nfrom qmp_collect.runs.__main__ import main; main({argv!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip() == f'{missing} is not installed: pip install "qmp-collect[{extra}]"'
+
+
+def test_train_enjoy_and_who_acted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["qmp"])  # which the command changes
+    tiny = (
+        "--env-id Maze3 --total-timesteps 60 --env-steps-per-round 20 --gradient-steps-per-round 1 --eval-every 60 "
+        "--min-buffer-size 20 --batch-size 8 --hidden-dim 8 --eval-episodes 1 --matmul-precision highest"
+    )
+    for switch in ("qmp", "own"):
+        root = str(tmp_path / switch)
+        command.main(["train", "sac_qmp_separate", *tiny.split(), "--switch", switch, "--run-dir-root", root])
+    (run_dir,), (own,) = (tmp_path / "qmp").iterdir(), (tmp_path / "own").iterdir()
+    capsys.readouterr()
+    command.main(["enjoy", str(run_dir), "--episodes", "1", "--mixture", "--max-steps", "12"])
+    shown = capsys.readouterr().out
+    assert all(f"\n{name}" in shown for name in (*NAMES, "mean"))
+    pictures = {path.name for path in (run_dir / "enjoy").iterdir()}
+    assert pictures == {f"mixture_{name}.{kind}" for name in NAMES for kind in ("gif", "png")}
+    with Image.open(run_dir / "enjoy" / f"mixture_{NAMES[0]}.gif") as film:
+        assert film.n_frames >= 2
+    with pytest.raises(SystemExit, match="there is no mixture to show"):
+        command.main(["enjoy", str(own), "--episodes", "1", "--mixture"])
