@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from qmp_collect.extras import needs
+
 
 def exactly_one(n_step: int | None, n_episode: int | None) -> int:
     """The one of the two that is given, a positive integer."""
@@ -39,7 +41,8 @@ def progress_bar(total: int, unit: str, shown: bool) -> Iterator[Callable[[int],
     if not shown:
         yield lambda done: None
         return
-    from tqdm import tqdm
+    with needs("train"):
+        from tqdm import tqdm
 
     with tqdm(total=total, unit=unit) as bar:
 

@@ -7,7 +7,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from tqdm import tqdm
+from qmp_collect.extras import needs
+
+with needs("train"):
+    from tqdm import tqdm
 
 
 class Console:

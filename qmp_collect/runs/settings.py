@@ -9,10 +9,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-import tyro
-
+from qmp_collect.extras import needs
 from qmp_collect.runs.folder import finished
 from qmp_collect.runs.ranges import check_ranges
+
+with needs("train"):
+    import tyro
 
 ArgsT = TypeVar("ArgsT", bound="RunArgs")
 
