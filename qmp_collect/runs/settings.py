@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from qmp_collect.extras import needs
+from qmp_collect.runs.console import say
 from qmp_collect.runs.folder import finished
 from qmp_collect.runs.ranges import check_ranges
 
@@ -141,7 +142,7 @@ def _resumed(args_class: type[ArgsT], run_dir: Path, env_ids: list[str], argv: S
     if changed:
         raise SystemExit(f"--resume continues with the settings in {config}: {', '.join(changed)} cannot be changed")
     if (done := finished(run_dir)) and done.get("total_timesteps") == args.total_timesteps:
-        print(f"{run_dir} is finished: nothing to do (a larger --total-timesteps makes it longer)")
+        say(f"{run_dir} is finished: nothing to do (a larger --total-timesteps makes it longer)")
         raise SystemExit(0)
     return args
 
