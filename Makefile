@@ -8,6 +8,7 @@ STAMP := $(VENV)/.installed
 
 # Multihead SAC + QMP on Maze10. The paper's run has wider networks, 100 rounds of warm-up and 12 M steps.
 LAPTOP := --hidden-dim 256 --warmup-rounds 10 --total-timesteps 600000
+# Ctrl-C saves and ends with exit code 75; make run ARGS="--resume runs/RUN_NAME" goes on.
 run: install
 	$(BIN)/python cleanrl_scripts/sac_qmp_multihead.py --env-id Maze10 $(LAPTOP) $(ARGS)
 

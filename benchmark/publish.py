@@ -13,11 +13,15 @@ import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 
+from qmp_collect.runs.folder import checked_name
 from qmp_collect.runs.provenance import published
 from qmp_collect.runs.settings import OF_THE_STARTER
+
+_MAY_GROW = {"total_timesteps": None}
 
 
 @dataclass
@@ -36,28 +40,45 @@ def publish(run_dir: Path, to: Path, suffix: str = "") -> Path:
     """Copy one run.
 
     Raises:
-        ValueError: if the run is not finished, or was made from files that are in no commit.
+        ValueError: if the run is not finished, was made from files that are in no commit, or would take the place of
+            another run.
     """
     config = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
     metrics = (run_dir / "metrics.jsonl").read_bytes()
     starts = [json.loads(line) for line in (run_dir / "provenance.jsonl").read_text(encoding="utf-8").splitlines()]
-    last = json.loads(metrics.splitlines()[-1])["global_step"]
-    if last < config["total_timesteps"]:
-        raise ValueError(f"{run_dir} ends at step {last} of {config['total_timesteps']}: resume it first")
-    if any(start["modified"] for start in starts):
+    last = json.loads(metrics.splitlines()[-1])
+    if last["global_step"] < config["total_timesteps"]:
+        raise ValueError(
+            f"{run_dir} ends at step {last['global_step']} of {config['total_timesteps']}: resume it first"
+        )
+    if not any(tag.startswith("eval/") for tag in last):
+        raise ValueError(f"{run_dir} does not end with the evaluation of its last step: resume it first")
+    made_from = [part for start in starts for part in (start, *start.get("packages", {}).values())]
+    if any(part["modified"] for part in made_from):
         raise ValueError(f"{run_dir} was made from modified files: commit them and run it again")
-    target = to / (
+    if any(start["commit"] is None for start in starts):
+        raise ValueError(f"{run_dir} was made by a script outside a checkout: nobody could find it again")
+    target = to / checked_name(
         "_".join(filter(None, (config["exp_name"], config.get("switch")))) + f"_seed{config['seed']}{suffix}"
     )
-    target.mkdir(parents=True, exist_ok=True)
     for start in starts:
         start["command"] = published(shlex.split(start["command"]), (*config, *OF_THE_STARTER))
     config = {name: value for name, value in config.items() if name not in OF_THE_STARTER}
+    if target.exists() and _identity(target) != (config | _MAY_GROW, starts[0]):
+        raise ValueError(f"{target} holds another run than {run_dir}: name the new one apart with --suffix")
+    target.mkdir(parents=True, exist_ok=True)
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (target / "provenance.jsonl").write_text("".join(json.dumps(s) + "\n" for s in starts), encoding="utf-8")
     # without a time of its own, packing the same rows twice gives the same bytes
     (target / "metrics.jsonl.gz").write_bytes(gzip.compress(metrics, mtime=0))
     return target
+
+
+def _identity(target: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a run that is there already has in common with its own later, longer versions alone."""
+    config = json.loads((target / "config.json").read_text(encoding="utf-8"))
+    first = (target / "provenance.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    return config | _MAY_GROW, json.loads(first)
 
 
 if __name__ == "__main__":

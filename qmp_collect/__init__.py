@@ -14,6 +14,7 @@ from qmp_collect.callables import Proposal
 from qmp_collect.check import check_callables
 from qmp_collect.collector import QMPCollector
 from qmp_collect.evaluation import evaluate
+from qmp_collect.extras import needs
 from qmp_collect.stats import CollectStats
 from qmp_collect.switch import FixedSwitch, OwnPolicy, QSwitch, SoftmaxQSwitch, Switch, UniformSwitch
 from qmp_collect.transitions import Transitions, TransitionSink
@@ -47,7 +48,8 @@ _IN_RUNS = ("RunLogger", "StopSignal", "load_checkpoint", "rng_state", "save_che
 
 def __getattr__(name: str) -> Any:
     if name in ("Batch", "TaskReplayBuffer"):
-        from qmp_collect import replay
+        with needs("train"):
+            from qmp_collect import replay
 
         return getattr(replay, name)
     if name in _IN_RUNS:

@@ -7,19 +7,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from qmp_collect.extras import needs
+
 
 def exactly_one(n_step: int | None, n_episode: int | None) -> int:
     """The one of the two that is given, a positive integer."""
     if (n_step is None) == (n_episode is None):
         raise ValueError(f"give exactly one of n_step and n_episode, got n_step={n_step}, n_episode={n_episode}")
-    name, amount = ("n_step", n_step) if n_step is not None else ("n_episode", n_episode)
+    return integer("n_step", n_step) if n_step is not None else integer("n_episode", n_episode)
+
+
+def integer(name: str, value: Any, at_least: int = 1) -> int:
+    """``value``, an integer in any type, as Python's.
+
+    Raises:
+        TypeError: It is none.
+        ValueError: It is below ``at_least``.
+    """
     try:
-        amount = operator.index(amount)  # type: ignore[arg-type]
+        number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be an integer, got {amount!r}") from None
-    if amount <= 0:
-        raise ValueError(f"{name} must be positive, got {amount}")
-    return amount
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+    if number < at_least:
+        least = "positive (at least 1)" if at_least == 1 else f"at least {at_least}"
+        raise ValueError(f"{name} must be {least}, got {number}")
+    return number
 
 
 def asks_to_stop(stop: Any) -> Callable[[], bool]:
@@ -39,7 +51,8 @@ def progress_bar(total: int, unit: str, shown: bool) -> Iterator[Callable[[int],
     if not shown:
         yield lambda done: None
         return
-    from tqdm import tqdm
+    with needs("train"):
+        from tqdm import tqdm
 
     with tqdm(total=total, unit=unit) as bar:
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import gymnasium as gym
@@ -10,6 +9,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import ArrayLike
 
+from qmp_collect.amount import integer
 from qmp_collect.backends import to_numpy
 from qmp_collect.callables import is_per_task
 from qmp_collect.foreign import check_sink
@@ -48,7 +48,7 @@ def resolve_tasks(
 ) -> tuple[Ids, int]:
     """Each sub-environment's task ``(N,)`` and the number of tasks, from whoever knows them."""
     n = int(envs.num_envs)
-    num_tasks = None if num_tasks is None else operator.index(num_tasks)
+    num_tasks = None if num_tasks is None else integer("num_tasks", num_tasks)
     known = getattr(envs.unwrapped, "num_tasks", None)
     asked = task_ids is None
     if task_ids is None:

@@ -27,17 +27,27 @@ def find_autoreset_mode(envs: VectorEnv[Any, Any, Any], explicit: AutoresetMode 
     a second environment may have overwritten.
 
     Raises:
-        ValueError: If the mode is neither given nor stated by the environment.
+        ValueError: If the mode is neither given nor stated by the environment, or is none of Gymnasium's.
     """
     metadata = envs.metadata or {}
     for mode in (explicit, getattr(envs.unwrapped, "autoreset_mode", None), metadata.get("autoreset_mode")):
         if mode is not None:
-            return AutoresetMode(mode)
+            return _mode(mode)
     raise ValueError(
         f"{envs} states no autoreset mode: expected `envs.unwrapped.autoreset_mode` or "
         '`envs.metadata["autoreset_mode"]`. Pass autoreset_mode=gymnasium.vector.AutoresetMode.NEXT_STEP (or '
         "SAME_STEP, DISABLED), whichever the environment implements"
     )
+
+
+def _mode(stated: Any) -> AutoresetMode:
+    """A mode by itself, by its value or by its name."""
+    if isinstance(stated, str) and stated in AutoresetMode.__members__:
+        return AutoresetMode[stated]
+    try:
+        return AutoresetMode(stated)
+    except ValueError:
+        raise ValueError(f"autoreset_mode must be one of {list(AutoresetMode.__members__)}, got {stated!r}") from None
 
 
 def true_successors(mode: AutoresetMode, next_obs: NDArray[Any], done: Mask, infos: dict[str, Any]) -> NDArray[Any]:

@@ -16,6 +16,8 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from qmp_collect.extras import needs
+
 BackendName = Literal["numpy", "torch", "jax"]
 T = TypeVar("T")
 
@@ -73,7 +75,8 @@ class TorchBackend:
     name: BackendName = "torch"
 
     def __init__(self, device: Any = None, dtype: Any = None) -> None:
-        import torch
+        with needs("train"):
+            import torch
 
         self.device = torch.device("cpu" if device is None else device)
         self.dtype = dtype

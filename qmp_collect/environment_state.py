@@ -1,24 +1,27 @@
 """What a vector environment and its wrappers know, saved and restored with the collector.
 
 Gymnasium's normalisations and episode statistics are known here, around the vector environment and inside a
-``SyncVectorEnv``. A wrapper of one's own takes part by ``get_state()`` and ``set_state(state)``.
+``SyncVectorEnv`` or the processes of an ``AsyncVectorEnv``. A wrapper of one's own takes part by ``get_state()`` and
+``set_state(state)``.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from numbers import Number
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import VectorWrapper
+from gymnasium.vector import AsyncVectorEnv, VectorWrapper
 from gymnasium.wrappers import vector
 
 from qmp_collect.states import check_like
 
 _RUNNING = ("mean", "var", "count")
+_AVERAGES = ("obs_rms", "return_rms")
 _KNOWN: tuple[tuple[type, tuple[str, ...]], ...] = (
     (vector.NormalizeObservation, ("obs_rms", "_update_running_mean")),
     (vector.NormalizeReward, ("return_rms", "accumulated_reward", "_prev_dones", "_update_running_mean")),
@@ -39,12 +42,17 @@ class EnvironmentState:
         layers = list(_layers(envs))
         self.touched = False
         self._envs = envs.unwrapped
-        self._stateful = [layer for layer in layers if _own(layer) or _known(layer)]
+        self._here = [layer for layer in layers if _own(layer) or _known(layer)]
         self._others = [
             (layer, _fingerprint(layer))
             for layer in layers
-            if layer not in self._stateful and not type(layer).__module__.startswith("gymnasium.")
+            if layer not in self._here and not type(layer).__module__.startswith("gymnasium.")
         ]
+
+    @cached_property
+    def _stateful(self) -> list[Any]:
+        """Whatever is saved besides the environment itself. Processes are asked only when a state is."""
+        return [*self._here, *_in_processes(self._envs)]
 
     def state_dict(self) -> dict[str, Any]:
         """Warns of wrappers that have changed and do not say how to save them."""
@@ -82,7 +90,7 @@ class EnvironmentState:
             self._envs.set_state(state["envs"])
         self.touched = bool(state["touched"])
         for layer, entry in zip(self._stateful, state["wrappers"], strict=True):
-            if _own(layer):
+            if _own(layer) or isinstance(layer, _InProcesses):
                 layer.set_state(entry["state"])
                 continue
             for name, value in entry["state"].items():
@@ -116,9 +124,61 @@ def _layers(envs: Any) -> Iterator[Any]:
             env = env.env
 
 
+class _InProcesses:
+    """What Gymnasium's normalisations around the single environments of an ``AsyncVectorEnv`` know."""
+
+    def __init__(self, envs: AsyncVectorEnv, names: list[str]) -> None:
+        self._envs, self._names = envs, names
+
+    def get_state(self) -> dict[str, Any]:
+        """By attribute, ``(N, ...)`` arrays; of running averages one for each of their parts."""
+        return {name: self._read(name) for name in self._names}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from a `get_state` of as many environments with these wrappers."""
+        for name in self._names:
+            if name not in _AVERAGES:
+                self._envs.set_attr(name, list(state[name]))
+                continue
+            averages = self._envs.get_attr(name)  # copies
+            for part in _RUNNING:
+                for average, value in zip(averages, state[name][part], strict=True):
+                    setattr(average, part, np.array(value)[()])
+            self._envs.set_attr(name, averages)
+
+    def _read(self, name: str) -> Any:
+        values = self._envs.get_attr(name)
+        if name not in _AVERAGES:
+            return np.array(values)
+        return {part: np.array([getattr(average, part) for average in values]) for part in _RUNNING}
+
+
+def _in_processes(envs: Any) -> Iterator[_InProcesses]:
+    """Asks the processes. Warns of normalisations that only some of them have."""
+    if not isinstance(envs, AsyncVectorEnv) or hasattr(envs, "get_state"):
+        return
+    names, partly = [], []
+    for name in dict.fromkeys(name for kind, known in _KNOWN if issubclass(kind, gym.Wrapper) for name in known):
+        has = envs.call("has_wrapper_attr", name)
+        if all(has):
+            names.append(name)
+        elif any(has):
+            partly.append(name)
+    if partly:
+        warnings.warn(
+            f"only some of the sub-environments have the normalisation of {', '.join(partly)}: a continued run will "
+            "begin with the values of a new one",
+            stacklevel=4,
+        )
+    if names:
+        yield _InProcesses(envs, names)
+
+
 def _own(layer: Any) -> bool:
     """Whether a wrapper saves itself; asked of its class, as wrappers pass on what they do not have."""
-    return all(callable(getattr(type(layer), name, None)) for name in ("get_state", "set_state"))
+    return not isinstance(layer, _InProcesses) and all(
+        callable(getattr(type(layer), name, None)) for name in ("get_state", "set_state")
+    )
 
 
 def _known(layer: Any) -> tuple[str, ...]:
@@ -126,7 +186,7 @@ def _known(layer: Any) -> tuple[str, ...]:
 
 
 def _state_of(layer: Any) -> Any:
-    if _own(layer):
+    if _own(layer) or isinstance(layer, _InProcesses):
         return layer.get_state()
     values = {name: getattr(layer, name) for name in _known(layer) if hasattr(layer, name)}
     return {

@@ -40,6 +40,7 @@ class Episodes:
         metrics: Key in ``infos`` -> reduction.
 
     Raises:
+        TypeError: ``metrics`` is no mapping.
         ValueError: An unknown reduction, or a metric named like what is measured anyway.
     """
 
@@ -47,6 +48,8 @@ class Episodes:
     _STATE = ("ignored", "needs_reset", "returns", "lens", "successes", "success_known", "values", "reports")
 
     def __init__(self, num_envs: int, mode: AutoresetMode, success_key: str, metrics: Mapping[str, Reduction]) -> None:
+        if not isinstance(metrics, Mapping):
+            raise TypeError(f"episode_metrics must be a dict, key in infos -> reduction, got {metrics!r}")
         for name, reduction in metrics.items():
             if reduction not in get_args(Reduction):
                 raise ValueError(

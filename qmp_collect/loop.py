@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -10,6 +9,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import ArrayLike, NDArray
 
+from qmp_collect.amount import integer
 from qmp_collect.arguments import check_envs, resolve_sinks, resolve_tasks
 from qmp_collect.autoreset import find_autoreset_mode, true_successors
 from qmp_collect.callables import Callables, OwnPolicyFunction, Policies, QFunctions
@@ -69,7 +69,7 @@ class Loop:
             raise TypeError("policies is None: only the switch OwnPolicy() together with own_policy needs none")
         if q_functions is None and scoring_of(switch) is not None:
             raise TypeError(f"q_functions is None, but {switch!r} scores candidates with them")
-        self._first_seed = None if seed is None else operator.index(seed)
+        self._first_seed = None if seed is None else integer("seed", seed, at_least=0)
         # Streams of their own: Gymnasium makes its generators from the plain seed.
         switch_stream, action_stream = np.random.SeedSequence(self._first_seed).spawn(2)
         self._mixture = Mixture(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qmp_collect.amount import integer
 from qmp_collect.callables import Callables, is_zero
 from qmp_collect.states import check_like
 from qmp_collect.switch import Ids, OwnPolicy, QScored, Switch
@@ -48,13 +48,9 @@ class Mixture:
     ) -> None:
         if isinstance(switch, type) or not callable(switch):
             raise TypeError(f"switch must be a switch such as QSwitch() or OwnPolicy(), got {switch!r}")
-        horizon, warmup_steps = operator.index(horizon), operator.index(warmup_steps)
-        if horizon < 1:
-            raise ValueError(f"horizon must be at least 1 step, got {horizon}")
-        if not callable(own_probability) and not 0.0 <= own_probability <= 1.0:
-            raise ValueError(f"own_probability must lie in [0, 1], got {own_probability}")
-        if warmup_steps < 0:
-            raise ValueError(f"warmup_steps must not be negative, got {warmup_steps}")
+        horizon, warmup_steps = integer("horizon", horizon), integer("warmup_steps", warmup_steps, at_least=0)
+        if not callable(own_probability):
+            own_probability = _probability("own_probability", own_probability)
         self._callables = callables
         self._switch = switch
         self._scoring = scoring_of(switch)
@@ -138,9 +134,7 @@ class Mixture:
     def _draw_own(self, num_steps: int) -> NDArray[np.bool_]:
         probability = self._own_probability
         if callable(probability):
-            probability = float(probability(num_steps))
-            if not 0.0 <= probability <= 1.0:
-                raise ValueError(f"own_probability({num_steps}) must lie in [0, 1], got {probability}")
+            probability = _probability(f"own_probability({num_steps})", probability(num_steps))
         if probability == 0.0:
             return np.zeros(len(self._task_ids), np.bool_)
         return self._rng.random(len(self._task_ids)) < probability
@@ -186,6 +180,16 @@ class Mixture:
         if choice.shape != (n,) or choice.dtype.kind not in "iu" or choice.min() < 0 or choice.max() >= k:
             raise ValueError(f"{self._switch!r} must return {n} policy indices from 0 to {k - 1}, got {choice!r}")
         return choice
+
+
+def _probability(name: str, value: Any) -> float:
+    try:
+        probability = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number in [0, 1], got {value!r}") from None
+    if not 0.0 <= probability <= 1.0:
+        raise ValueError(f"{name} must lie in [0, 1], got {probability}")
+    return probability
 
 
 def _culprit(obs: NDArray[Any], otherwise: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from qmp_collect.amount import integer
 from qmp_collect.transitions import Transitions
 
 __all__ = ["Batch", "TaskReplayBuffer"]
@@ -63,7 +63,7 @@ class TaskReplayBuffer:
         seed: of the buffer's own generator, a non-negative integer; None draws one from the operating system.
 
     Raises:
-        TypeError: for any other kind of space.
+        TypeError: for any other kind of space, and for a capacity or number of tasks that is no integer.
         ValueError: for a non-positive capacity or number of tasks, or integers too large for float32.
     """
 
@@ -77,9 +77,8 @@ class TaskReplayBuffer:
         device: torch.device | str = "cpu",
         seed: int | None = None,
     ) -> None:
-        if capacity < 1 or num_tasks < 1:
-            raise ValueError(f"expected capacity and num_tasks >= 1, got capacity={capacity}, num_tasks={num_tasks}")
-        self.capacity, self.num_tasks, self.device = capacity, num_tasks, torch.device(device)
+        self.capacity, self.num_tasks = integer("capacity", capacity), integer("num_tasks", num_tasks)
+        capacity, num_tasks, self.device = self.capacity, self.num_tasks, torch.device(device)
         self._obs_shape, self._obs_integer = _describe("obs_space", obs_space)
         self._action_shape, self._action_integer = _describe("action_space", action_space)
         obs_width, action_width = math.prod(self._obs_shape), math.prod(self._action_shape)
@@ -96,7 +95,7 @@ class TaskReplayBuffer:
             self._generator.seed()
         else:
             # A stream of its own: the plain seed would draw what torch draws after `manual_seed` of the same number.
-            stream = np.random.SeedSequence(operator.index(seed), spawn_key=(_STREAM,))
+            stream = np.random.SeedSequence(integer("seed", seed, at_least=0), spawn_key=(_STREAM,))
             self._generator.manual_seed(int(stream.generate_state(1, np.uint64)[0] >> 1))
 
     @property
@@ -157,8 +156,9 @@ class TaskReplayBuffer:
         """Draw `batch_size` transitions of every task, uniformly with replacement; shapes ``(T, B, ...)``.
 
         Raises:
-            ValueError: if a task has no transitions yet.
+            TypeError, ValueError: if a task has no transitions yet, or `batch_size` is no integer from 1.
         """
+        batch_size = integer("batch_size", batch_size)
         if not self._added.all():
             empty = np.flatnonzero(self._added == 0).tolist()
             raise ValueError(
@@ -175,8 +175,9 @@ class TaskReplayBuffer:
         A task with twice the transitions is drawn twice as often; tasks without any are left out.
 
         Raises:
-            ValueError: if the buffer is empty.
+            TypeError, ValueError: if the buffer is empty, or `batch_size` is no integer from 1.
         """
+        batch_size = integer("batch_size", batch_size)
         total = len(self)
         if total == 0:
             raise ValueError("cannot sample: the buffer is empty; collect some transitions first")

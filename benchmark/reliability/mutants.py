@@ -188,11 +188,13 @@ MATH_TESTS = "tests/scripts/test_update_math.py"
 
 OTHERS: list[Mutant] = [
     # What surrounds the loop
-    Mutant(TRAINING, "return 10_000 + self.args.seed + self.global_step", "return self.args.seed", PROTOCOL_TESTS),
+    Mutant(
+        TRAINING, "return stream_seed(self.args.seed, 1, self.global_step)", "return self.args.seed", PROTOCOL_TESTS
+    ),
     Mutant(
         TRAINING,
-        "return 10_000 + self.args.seed + self.global_step",
-        "return 10_000 + self.args.seed",
+        "return stream_seed(self.args.seed, 1, self.global_step)",
+        "return stream_seed(self.args.seed, 1)",
         PROTOCOL_TESTS,
     ),
     Mutant(TRAINING, "return (step // every + 1) * every", "return step + every", PROTOCOL_TESTS),  # it drifts

@@ -1,4 +1,4 @@
-"""What a run says on the terminal, which may go away before the run does."""
+"""What a run says on the terminal, which may go away before the run does, or never have been there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from tqdm import tqdm
+from qmp_collect.extras import needs
+
+with needs("train"):
+    from tqdm import tqdm
 
 
 class Console:
@@ -21,7 +24,9 @@ class Console:
     def __init__(self, total: int, initial: int) -> None:
         self._bar: tqdm[None] | None = None
         with _quietly():
-            self._bar = tqdm(total=total, initial=initial, unit="step", disable=None)
+            # None: unless it is a terminal; without any standard error there is nothing to ask.
+            disable = True if sys.stderr is None else None
+            self._bar = tqdm(total=total, initial=initial, unit="step", disable=disable)
 
     def advance(self, step: int, shown: Mapping[str, object]) -> None:
         """Put the bar at ``step``, with these values behind it."""
@@ -38,9 +43,12 @@ class Console:
 
 
 def say(text: str) -> None:
-    """A line on standard output, above the progress bar if there is one."""
+    """A line on standard output, if there is one, above the progress bar. What it cannot show is escaped."""
+    if sys.stdout is None:  # the program was started without
+        return
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     with _quietly():
-        tqdm.write(text)
+        tqdm.write(text.encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()
 
 

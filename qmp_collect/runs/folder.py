@@ -81,10 +81,11 @@ class RunFolder:
         """A new folder ``root/name``, or ``root/name__2`` and so on: never one that is there already.
 
         Raises:
-            ValueError: ``name`` would leave ``root``, see `checked_name`.
+            ValueError: ``name`` would leave ``root``, see `checked_name`; ``root`` cannot be written as UTF-8.
             OSError: It cannot be made.
         """
         checked_name(name)
+        _check_encoding(Path(root))
         os.makedirs(root, exist_ok=True)
         path, number = Path(root, name), 1
         while True:
@@ -101,9 +102,10 @@ class RunFolder:
         """The folder of an earlier run. What a killed process was writing when it died is removed.
 
         Raises:
-            ValueError: A process works on the run, or the folder has links to elsewhere.
+            ValueError: A process works on the run, the folder has links to elsewhere, or a path that is not UTF-8.
         """
         path = Path(path)
+        _check_encoding(path)
         if links := [entry for entry in _own_files(path) if entry.is_symlink()]:
             raise ValueError(f"{path} has links to elsewhere, which a run would write through: {links[0]}")
         folder = RunFolder(path)
@@ -156,6 +158,16 @@ class RunFolder:
         )
         self._lock = lock
         _held.add(lock)
+
+
+def _check_encoding(path: Path) -> None:
+    """``ValueError`` for bytes that no JSON file, terminal or TensorBoard can be told."""
+    try:
+        os.fspath(path.absolute()).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{os.fspath(path)!a} is no UTF-8, which TensorBoard's files need: choose another path"
+        ) from None
 
 
 def _locked(file: Path) -> int | None:

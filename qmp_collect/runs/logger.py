@@ -15,6 +15,7 @@ from typing import Any, SupportsFloat, final
 import numpy as np
 from numpy.typing import NDArray
 
+from qmp_collect.extras import needs
 from qmp_collect.runs.checkpoint import atomic_file
 from qmp_collect.runs.provenance import provenance
 
@@ -87,7 +88,8 @@ class RunLogger:
             self._wandb = _start_wandb(self.run_dir, json.loads(document), wandb_project, wandb_entity, run_name)
         self._board: Any = None
         if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
+            with needs("train"):
+                from torch.utils.tensorboard import SummaryWriter
 
             _age_events(self.run_dir)
             purge_step = None if last_step is None else last_step + 1
@@ -230,7 +232,8 @@ def _table(config: Mapping[str, Any]) -> str:
 def _start_wandb(
     run_dir: Path, config: Mapping[str, Any], project: str | None, entity: str | None, name: str | None
 ) -> Any:
-    import wandb
+    with needs("track"):
+        import wandb
 
     kept = run_dir / "wandb.json"
     if not kept.exists():

@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+_OWN = ("qmp_collect", "qmp_envs")
+_GIT = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY")
 _PACKAGES = ("qmp-collect", "numpy", "gymnasium", "mujoco", "torch")
 
 
@@ -27,12 +29,13 @@ def provenance(settings: Iterable[str] = ()) -> dict[str, Any]:
 
     Returns:
         ``command``: the program and the flags of ``settings``, of a path only its last part; ``commit`` of the checkout
-        that the program lies in and whether it was ``modified`` (``None`` outside a checkout); ``cpu``, ``cores``,
-        ``gpu``; ``versions`` of Python and of the packages used.
+        that the program lies in and whether it was ``modified``, or is in no commit yet (both ``None`` outside a
+        checkout); ``packages``, the same of those of this project that were imported from elsewhere; ``cpu``,
+        ``cores``, ``gpu``; ``versions`` of Python and of the packages used.
     """
     return {
         "command": published(["python", *sys.argv], settings),
-        **_checkout(Path(sys.argv[0]).resolve().parent),
+        **_sources(),
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "gpu": _gpu(),
@@ -64,16 +67,42 @@ def _last_part(value: str) -> str:
     return value.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
 
 
-def _checkout(folder: Path) -> dict[str, Any]:
+def _sources() -> dict[str, Any]:
+    """What the program and this project's packages were made from. They need not lie in one checkout."""
+    program = Path(sys.argv[0]).resolve()
+    files = {
+        name: Path(file).resolve()
+        for name in _OWN
+        if (file := getattr(sys.modules.get(name), "__file__", None)) is not None
+    }
+    root, own = _checkout(program)
+    found = {name: _checkout(file) for name, file in files.items()}
+    elsewhere = {name: made_from for name, (where, made_from) in found.items() if where != root}
+    return {**own, **({"packages": elsewhere} if elsewhere else {})}
+
+
+def _checkout(file: Path) -> tuple[str | None, dict[str, Any]]:
+    """The root of the checkout that ``file`` lies in, its commit, and whether anything there is not in it.
+
+    A folder that the checkout ignores, such as an environment with installed packages, is no part of it.
+    """
+    # Git's own variables, as a hook has them, may name another repository.
+    environment = {name: value for name, value in os.environ.items() if name not in _GIT}
+
     def git(*words: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
+            ["git", "-C", str(file if file.is_dir() else file.parent), *words],
+            capture_output=True, text=True, check=True, timeout=10, env=environment,
+        ).stdout.strip()  # fmt: skip
 
     try:
-        return {"commit": git("rev-parse", "HEAD"), "modified": bool(git("status", "--porcelain", "-uno"))}
+        root, commit = git("rev-parse", "--show-toplevel"), git("rev-parse", "HEAD")
+        untracked = not git("ls-files", "--", str(file))
+        if untracked and git("status", "--porcelain", "--ignored", "--", str(file)).startswith("!!"):
+            return None, {"commit": None, "modified": None}
+        return root, {"commit": commit, "modified": untracked or bool(git("status", "--porcelain", "-uno"))}
     except (OSError, subprocess.SubprocessError):
-        return {"commit": None, "modified": None}
+        return None, {"commit": None, "modified": None}
 
 
 def _cpu() -> str:

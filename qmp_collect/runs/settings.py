@@ -9,9 +9,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-import tyro
-
+from qmp_collect.extras import needs
+from qmp_collect.runs.console import say
 from qmp_collect.runs.folder import finished
+from qmp_collect.runs.ranges import check_ranges
+
+with needs("train"):
+    import tyro
 
 ArgsT = TypeVar("ArgsT", bound="RunArgs")
 
@@ -87,8 +91,8 @@ def parse_args(
         argv: Default: the program's.
 
     Raises:
-        SystemExit: With a message, for an unknown id, a damaged ``config.json`` or a change that a resumed run cannot
-            have; with code 0, for a run that is finished.
+        SystemExit: With a message, for an unknown id, a number that cannot be meant, a damaged ``config.json`` or a
+            change that a resumed run cannot have; with code 0, for a run that is finished.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--env-id", "--env_id", default=args_class.env_id)
@@ -100,7 +104,15 @@ def parse_args(
     preset = {"env_id": env_id, **presets.get(env_id.split("-v")[0], {})}
     args = tyro.cli(args_class, default=args_class(**preset), args=argv)
     args.env_id = env_id
+    _check_ranges(args)
     return args
+
+
+def _check_ranges(args: RunArgs) -> None:
+    try:
+        check_ranges(vars(args))
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
 
 
 def _full_id(env_id: str, known: list[str]) -> str:
@@ -123,12 +135,14 @@ def _resumed(args_class: type[ArgsT], run_dir: Path, env_ids: list[str], argv: S
         raise SystemExit(f"--resume {run_dir}: it stopped before its first checkpoint, start it anew")
     default = args_class(**_read(args_class, config, env_ids), resume=str(run_dir))
     args = tyro.cli(args_class, default=default, args=argv)
+    args.env_id = _full_id(args.env_id, env_ids)
+    _check_ranges(args)
     may_change = ("total_timesteps", *OF_THE_STARTER)
     changed = [k for k, v in vars(args).items() if v != getattr(default, k) and k not in may_change]
     if changed:
         raise SystemExit(f"--resume continues with the settings in {config}: {', '.join(changed)} cannot be changed")
     if (done := finished(run_dir)) and done.get("total_timesteps") == args.total_timesteps:
-        print(f"{run_dir} is finished: nothing to do (a larger --total-timesteps makes it longer)")
+        say(f"{run_dir} is finished: nothing to do (a larger --total-timesteps makes it longer)")
         raise SystemExit(0)
     return args
 

@@ -27,6 +27,7 @@ from qmp_collect.runs.policy import FILE as POLICY_FILE
 from qmp_collect.runs.policy import save_policy
 from qmp_collect.runs.precision import set_matmul_precision
 from qmp_collect.runs.saved import SavedParts, Stateful
+from qmp_collect.runs.seeding import stream_seed
 from qmp_collect.runs.settings import RunArgs, of_the_run
 from qmp_collect.runs.stop import StopSignal
 from qmp_collect.runs.video import save_episode
@@ -194,7 +195,7 @@ class TrainingRun:
                 closing(self._open_console()) as self._console,
             ):
                 if self.args.resume is None:
-                    collector.reset()
+                    collector.reset(seed=stream_seed(self.args.seed, 0))
                 yield self
                 self._save()
             if not self._complete:
@@ -233,8 +234,8 @@ class TrainingRun:
 
     @property
     def eval_seed(self) -> int:
-        """Seed of the evaluation that is due: of environments that training does not see, others at every step."""
-        return 10_000 + self.args.seed + self.global_step
+        """Seed of the evaluation that is due: of episodes that neither training nor another evaluation sees."""
+        return stream_seed(self.args.seed, 1, self.global_step)
 
     @property
     def _amid_round(self) -> bool:

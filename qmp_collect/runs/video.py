@@ -10,6 +10,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from qmp_collect.extras import needs
+
 FRAMES_PER_SECOND = 12.5  # at most; drawing may take longer than simulating
 
 
@@ -23,7 +25,8 @@ def save_episode(env: gym.Env[Any, Any], act: Callable[[NDArray[Any]], Any], pat
         path: The GIF; its folder is made.
         seed: Of the reset.
     """
-    from PIL import Image
+    with needs("train"):
+        from PIL import Image
 
     obs, _ = env.reset(seed=seed)
     fps = env.metadata.get("render_fps", 25)

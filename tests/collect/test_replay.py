@@ -300,7 +300,7 @@ def test_the_generator_has_a_stream_of_its_own():
     buffer.add(rows([0] * 5))
     drawn = torch.randint(2**63 - 1, (1, 100), generator=plain) % 5
     assert buffer.sample(100).rewards.div(10).long().tolist() != drawn.tolist()
-    with pytest.raises(ValueError, match="non-negative"):
+    with pytest.raises(ValueError, match="seed must be at least 0"):
         TaskReplayBuffer(5, 1, OBS, ACTION, seed=-1)
 
 
@@ -339,8 +339,9 @@ def test_a_refused_add_changes_nothing(change, message):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((0, 1, OBS, ACTION), ValueError, "capacity=0"),
-        ((1, 0, OBS, ACTION), ValueError, "num_tasks=0"),
+        ((0, 1, OBS, ACTION), ValueError, r"^capacity must be positive \(at least 1\), got 0$"),
+        ((1, 0, OBS, ACTION), ValueError, r"^num_tasks must be positive \(at least 1\), got 0$"),
+        ((1e6, 1, OBS, ACTION), TypeError, r"^capacity must be an integer, got 1000000\.0$"),
         ((1, 1, gym.spaces.Dict(a=OBS), ACTION), TypeError, "obs_space: .*FlattenObservation"),
         ((1, 1, OBS, gym.spaces.Tuple((ACTION,))), TypeError, "action_space: "),
         ((1, 1, OBS, gym.spaces.Discrete(2**24 + 2)), ValueError, "action_space: .*16777216"),
@@ -350,6 +351,35 @@ def test_a_refused_add_changes_nothing(change, message):
 def test_refused_constructions(arguments, error, message):
     with pytest.raises(error, match=message):
         TaskReplayBuffer(*arguments)
+
+
+def test_a_seed_that_is_none():
+    with pytest.raises(ValueError, match=r"^seed must be at least 0, got -1$"):
+        TaskReplayBuffer(1, 1, OBS, ACTION, seed=-1)
+
+
+@pytest.mark.parametrize("draw", ["sample", "sample_joint"])
+def test_batch_sizes(draw):
+    buffer = TaskReplayBuffer(5, 1, OBS, ACTION, seed=0)
+    buffer.add(rows([0]))
+    assert getattr(buffer, draw)(np.int32(3)).rewards.shape[-1] == 3
+    for size, error, message in (
+        (0, ValueError, "must be positive"),
+        (-1, ValueError, "must be positive"),
+        (2.5, TypeError, "must be an integer"),
+    ):
+        with pytest.raises(error, match=f"^batch_size {message}.*, got {size}$"):
+            getattr(buffer, draw)(size)
+
+
+def test_numbers_of_numpy_are_numbers():
+    """A capacity of NumPy's int64 made a state that the buffer itself refused."""
+    buffer = TaskReplayBuffer(np.int64(5), np.int32(2), OBS, ACTION, seed=np.int64(0))
+    buffer.add(rows([0, 1]))
+    state = buffer.state_dict()
+    assert type(state["capacity"]) is int
+    buffer.load_state_dict(state)
+    assert buffer.sizes.tolist() == [1, 1]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import warnings
 from typing import Any
 
@@ -10,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from collect_envs import CountingEnv, Recorder, SnapshotVectorEnv, assert_same, make_envs, policy, q_function
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorWrapper
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorWrapper
 from gymnasium.wrappers.vector import NormalizeObservation, NormalizeReward, RecordEpisodeStatistics
 
 from qmp_collect import QMPCollector, SoftmaxQSwitch
@@ -93,6 +94,67 @@ def test_a_frozen_normalisation_stays_frozen():
     other = NormalizeObservation(snapshots())
     collector_of(other).load_state_dict(state)
     assert not other.update_running_mean
+
+
+NORMALISED = [
+    gym.wrappers.NormalizeObservation,
+    gym.wrappers.NormalizeReward,
+    lambda env: gym.wrappers.NormalizeReward(gym.wrappers.NormalizeObservation(env)),
+]
+
+
+@pytest.fixture
+def processes():
+    """``processes(*wraps)``: a sub-environment in a process for each of ``wraps``."""
+    made = []
+
+    def make(*wraps):
+        makers = [functools.partial(lambda wrap, i: wrap(CountingEnv(i)), wrap, i) for i, wrap in enumerate(wraps)]
+        made.append(AsyncVectorEnv(makers))
+        return made[-1]
+
+    yield make
+    for envs in made:
+        envs.close()
+
+
+def known(envs, *names):
+    """What the normalisations of all sub-environments know: attribute, part -> arrays."""
+    return {
+        (name, part): np.array([getattr(average, part) for average in envs.get_attr(name)])
+        for name in names
+        for part in ("mean", "var", "count")
+    }
+
+
+@pytest.mark.parametrize("wrap", NORMALISED)
+def test_normalisations_inside_processes_are_saved(wrap, processes, tmp_path):
+    """They were forgotten without a word, while those of a SyncVectorEnv were saved."""
+    envs, others = processes(wrap, wrap), processes(wrap, wrap)
+    names = [name for name in ("obs_rms", "return_rms") if all(envs.call("has_wrapper_attr", name))]
+    collector, other = collector_of(envs), collector_of(others)
+    collector.collect(n_step=20)
+    save_checkpoint(tmp_path / "state.npz", collector.state_dict())
+    other.load_state_dict(load_checkpoint(tmp_path / "state.npz"))
+    expected, got = known(envs, *names), known(others, *names)
+    assert len(expected) == 3 * len(names) > 0
+    for key, value in expected.items():
+        np.testing.assert_array_equal(got[key], value)
+    for collectors in (collector, other):
+        collectors.reset(seed=3)
+        collectors.collect(n_step=10)
+    for key, value in known(envs, *names).items():
+        np.testing.assert_array_equal(known(others, *names)[key], value)
+        assert not np.array_equal(value, expected[key])
+
+
+def test_processes_with_other_wrappers_are_refused(processes):
+    normalised, plain = gym.wrappers.NormalizeReward, gym.Wrapper
+    state = collector_of(processes(normalised, normalised)).state_dict()
+    with pytest.raises(ValueError, match="stateful wrappers"):
+        collector_of(processes(plain, plain)).load_state_dict(state)
+    with pytest.warns(UserWarning, match="only some of the sub-environments have the normalisation of .*return_rms"):
+        collector_of(processes(normalised, plain)).state_dict()
 
 
 def test_normalisations_inside_a_sync_vector_env_are_saved():

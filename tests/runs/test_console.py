@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import sys
 from qmp_collect.runs.console import Console, say
@@ -33,6 +35,29 @@ def test_a_pipe_that_nobody_reads(tmp_path) -> None:
     run.stdin.close()
     assert run.wait() == 75  # not 120, of a flush at exit that fails
     assert (tmp_path / "kept").read_text() == "saved"
+
+
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+def test_without_standard_streams(closed, tmp_path) -> None:
+    """As a service, or ``>&-`` in a shell, starts it: Python has None for them then."""
+    (tmp_path / "program.py").write_text(PROGRAM.replace("sys.stdin.readline()", ""))
+    shell = " ".join(f"{number}>&-" for number in closed).replace("0>", "0<")
+    run = subprocess.run(
+        ["sh", "-c", f'exec "$@" {shell}', "sh", sys.executable, tmp_path / "program.py", tmp_path / "kept"],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 75, run.stderr
+    assert (tmp_path / "kept").read_text() == "saved"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("ascii", rb"runs/\xe9t\xe9 \udcff"), ("utf-8", "runs/été ".encode() + rb"\udcff")]
+)
+def test_what_a_terminal_cannot_show_is_escaped(encoding: str, shown: bytes) -> None:
+    program = r"from qmp_collect.runs.console import say; say('runs/\xe9t\xe9 \udcff')"
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True)
+    assert run.stdout == shown + b"\n"
 
 
 def test_a_terminal_that_closed(tmp_path) -> None:

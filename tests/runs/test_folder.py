@@ -47,6 +47,17 @@ def test_names_that_leave_the_folder(name: str, tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+def test_paths_that_nothing_can_be_told_of(tmp_path: Path) -> None:
+    root = tmp_path / "\udcff"  # a byte that is no UTF-8
+    with pytest.raises(ValueError, match=r"\\udcff' is no UTF-8, which TensorBoard's files need"):
+        RunFolder.create(root, "run")
+    assert not root.exists()
+    root.mkdir()
+    with pytest.raises(ValueError, match="is no UTF-8"):
+        RunFolder.reopen(root)
+    assert not list(root.iterdir())
+
+
 def test_names_that_stay() -> None:
     assert [checked_name(name) for name in ("Maze10-v0__sac__1", "pick and place", "é" * 100)]
 

@@ -7,8 +7,8 @@ import math
 import signal
 import subprocess
 import sys
-import types
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -103,24 +103,87 @@ def test_a_start_after_one_whose_line_was_cut_off(tmp_path):
     assert json.loads(second)["cores"] >= 1
 
 
-def test_provenance_names_the_commit_of_the_program_and_none_outside_a_checkout(tmp_path, monkeypatch):
-    def git(*words):
+@pytest.fixture
+def git(tmp_path, monkeypatch):
+    """``git(folder, *words)``, and no checkout around the test's own folders."""
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+
+    def run(folder, *words):
         identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
         return subprocess.run(
-            ["git", "-C", str(tmp_path), *identity, *words], check=True, capture_output=True, text=True
+            ["git", "-C", str(folder), *identity, *words], check=True, capture_output=True, text=True
         ).stdout.strip()
 
-    program = tmp_path / "train.py"
+    return run
+
+
+def commit(git, folder, **files):
+    """A new checkout with these files in a commit, which is returned."""
+    folder.mkdir()
+    git(folder, "init", "-q")
+    for name, content in files.items():
+        (folder / f"{name}.py").write_text(content)
+    git(folder, "add", ".")
+    git(folder, "commit", "-qm", "one")
+    return git(folder, "rev-parse", "HEAD")
+
+
+def made_from():
+    report = provenance()
+    return report["commit"], report["modified"]
+
+
+def test_provenance_names_the_commit_of_the_program_and_none_outside_a_checkout(git, tmp_path, monkeypatch):
+    program = tmp_path / "elsewhere.py"
     program.write_text("1")
     monkeypatch.setattr("sys.argv", [str(program)])
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert (provenance()["commit"], provenance()["modified"]) == (None, None)
-    git("init", "-q")
-    git("add", ".")
-    git("commit", "-qm", "one")
-    assert (provenance()["commit"], provenance()["modified"]) == (git("rev-parse", "HEAD"), False)
-    program.write_text("2")
-    assert provenance()["modified"] is True
+    assert made_from() == (None, None)
+    here = commit(git, tmp_path / "a", train="1")
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "a/train.py")])
+    assert made_from() == (here, False)
+    (tmp_path / "a/notes.txt").write_text("of no consequence")
+    assert made_from() == (here, False)
+    (tmp_path / "a/train.py").write_text("2")
+    assert made_from() == (here, True)
+
+
+def test_a_program_that_is_in_no_commit_is_not_that_commit(git, tmp_path, monkeypatch):
+    here = commit(git, tmp_path / "a", train="1")
+    (tmp_path / "a/new.py").write_text("1")
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "a/new.py")])
+    assert made_from() == (here, True)
+    (tmp_path / "a/.git/info/exclude").write_text("new.py\n")  # as .gitignore does with an environment
+    assert made_from() == (None, None)
+
+
+def test_variables_of_git_name_no_other_checkout(git, tmp_path, monkeypatch):
+    here = commit(git, tmp_path / "a", train="1")
+    commit(git, tmp_path / "b", other="2")
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "a/train.py")])
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "b/.git"))
+    assert made_from() == (here, False)
+
+
+def test_packages_from_another_checkout_than_the_program_are_named(git, tmp_path, monkeypatch):
+    here = commit(git, tmp_path / "a", train="1", qmp_collect="1", qmp_envs="1")
+    there = commit(git, tmp_path / "b", qmp_collect="2")
+    (tmp_path / "installed.py").write_text("3")
+
+    def loaded(**files):
+        for name, file in files.items():
+            monkeypatch.setitem(sys.modules, name, SimpleNamespace(__file__=str(tmp_path / file)))
+        return provenance()
+
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "a/train.py")])
+    assert "packages" not in loaded(qmp_collect="a/qmp_collect.py", qmp_envs="a/qmp_envs.py")
+    report = loaded(qmp_collect="b/qmp_collect.py", qmp_envs="installed.py")
+    assert (report["commit"], report["modified"]) == (here, False)
+    assert report["packages"] == {
+        "qmp_collect": {"commit": there, "modified": False},
+        "qmp_envs": {"commit": None, "modified": None},
+    }
+    (tmp_path / "b/qmp_collect.py").write_text("3")
+    assert provenance()["packages"]["qmp_collect"]["modified"] is True
 
 
 def test_values_that_are_not_finite_survive(tmp_path):
@@ -261,7 +324,7 @@ def test_images_of_another_kind_are_refused(image, tmp_path):
         logger.log_image(1, "maze", image)
 
 
-class RecordingWandb(types.ModuleType):
+class RecordingWandb(ModuleType):
     """Stands for the wandb module: notes what it is asked for."""
 
     def __init__(self):

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -23,6 +24,7 @@ import torch
 from script_files import SCRIPTS
 from test_resume import metrics, only_run
 
+import qmp_envs
 from qmp_collect.runs import StopSignal, load_checkpoint, save_checkpoint, saved, training
 from qmp_collect.runs.folder import RunFolder
 
@@ -268,6 +270,23 @@ def test_a_root_that_cannot_be(run_script: RunScript, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for root in (tmp_path / "file", tmp_path / ("x" * 300)):
         assert "the run's folder" in str(code_of(run_script, *TINY, "--run-dir-root", root))
+
+
+def test_runs_of_neighbouring_seeds_share_no_episodes(
+    run_script: RunScript, tmp_path: Path, short_episodes: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sub-environment i is seeded with seed + i: nine of twelve were those of another run with three seeds more."""
+    reset, seeds = qmp_envs.MazeVectorEnv.reset, []
+
+    def spied(envs: Any, *, seed: Any = None, options: Any = None) -> Any:
+        if seed is not None:
+            seeds.extend(range(seed, seed + envs.num_envs))
+        return reset(envs, seed=seed, options=options)
+
+    monkeypatch.setattr(qmp_envs.MazeVectorEnv, "reset", spied)
+    for seed in (1, 4):
+        run_script(NAME, *TINY, "--seed", seed, "--envs-per-task", 4, "--run-dir-root", tmp_path)
+    assert len(seeds) == len(set(seeds)) == 2 * (12 + 4 * 3)  # training, and an evaluation of 3 at steps 0, 60, ...
 
 
 def test_two_runs_of_one_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
