@@ -22,7 +22,7 @@ MISSED = {
     "qmp_collect.TaskReplayBuffer": ("torch", "train"),
     "collector('torch')": ("torch", "train"),
     "collector('numpy').collect(n_step=2, progress=True)": ("tqdm", "train"),
-    "import qmp_collect.runs.settings": ("tyro", "train"),
+    "import qmp_collect.runs.settings": ("tqdm", "train"),
     "import qmp_collect.runs.plot": ("tyro", "report"),
     "runs.RunLogger('.', {})": ("torch", "train"),
     "runs.RunLogger('.', {}, resume_rows=0, track=True)": ("wandb", "track"),

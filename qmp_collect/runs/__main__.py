@@ -18,7 +18,7 @@ from qmp_collect.runs.scripts import script_path, scripts
 
 MODULES = {"enjoy": "qmp_collect.runs.enjoy", "plot": "qmp_collect.runs.plot"}
 
-# Which extra brings what a command may miss.
+# Which extra brings what a script may miss; modules of this package say it themselves.
 EXTRAS = {
     **dict.fromkeys(("torch", "tyro", "tensorboard", "tqdm", "PIL", "safetensors"), "train"),
     **dict.fromkeys(("mujoco", "qmp_envs"), "envs"),
@@ -47,10 +47,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             raise SystemExit(f"qmp {command}: there is no such command\n{__doc__}")
     except ModuleNotFoundError as error:
-        missing = str(error.name).split(".")[0]
-        if missing not in EXTRAS:
+        if "pip install" in str(error):
+            raise SystemExit(str(error)) from error
+        extra = EXTRAS.get(str(error.name).split(".")[0])
+        if extra is None:
             raise
-        raise SystemExit(f'{missing} is not installed: pip install "qmp-collect[{EXTRAS[missing]}]"') from error
+        raise SystemExit(f"{error}: pip install 'qmp-collect[{extra}]' brings it") from error
 
 
 def _run(command: str, rest: Sequence[str]) -> None:
