@@ -10,6 +10,8 @@ from typing import Any, final
 _NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
 STOP_SIGNALS = tuple(signal.Signals[name] for name in _NAMES if name in signal.Signals.__members__)
 
+SAVED = 75  # exit code of a run that was stopped, EX_TEMPFAIL of sysexits.h: a checkpoint is saved, run me again
+
 
 @final
 class StopSignal:

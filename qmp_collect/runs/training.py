@@ -29,11 +29,9 @@ from qmp_collect.runs.precision import set_matmul_precision
 from qmp_collect.runs.saved import SavedParts, Stateful
 from qmp_collect.runs.seeding import stream_seed
 from qmp_collect.runs.settings import RunArgs, of_the_run
-from qmp_collect.runs.stop import StopSignal
+from qmp_collect.runs.stop import SAVED, StopSignal
 from qmp_collect.runs.video import save_episode
 from qmp_collect.stats import CollectStats
-
-SAVED = 75  # exit code of a run that was stopped, EX_TEMPFAIL of sysexits.h: a checkpoint is saved, run me again
 
 
 class TrainingRun:
@@ -122,6 +120,8 @@ class TrainingRun:
         try:
             if self.args.resume is not None:
                 return RunFolder.reopen(self.args.resume)
+            if self.args.run_dir is not None:
+                return RunFolder.claim(self.args.run_dir)
             return RunFolder.create(self.args.run_dir_root, self._name)
         except (OSError, ValueError) as error:
             raise SystemExit(f"the run's folder: {error}") from error
