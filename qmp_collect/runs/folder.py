@@ -143,6 +143,7 @@ class RunFolder:
             OSError: It cannot be made.
         """
         path = Path(path)
+        _check_encoding(path)
         path.mkdir(parents=True, exist_ok=True)
         _check_unstarted(path)
         folder = RunFolder.reopen(path)
@@ -177,6 +178,11 @@ class RunFolder:
     def reopened_for_more(self) -> None:
         """The run is no longer finished."""
         (self.path / "done.json").unlink(missing_ok=True)
+
+    def slim(self) -> None:
+        """Remove what only a run that goes on needs: the checkpoint and the replay, most of what lies in the folder."""
+        (self.path / "checkpoint.npz").unlink(missing_ok=True)
+        shutil.rmtree(self.path / "replay", ignore_errors=True)
 
     def finish(self, **facts: Any) -> None:
         """Mark the run as finished, when everything else is written, and release it."""
