@@ -69,8 +69,8 @@ MAZE = "--env-id Maze3 --torch-threads 1"
 TABLE_4 = "--env-steps-per-round 1000 --gradient-steps-per-round 100"
 
 TINY = (
-    "--total-timesteps 600 --env-steps-per-round 50 --gradient-steps-per-round 5 --min-buffer-size 100 "
-    "--batch-size 16 --hidden-dim 16 --eval-every 100 --checkpoint-every 100 --torch-threads 1"
+    "--total-timesteps 300 --env-steps-per-round 50 --gradient-steps-per-round 5 --min-buffer-size 100 "
+    "--batch-size 16 --hidden-dim 16 --eval-every 50 --checkpoint-every 100 --torch-threads 1"
 )
 
 # What a two-core machine can train in minutes: narrow networks, small batches, a high learning rate and a tenth of the
