@@ -56,7 +56,7 @@ class TrainingRun:
                 run.end_round(losses)
             run.save_videos(agent.mean_policy)
 
-    SIGTERM, Ctrl-C, SIGHUP and SIGUSR1 end the loop before the next env step or gradient step and save a checkpoint;
+    SIGTERM, Ctrl-C, SIGHUP, SIGUSR1 and SIGUSR2 end the loop before the next env step or gradient step and save a checkpoint;
     the program ends with exit code 75 then. A resumed run begins with the steps that were still due, makes an
     unfinished evaluation again, and ends bit-identical to one that nobody stopped (on a CPU).
 
