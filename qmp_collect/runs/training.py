@@ -56,9 +56,9 @@ class TrainingRun:
                 run.end_round(losses)
             run.save_videos(agent.mean_policy)
 
-    SIGTERM, Ctrl-C, SIGHUP, SIGUSR1 and SIGUSR2 end the loop before the next env step or gradient step and save a checkpoint;
-    the program ends with exit code 75 then. A resumed run begins with the steps that were still due, makes an
-    unfinished evaluation again, and ends bit-identical to one that nobody stopped (on a CPU).
+    SIGTERM, Ctrl-C, SIGHUP, SIGUSR1 and SIGUSR2 end the loop before the next env step or gradient step and save a
+    checkpoint; the program ends with exit code 75 then. A resumed run begins with the steps that were still due, makes
+    an unfinished evaluation again, and ends bit-identical to one that nobody stopped (on a CPU).
 
     The folder is locked while a process works on it (see `qmp_collect.runs.folder`); ``done.json`` in it is written
     last. A checkpoint whose agent is not finite is written as ``diverged.npz`` beside the last one that was. Beside

@@ -99,7 +99,10 @@ class Report:
         begun = [run.dir for run in _load(self.manifest) if (run.dir / "metrics.jsonl").exists()]
         if not begun:
             raise SystemExit(f"{self.manifest}: none of its runs has begun")
-        print(import_module("qmp_collect.runs.report.page").write_report(begun, self.out))
+        try:
+            print(import_module("qmp_collect.runs.report.page").write_report(begun, self.out))
+        except ValueError as error:
+            raise SystemExit(f"{self.manifest}: {error}") from error
         return 0
 
 

@@ -141,18 +141,17 @@ class LocalExecutor:
         return self._standings[run.name]
 
     def _console(self) -> Console:
-        hours = sum(run.hours for run in self.runs)
-        return Console(round(hours, 2), self._hours_made(), unit="h")
+        return Console(len(self.runs), self._made(), unit="run")
 
-    def _hours_made(self) -> float:
-        return round(sum(run.hours * self._standings[run.name].share for run in self.runs), 2)
+    def _made(self) -> float:
+        """Runs, parts of them included."""
+        return round(sum(each.share for each in self._standings.values()), 2)
 
     def _show(self, console: Console) -> None:
         for process, _ in self._working.values():
             self._look(process.run)
-        done = sum(each.state == "done" for each in self._standings.values())
-        shown = {"running": len(self._working), "done": f"{done}/{len(self.runs)}"}
-        console.advance(self._hours_made(), shown | ({"failed": len(self._failed)} if self._failed else {}))
+        shown = {"running": len(self._working)} | ({"failed": len(self._failed)} if self._failed else {})
+        console.advance(self._made(), shown)
 
 
 def core_sets(jobs: int) -> list[tuple[int, ...]]:

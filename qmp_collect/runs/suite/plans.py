@@ -121,17 +121,17 @@ GPU = (
 
 PLANS = {
     "smoke": Plan(TINY, (Arms("point_reaching", "--policy-learning-rate 1e-3", hours=0.002),), (1, 2, 3)),
-    "i":    Plan(REACHER, (Arms(SEPARATE, hours=3.9),), FIVE),
-    "ii":   Plan(REACHER, (Arms(SEPARATE, TABLE_4, hours=1.7),), FIVE),
-    "iii":  Plan(REACHER, (Arms(SEPARATE, switches=("uniform", "domain"), hours=3.9),
-                           Arms(SEPARATE, "--switch-critic-of proposer", ("qmp",), 3.9, "_proposer")), FIVE),
-    "iv":   Plan(REACHER, (Arms(MULTIHEAD, hours=5.0),), FIVE),
+    "i":    Plan(REACHER, (Arms(SEPARATE, hours=2.4),), FIVE),
+    "ii":   Plan(REACHER, (Arms(SEPARATE, TABLE_4, hours=1.2),), FIVE),
+    "iii":  Plan(REACHER, (Arms(SEPARATE, switches=("uniform", "domain"), hours=2.4),
+                           Arms(SEPARATE, "--switch-critic-of proposer", ("qmp",), 2.4, "_proposer")), FIVE),
+    "iv":   Plan(REACHER, (Arms(MULTIHEAD, hours=3.0),), FIVE),
     "v":    Plan(QUICK, METHODS, FOUR_MORE),
-    "vi":   Plan(REACHER, (Arms(SEPARATE, "--horizon 10", ("qmp",), 3.9, "_horizon10"),
-                           Arms("dnc", "--no-distill --kl-coefficient 1e-3", ("",), 5.0, "_regularisation")), FIVE),
+    "vi":   Plan(REACHER, (Arms(SEPARATE, "--horizon 10", ("qmp",), 2.4, "_horizon10"),
+                           Arms("dnc", "--no-distill --kl-coefficient 1e-3", ("",), 3.5, "_regularisation")), FIVE),
     "vii":  Plan(MAZE, tuple(Arms(SEPARATE, f"--horizon {steps}", ("qmp",), 2.0, f"_horizon{steps}")
                              for steps in (1, 5, 10, 25, 50)), FIVE),
-    "viii": Plan(REACHER, (Arms(SEPARATE, "--switch-critic-of next", ("qmp",), 3.9, "_next"),), FIVE),
+    "viii": Plan(REACHER, (Arms(SEPARATE, "--switch-critic-of next", ("qmp",), 2.4, "_next"),), FIVE),
     "comparison": Plan(QUICK, METHODS, (1, 2, 3, 4)),
     "gpu":  Plan(GRAPHS, GPU, (1,), "cuda"),
 }
