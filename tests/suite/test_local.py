@@ -61,6 +61,13 @@ def test_what_ends_well_without_being_finished_has_failed(tmp_path: Path) -> Non
     assert starts(tmp_path) == ["a 0"]
 
 
+def test_a_run_that_is_finished_has_not_failed(tmp_path: Path) -> None:
+    """As one that another process has finished before ours could begin."""
+    ends = 'Path(folder / "done.json").write_text(json.dumps({"total_timesteps": 3})); (folder / "lock.json").unlink()'
+    assert execute(tmp_path, fake_run(tmp_path, "a", f"{ends}; sys.exit('too late')", total_timesteps=3)) == 0
+    assert execute(tmp_path, fake_run(tmp_path, "b", f"{ends}; sys.exit('too late')", total_timesteps=4)) == 1
+
+
 def test_a_run_that_is_stopped_from_outside_is_run_again(tmp_path: Path) -> None:
     once = "if not step: step = 1; stop.append(True)"
     assert execute(tmp_path, fake_run(tmp_path, "a", once)) == 0

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Literal
 
 from qmp_collect.runs.checkpoint import atomic_file
-from qmp_collect.runs.folder import RunFolder, finished, lock_of
+from qmp_collect.runs.folder import RunFolder, finished
 from qmp_collect.runs.stop import SAVED, STOP_SIGNALS
 from qmp_collect.runs.suite.manifest import Run
+from qmp_collect.runs.suite.status import standing
 
 Outcome = Literal["done", "stopped", "failed", "elsewhere"]
 
@@ -85,9 +86,10 @@ class Process:
             return None
         if code == SAVED or -code in STOP_SIGNALS:
             return "stopped"
-        if code == 0 and finished(self.run.dir) is not None:
+        state = standing(self.run).state  # whatever the code: another process may have had the run meanwhile
+        if state == "done":
             return "done"
-        if (lock := lock_of(self.run.dir)) and lock[1]:
+        if state == "running":
             return "elsewhere"
         self.record_failure(code)
         return "failed"
