@@ -56,8 +56,9 @@ def test_what_is_missing_is_made_and_kept(args: comparison.Args, monkeypatch: py
                 run.dir.mkdir(parents=True)
                 config = {"exp_name": Path(run.argv[0]).stem, "switch": run.flag("--switch"), "seed": 3}
                 (run.dir / "config.json").write_text(json.dumps(config | {"total_timesteps": 10}))
-                (run.dir / "metrics.jsonl").write_text('{"global_step": 10}\n')
-                (run.dir / "provenance.jsonl").write_text('{"command": "python x.py --seed 3", "modified": false}\n')
+                (run.dir / "metrics.jsonl").write_text('{"global_step": 10, "eval/success": 0.0}\n')
+                start = {"command": "python x.py --seed 3", "commit": "0" * 40, "modified": False}
+                (run.dir / "provenance.jsonl").write_text(json.dumps(start) + "\n")
                 (run.dir / "done.json").write_text('{"total_timesteps": 10}')
             return 75
 

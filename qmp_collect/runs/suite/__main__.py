@@ -8,14 +8,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
-
+from qmp_collect.extras import needs
 from qmp_collect.runs.suite.local import LocalExecutor
 from qmp_collect.runs.suite.manifest import Device, Run, dump, load
 from qmp_collect.runs.suite.plans import PLANS
 from qmp_collect.runs.suite.process import checkout
 from qmp_collect.runs.suite.slurm import Slurm, submit
 from qmp_collect.runs.suite.status import standing, table
+
+with needs("suite"):
+    import tyro
 
 
 @dataclass

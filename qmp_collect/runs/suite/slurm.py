@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from qmp_collect.extras import needs
 from qmp_collect.runs.suite.manifest import Run
 from qmp_collect.runs.suite.process import Outcome, Patience, Process, slim
 from qmp_collect.runs.suite.status import standing
@@ -104,12 +105,10 @@ def submit(
         submitit's jobs.
 
     Raises:
-        SystemExit: submitit is not installed.
+        ModuleNotFoundError: submitit is not installed.
     """
-    try:
+    with needs("suite"):
         from submitit import AutoExecutor
-    except ImportError as error:
-        raise SystemExit('--executor slurm needs submitit: pip install "qmp-collect[suite]"') from error
     settings = settings or Slurm()
     left = [run for run in runs if standing(run).state != "done"]
     if not left:
