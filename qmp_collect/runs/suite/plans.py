@@ -100,8 +100,8 @@ METHODS = (
 )
 
 # For one GPU with 16 cores and 25 minutes, eight runs side by side: what matters most first, each of a length that fits
-# beside the others, by what such runs took one at a time. With --slim a folder keeps its logs, a few MB; until a run is
-# finished its checkpoint holds the replay too: 48 bytes a step of a maze to 524 of the kitchen, 100 to 340 MB a run.
+# beside the others, by what such runs took one at a time. With --slim a folder keeps logs and policy, a few MB; until a
+# run is finished its checkpoint holds the replay too: 48 bytes a step of a maze to 524 of the kitchen, 100 to 340 MB.
 GRAPHS = "--cudagraphs --torch-threads 1"
 TEN_MAZES = "--env-id Maze10 --envs-per-task 8 --eval-every 60000"
 GPU = (
