@@ -3,18 +3,14 @@
     python benchmark/comparison.py          # table and figure, from the runs that are there
     python benchmark/comparison.py --run    # makes the runs that are missing first; all took 6.6 hours of one core
 
-All methods get what a two-core machine can train in minutes: narrow networks, small batches, a high learning rate and
-a tenth of the steps that ``--env-id Maze3`` selects (and of the warm-up, where a method has one). A round has 100
-gradient steps, counted as each script counts them. What only one method has is left as its script sets it.
+The runs are those of plan ``comparison`` (`qmp_collect.runs.suite.plans`): what a two-core machine can train in
+minutes. A round has 100 gradient steps, counted as each script counts them. What only one method has is left as its
+script sets it.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,51 +21,16 @@ from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
 from publish import publish
 
+from qmp_collect.runs.folder import finished
 from qmp_collect.runs.plot import align, confidence, load_run
+from qmp_collect.runs.suite.local import LocalExecutor
+from qmp_collect.runs.suite.plans import METHODS, PLANS, Arms
 
 Floats = NDArray[np.float64]
 
 ROOT = Path(__file__).parents[1]
-# 66 is a multiple of the three tasks: methods that share batches out evenly get as many samples as the others.
-SETTINGS = (
-    "--env-id Maze3 --total-timesteps 360000 --hidden-dim 128 --batch-size 66 --learning-rate 1e-3 --envs-per-task 4 "
-    "--eval-every 18000 --checkpoint-every 360000 --torch-threads 1"
-)
-WARMUP = "--warmup-rounds 10"
 
-
-@dataclass(frozen=True)
-class Method:
-    """One pair of curves: a method, and the same with QMP where it takes that."""
-
-    label: str
-    script: str
-    flags: str = ""
-    suffix: str = ""
-    """tells apart what one script can do, at the end of a result's name"""
-    switches: tuple[str, ...] = ("own", "qmp")
-
-
-METHODS = (
-    Method("No-Sharing", "sac_qmp_separate"),
-    Method("Parameter-Sharing", "sac_qmp_multihead", WARMUP),
-    Method("Data-Sharing (UDS)", "uds_qmp"),
-    Method("Fully-Shared-Behaviors", "sac_shared", switches=("",)),
-    Method("DnC", "dnc", switches=("",)),
-    # At ten times the paper's coefficient for mazes, as the committed runs were made; the script's default is 1e-4.
-    Method(
-        "DnC (regularisation only, 0.001)",
-        "dnc",
-        "--no-distill --kl-coefficient 1e-3",
-        "_regularisation",
-        switches=("",),
-    ),
-    Method("DECAF", "decaf", switches=("own",)),
-    Method("MCAL, critic per task", "mcal_qmp", "--critic mn"),
-    Method("MCAL, multihead critic", "mcal_qmp", "--critic mh", "_multihead"),
-    # Compiled, a gradient step of PCGrad takes half the time here; one of the others gains nothing.
-    Method("PCGrad", "pcgrad_qmp", f"{WARMUP} --compile"),
-)
+name = Arms.name  # name(method, switch, seed) of a run and of what is kept of it
 
 
 @dataclass
@@ -82,15 +43,13 @@ class Args:
     """runs at a time, one core each"""
     runs: Path = ROOT / "benchmark" / "results" / "comparison"
     """folder of the runs that are kept"""
+    work: Path = ROOT / "runs" / "comparison"
+    """folder in which runs are made; those that are stopped are continued there"""
     out: Path = ROOT / "docs" / "comparison.png"
     """the figure"""
 
 
-def name(method: Method, switch: str, seed: int) -> str:
-    return "_".join(filter(None, (method.script, switch))) + f"_seed{seed}{method.suffix}"
-
-
-def missing(args: Args) -> Iterator[tuple[Method, str, int]]:
+def missing(args: Args) -> Iterator[tuple[Arms, str, int]]:
     """Runs to make, seed by seed, so that an interrupted comparison is one of fewer seeds."""
     for seed in args.seeds:
         for method in METHODS:
@@ -99,22 +58,23 @@ def missing(args: Args) -> Iterator[tuple[Method, str, int]]:
                     yield method, switch, seed
 
 
-def make(method: Method, switch: str, seed: int, to: Path) -> Path:
-    """One run, of which settings, provenance and metrics are kept."""
-    words = [*SETTINGS.split(), *method.flags.split(), "--seed", str(seed), *(["--switch", switch] if switch else [])]
-    with tempfile.TemporaryDirectory() as root:
-        command = [sys.executable, f"cleanrl_scripts/{method.script}.py", *words, "--run-dir-root", root]
-        subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-        (run_dir,) = Path(root).iterdir()
-        return publish(run_dir, to, method.suffix)
+def make(args: Args) -> int:
+    """The runs that are missing, of which settings, provenance and metrics are kept; the executor's exit code."""
+    suffixes = {name(method, switch, seed): method.suffix for method, switch, seed in missing(args)}
+    runs = [run for run in PLANS["comparison"].runs(str(args.work), args.seeds) if run.name in suffixes]
+    code = LocalExecutor(runs, ROOT, jobs=args.jobs).execute()
+    for run in runs:
+        if finished(run.dir):
+            print(publish(run.dir, args.runs, suffixes[run.name]), flush=True)
+    return code
 
 
-def success(args: Args, method: Method, switch: str) -> tuple[Floats, Floats]:
+def success(args: Args, method: Arms, switch: str) -> tuple[Floats, Floats]:
     """Steps (P,) and success (S, P) of every seed's evaluations."""
     return align([load_run(args.runs / name(method, switch, seed)).series("eval/success") for seed in args.seeds])
 
 
-def scores(args: Args, method: Method) -> Floats:
+def scores(args: Args, method: Arms) -> Floats:
     """Mean success over the last quarter of the run, and over all of it: (switches, 2, S)."""
     means = []
     for switch in method.switches:
@@ -179,11 +139,8 @@ def draw(args: Args) -> Figure:
 
 
 def main(args: Args) -> None:
-    if args.run:
-        with ThreadPoolExecutor(args.jobs) as pool:
-            futures = [pool.submit(make, *run, args.runs) for run in missing(args)]
-            for future in futures:
-                print(future.result(), flush=True)
+    if args.run and (code := make(args)):
+        raise SystemExit(code)
     print(table(args))
     draw(args).savefig(args.out, dpi=200)
 

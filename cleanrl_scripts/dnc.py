@@ -27,6 +27,8 @@ from qmp_collect.runs.forms import check_state
 
 @dataclass
 class Args(settings.RunArgs):
+    LEFT_OPEN = (*settings.RunArgs.LEFT_OPEN, "distill_every")
+
     exp_name: str = os.path.basename(__file__)[: -len(".py")]
     """name of the experiment, part of the run's name"""
 

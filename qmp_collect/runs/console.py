@@ -17,18 +17,18 @@ class Console:
     """A progress bar, and lines above it. A terminal that is gone, or a pipe that nobody reads, ends no run.
 
     Args:
-        total: steps of the run.
-        initial: steps that were made before.
+        total: steps of the run, or whatever ``unit`` says.
+        initial: of these, those that were made before.
     """
 
-    def __init__(self, total: int, initial: int) -> None:
+    def __init__(self, total: float, initial: float, unit: str = "step") -> None:
         self._bar: tqdm[None] | None = None
         with _quietly():
             # None: unless it is a terminal; without any standard error there is nothing to ask.
             disable = True if sys.stderr is None else None
-            self._bar = tqdm(total=total, initial=initial, unit="step", disable=disable)
+            self._bar = tqdm(total=total, initial=initial, unit=unit, disable=disable)
 
-    def advance(self, step: int, shown: Mapping[str, object]) -> None:
+    def advance(self, step: float, shown: Mapping[str, object]) -> None:
         """Put the bar at ``step``, with these values behind it."""
         with _quietly():
             if self._bar is not None:

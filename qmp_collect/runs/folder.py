@@ -6,18 +6,28 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from qmp_collect.runs.checkpoint import atomic_file
 
-__all__ = ["RunFolder", "checked_name", "finished"]
+__all__ = ["RunFolder", "checked_name", "finished", "lock_of"]
 
 _LONGEST = 200  # bytes; file systems take 255, of which temporary files and numbered names need a few
+
+# What a run writes, and nothing else is ever removed.
+_WRITTEN = (
+    *("config.json", "provenance.jsonl", "metrics.jsonl", "events.out.tfevents.*", "replay", "diverged.npz"),
+    *("policy.safetensors", "videos", "trajectories.npz", "wandb", "wandb.json", "lock.json", ".*.tmp"),
+)
+
+_LOOKS = 20  # tries, a hundredth of a second apart: whoever looks at a lock (`lock_of`) has it for an instant
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what file systems without locks answer
 
@@ -59,6 +69,30 @@ def finished(path: Path) -> dict[str, Any] | None:
     return done if isinstance(done, dict) else None
 
 
+def lock_of(path: Path) -> tuple[dict[str, Any], bool] | None:
+    """What the lock of a run's folder says of its holder, and whether it is held: left behind, if not.
+
+    Returns:
+        ``None`` if there is no lock, or if somebody is just taking it. A lock of which the file system cannot say
+        whether it is held counts as held.
+    """
+    try:
+        lock = os.open(path / "lock.json", os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        if not (content := os.read(lock, 4096)):
+            return None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return _holder(content), True
+        # Its holder may have released it since it was read.
+        return (_holder(content), False) if os.fstat(lock).st_nlink else None
+    finally:
+        os.close(lock)
+
+
 class RunFolder:
     """The folder of a run, locked for this process until `release` or its end, however it ends.
 
@@ -98,6 +132,34 @@ class RunFolder:
                 return RunFolder(path)
 
     @staticmethod
+    def claim(path: str | os.PathLike[str]) -> RunFolder:
+        """This very folder for a run that starts, made if need be.
+
+        What is left there of a start that never reached a checkpoint is removed.
+
+        Raises:
+            ValueError: A process works on it, it has a checkpoint, is finished, has links to elsewhere, or has anything
+                that no run writes; nothing is removed then.
+            OSError: It cannot be made.
+        """
+        path = Path(path)
+        _check_encoding(path)
+        path.mkdir(parents=True, exist_ok=True)
+        _check_unstarted(path)
+        folder = RunFolder.reopen(path)
+        try:
+            _check_unstarted(path)  # nobody else changes it from here on
+            for entry in path.iterdir():
+                if entry.is_dir():
+                    shutil.rmtree(entry)
+                elif entry.name != "lock.json":
+                    entry.unlink()
+        except BaseException:
+            folder.release()
+            raise
+        return folder
+
+    @staticmethod
     def reopen(path: str | os.PathLike[str]) -> RunFolder:
         """The folder of an earlier run. What a killed process was writing when it died is removed.
 
@@ -116,6 +178,11 @@ class RunFolder:
     def reopened_for_more(self) -> None:
         """The run is no longer finished."""
         (self.path / "done.json").unlink(missing_ok=True)
+
+    def slim(self) -> None:
+        """Remove what only a run that goes on needs: the checkpoint and the replay, most of what lies in the folder."""
+        (self.path / "checkpoint.npz").unlink(missing_ok=True)
+        shutil.rmtree(self.path / "replay", ignore_errors=True)
 
     def finish(self, **facts: Any) -> None:
         """Mark the run as finished, when everything else is written, and release it."""
@@ -172,6 +239,7 @@ def _check_encoding(path: Path) -> None:
 
 def _locked(file: Path) -> int | None:
     """A descriptor that holds the lock on the file of this name; ``None`` if another process has it, or may have it."""
+    looks = 0
     while True:
         lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
@@ -182,7 +250,10 @@ def _locked(file: Path) -> int | None:
             pass  # the former holder removed it between open and flock
         except BlockingIOError:
             os.close(lock)
-            return None
+            if (looks := looks + 1) == _LOOKS:
+                return None
+            time.sleep(0.01)
+            continue
         except OSError as error:
             if error.errno in _NO_LOCKS and not os.fstat(lock).st_size:
                 return lock  # nobody seems to be there, and nothing better can be had
@@ -191,6 +262,15 @@ def _locked(file: Path) -> int | None:
                 return None
             raise
         os.close(lock)
+
+
+def _check_unstarted(path: Path) -> None:
+    """Raise a ValueError if a run's folder has anything that one without a checkpoint does not have."""
+    others = sorted(entry.name for entry in path.iterdir() if not any(fnmatch(entry.name, name) for name in _WRITTEN))
+    if {"checkpoint.npz", "done.json"} & set(others):
+        raise ValueError(f"{path}: another process has worked on this run meanwhile: run the same command again")
+    if others:
+        raise ValueError(f"{path} has what no run writes: {', '.join(others)[:200]}. A run needs a folder of its own")
 
 
 def _own_files(path: Path) -> Iterator[Path]:

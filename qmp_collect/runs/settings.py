@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from qmp_collect.extras import needs
 from qmp_collect.runs.console import say
@@ -20,12 +20,15 @@ with needs("train"):
 ArgsT = TypeVar("ArgsT", bound="RunArgs")
 
 # Said by whoever starts or resumes a run, never by its folder: where it lies, and whether and to whom it is uploaded.
-OF_THE_STARTER = ("run_dir_root", "resume", "track", "wandb_project_name", "wandb_entity")
+OF_THE_STARTER = ("run_dir", "run_dir_root", "resume", "track", "wandb_project_name", "wandb_entity")
 
 
 @dataclass
 class RunArgs:
     """Settings of every training script, CleanRL's first; a script adds those of its method."""
+
+    # Those of which 0 leaves the value to the run, which decides when it starts.
+    LEFT_OPEN: ClassVar[tuple[str, ...]] = ("checkpoint_every", "eval_every", "eval_envs_per_task")
 
     exp_name: str = "run"
     """name of the experiment, part of the run's name"""
@@ -47,6 +50,9 @@ class RunArgs:
     # Run
     run_dir_root: str = "runs"
     """folder in which the run gets its own folder"""
+    run_dir: str | None = None
+    """the run's own folder: the same command starts a run in it, continues one that was stopped or killed, and does
+    nothing if it is finished"""
     resume: str | None = None
     """folder of a run to continue with its own settings, of which only --total-timesteps may be changed; where to track
     it is said anew"""
@@ -82,7 +88,9 @@ def parse_args(
     """The command line on top of the preset of ``--env-id`` or, with ``--resume RUN_DIR``, of that run's settings.
 
     So ``--help`` shows the values that a run would use, and any flag overrides them. Of a resumed run only
-    ``total_timesteps`` may be changed; what is `OF_THE_STARTER` is not taken from its folder.
+    ``total_timesteps`` may be changed; what is `OF_THE_STARTER` is not taken from its folder. With ``--run-dir`` the
+    settings are the command line's alone, and must be those of the run that the folder holds, if it does: of that
+    run, ``resume`` is set then.
 
     Args:
         args_class: A dataclass with the fields ``env_id``, ``resume`` and ``total_timesteps``, among others.
@@ -97,7 +105,10 @@ def parse_args(
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--env-id", "--env_id", default=args_class.env_id)
     first.add_argument("--resume")
+    first.add_argument("--run-dir", "--run_dir")
     given, _ = first.parse_known_args(argv)
+    if given.resume is not None and given.run_dir is not None:
+        raise SystemExit("--resume takes a run's settings from its folder, --run-dir from here: give one of them")
     if given.resume is not None:
         return _resumed(args_class, Path(given.resume), list(env_ids), argv)
     env_id = _full_id(given.env_id, list(env_ids))
@@ -105,6 +116,8 @@ def parse_args(
     args = tyro.cli(args_class, default=args_class(**preset), args=argv)
     args.env_id = env_id
     _check_ranges(args)
+    if args.run_dir is not None:
+        _continue(args, Path(args.run_dir), list(env_ids))
     return args
 
 
@@ -141,10 +154,34 @@ def _resumed(args_class: type[ArgsT], run_dir: Path, env_ids: list[str], argv: S
     changed = [k for k, v in vars(args).items() if v != getattr(default, k) and k not in may_change]
     if changed:
         raise SystemExit(f"--resume continues with the settings in {config}: {', '.join(changed)} cannot be changed")
+    _end_if_finished(args, run_dir)
+    return args
+
+
+def _continue(args: RunArgs, run_dir: Path, env_ids: list[str]) -> None:
+    """Have ``args`` resume the run in this folder, if it has come to a checkpoint."""
+    done, checkpoint = finished(run_dir), (run_dir / "checkpoint.npz").exists()
+    if not done and not checkpoint:
+        return
+    saved = _read(type(args), run_dir / "config.json", env_ids)
+    for name in args.LEFT_OPEN:
+        setattr(args, name, getattr(args, name) or saved[name])
+    if differ := [k for k, v in of_the_run(args).items() if v != saved[k] and k != "total_timesteps"]:
+        said = ", ".join(f"{name} {saved[name]} and now {getattr(args, name)}" for name in differ)
+        raise SystemExit(f"--run-dir {run_dir}: it holds a run with {said}")
+    _end_if_finished(args, run_dir)
+    if not checkpoint:
+        raise SystemExit(
+            f"--run-dir {run_dir}: it holds a run of {saved['total_timesteps']} steps, finished and without a "
+            f"checkpoint, which cannot become one of {args.total_timesteps}"
+        )
+    args.resume = str(run_dir)
+
+
+def _end_if_finished(args: RunArgs, run_dir: Path) -> None:
     if (done := finished(run_dir)) and done.get("total_timesteps") == args.total_timesteps:
         say(f"{run_dir} is finished: nothing to do (a larger --total-timesteps makes it longer)")
         raise SystemExit(0)
-    return args
 
 
 def _read(args_class: type[RunArgs], config: Path, env_ids: list[str]) -> dict[str, Any]:

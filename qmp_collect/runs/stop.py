@@ -6,14 +6,17 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any, final
 
-# What ends a process from outside: kill and schedulers; Ctrl-C; a terminal that closes; Slurm's --signal=B:USR1@60.
-_NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
+# What ends a process from outside: kill and schedulers; Ctrl-C; a terminal that closes; Slurm's --signal=B:USR1@60, or
+# USR2 as submitit has it.
+_NAMES = ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2")
 STOP_SIGNALS = tuple(signal.Signals[name] for name in _NAMES if name in signal.Signals.__members__)
+
+SAVED = 75  # exit code of a run that was stopped, EX_TEMPFAIL of sysexits.h: a checkpoint is saved, run me again
 
 
 @final
 class StopSignal:
-    """Turns SIGTERM, SIGINT, SIGHUP and SIGUSR1 into a flag: a loop can finish its step and save before it ends.
+    """SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2 become a flag: a loop finishes its step and saves before it ends.
 
     A second SIGINT raises KeyboardInterrupt. A signal that whoever started the process had it ignore stays ignored, as
     SIGHUP under nohup. The former handlers come back on exit. Main thread only.

@@ -29,11 +29,9 @@ from qmp_collect.runs.precision import set_matmul_precision
 from qmp_collect.runs.saved import SavedParts, Stateful
 from qmp_collect.runs.seeding import stream_seed
 from qmp_collect.runs.settings import RunArgs, of_the_run
-from qmp_collect.runs.stop import StopSignal
+from qmp_collect.runs.stop import SAVED, StopSignal
 from qmp_collect.runs.video import save_episode
 from qmp_collect.stats import CollectStats
-
-SAVED = 75  # exit code of a run that was stopped, EX_TEMPFAIL of sysexits.h: a checkpoint is saved, run me again
 
 
 class TrainingRun:
@@ -58,9 +56,9 @@ class TrainingRun:
                 run.end_round(losses)
             run.save_videos(agent.mean_policy)
 
-    SIGTERM, Ctrl-C, SIGHUP and SIGUSR1 end the loop before the next env step or gradient step and save a checkpoint;
-    the program ends with exit code 75 then. A resumed run begins with the steps that were still due, makes an
-    unfinished evaluation again, and ends bit-identical to one that nobody stopped (on a CPU).
+    SIGTERM, Ctrl-C, SIGHUP, SIGUSR1 and SIGUSR2 end the loop before the next env step or gradient step and save a
+    checkpoint; the program ends with exit code 75 then. A resumed run begins with the steps that were still due, makes
+    an unfinished evaluation again, and ends bit-identical to one that nobody stopped (on a CPU).
 
     The folder is locked while a process works on it (see `qmp_collect.runs.folder`); ``done.json`` in it is written
     last. A checkpoint whose agent is not finite is written as ``diverged.npz`` beside the last one that was. Beside
@@ -122,6 +120,8 @@ class TrainingRun:
         try:
             if self.args.resume is not None:
                 return RunFolder.reopen(self.args.resume)
+            if self.args.run_dir is not None:
+                return RunFolder.claim(self.args.run_dir)
             return RunFolder.create(self.args.run_dir_root, self._name)
         except (OSError, ValueError) as error:
             raise SystemExit(f"the run's folder: {error}") from error

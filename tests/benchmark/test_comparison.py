@@ -14,6 +14,8 @@ pytest.importorskip("matplotlib")
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmark"))
 import comparison
 
+from qmp_collect.runs.suite.manifest import Run
+
 
 @pytest.fixture
 def args(tmp_path: Path) -> comparison.Args:
@@ -38,6 +40,33 @@ def test_runs_are_made_seed_by_seed_and_once(args: comparison.Args) -> None:
     (args.runs / "sac_qmp_separate_own_seed1").mkdir()
     assert [comparison.name(*run) for run in comparison.missing(args)] == names[1:]
     assert {"dnc_seed2", "dnc_seed2_regularisation", "decaf_own_seed2", "mcal_qmp_qmp_seed2_multihead"} < set(names)
+
+
+def test_what_is_missing_is_made_and_kept(args: comparison.Args, monkeypatch: pytest.MonkeyPatch) -> None:
+    args.work, args.seeds = args.runs / "work", (3,)
+    (args.runs / "dnc_seed3").mkdir()
+    made = []
+
+    class Executor:
+        def __init__(self, runs: list[Run], root: Path, jobs: int) -> None:
+            made.extend(runs)
+
+        def execute(self) -> int:
+            for run in made[:-1]:
+                run.dir.mkdir(parents=True)
+                config = {"exp_name": Path(run.argv[0]).stem, "switch": run.flag("--switch"), "seed": 3}
+                (run.dir / "config.json").write_text(json.dumps(config | {"total_timesteps": 10}))
+                (run.dir / "metrics.jsonl").write_text('{"global_step": 10, "eval/success": 0.0}\n')
+                start = {"command": "python x.py --seed 3", "commit": "0" * 40, "modified": False}
+                (run.dir / "provenance.jsonl").write_text(json.dumps(start) + "\n")
+                (run.dir / "done.json").write_text('{"total_timesteps": 10}')
+            return 75
+
+    monkeypatch.setattr(comparison, "LocalExecutor", Executor)
+    assert comparison.make(args) == 75
+    assert len(made) == 15
+    assert [run.dir for run in made] == [args.work / run.name for run in made]
+    assert [comparison.name(*run) for run in comparison.missing(args)] == ["pcgrad_qmp_qmp_seed3"]
 
 
 def test_table(args: comparison.Args) -> None:

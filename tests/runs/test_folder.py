@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from qmp_collect.runs.folder import RunFolder, checked_name, finished
+from qmp_collect.runs.folder import RunFolder, checked_name, finished, lock_of
 
 HOLDS = """
 import sys
@@ -167,3 +168,38 @@ def test_finished(tmp_path: Path) -> None:
     for damaged in ("", "[1]", "oops"):
         (folder.path / "done.json").write_text(damaged)
         assert finished(folder.path) is None
+
+
+def test_a_look_at_the_lock(tmp_path: Path) -> None:
+    assert lock_of(tmp_path) is None
+    folder = RunFolder.reopen(tmp_path)
+    assert lock_of(tmp_path) == (json.loads((tmp_path / "lock.json").read_text()), True)
+    folder.release()
+    assert lock_of(tmp_path) is None
+    with holder(tmp_path) as other:
+        assert lock_of(tmp_path) == (json.loads((tmp_path / "lock.json").read_text()), True)
+        other.kill()
+    left = lock_of(tmp_path)
+    assert left is not None
+    assert (left[0]["pid"], left[1]) == (other.pid, False)
+    (tmp_path / "lock.json").write_text("")  # somebody is just taking it
+    assert lock_of(tmp_path) is None
+
+
+def test_who_looks_at_a_lock_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    RunFolder.reopen(tmp_path).release()
+    (tmp_path / "lock.json").write_text('{"pid": 1}\n')
+    look = os.open(tmp_path / "lock.json", os.O_RDONLY)
+    fcntl.flock(look, fcntl.LOCK_SH)
+    monkeypatch.setattr("time.sleep", lambda _: os.close(look))  # it is over a moment later
+    RunFolder.reopen(tmp_path).release()
+
+
+def test_a_folder_that_gets_a_run_meanwhile(tmp_path: Path) -> None:
+    for name in ("checkpoint.npz", "done.json"):
+        (tmp_path / name).write_text("")
+        with pytest.raises(ValueError, match="another process has worked on this run meanwhile"):
+            RunFolder.claim(tmp_path)
+        (tmp_path / name).unlink()
+    RunFolder.claim(tmp_path).release()
+    assert list(tmp_path.iterdir()) == []

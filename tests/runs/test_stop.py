@@ -14,7 +14,7 @@ from qmp_collect.runs import StopSignal
 BOTH = "import os, signal\nfrom qmp_collect.runs import StopSignal\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
 def test_what_asks_to_stop(number: signal.Signals) -> None:
     former = signal.getsignal(number)
     with StopSignal() as stop:

@@ -341,3 +341,113 @@ os.execv(sys.argv[1], sys.argv[1:])
     assert run.wait() == 75
     step = load_checkpoint(only_run(tmp_path) / "checkpoint.npz")["collector"]["num_steps"]
     assert 0 < step < 600_000
+
+
+# ------------------------------------------------------------------ --run-dir: the run's own folder
+
+
+@pytest.fixture
+def own(tmp_path: Path, short_episodes: None) -> Path:
+    return tmp_path / "deep" / "own"
+
+
+def test_the_same_command_starts_continues_and_leaves_alone(
+    own: Path, run_script: RunScript, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run_script(NAME, *TINY, "--run-dir-root", tmp_path / "unbroken")
+    left = iter([False] * 40)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StopSignal, "__bool__", lambda stop: next(left, True))
+        assert code_of(run_script, *TINY, "--run-dir", own) == 75
+    assert (own / "checkpoint.npz").exists()
+    run_script(NAME, *TINY, "--run-dir", own)
+    assert metrics(own) == metrics(only_run(tmp_path / "unbroken"))
+    config = json.loads((own / "config.json").read_text())
+    assert config == json.loads((only_run(tmp_path / "unbroken") / "config.json").read_text())
+    before = content(own)
+    assert code_of(run_script, *TINY, "--run-dir", own) == 0
+    assert f"{own} is finished: nothing to do" in capsys.readouterr().out
+    assert content(own) == before
+    run_script(NAME, *TINY, "--run-dir", own, "--total-timesteps", 240)
+    assert json.loads((own / "done.json").read_text())["global_step"] == 240
+    assert code_of(run_script, *TINY, "--run-dir", own, "--total-timesteps", 240) == 0
+    assert "is at step 240 already" in str(code_of(run_script, *TINY, "--run-dir", own))
+
+
+def test_what_the_run_was_left_to_decide_it_has_decided(own: Path, run_script: RunScript) -> None:
+    flags = ["--eval-every", 0, "--checkpoint-every", 0, "--distill-every", 0, "--run-dir", own]
+    run_script("dnc", *TINY, *flags)
+    decided = {name: json.loads((own / "config.json").read_text())[name] for name in ("eval_every", "distill_every")}
+    assert decided == {"eval_every": 1, "distill_every": 17}
+    run_script("dnc", *TINY, *flags, "--total-timesteps", 360)
+    assert {name: json.loads((own / "config.json").read_text())[name] for name in decided} == decided
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_another_run_is_not_continued(finished: bool, own: Path, run_script: RunScript) -> None:
+    run_script(NAME, *TINY, "--run-dir", own)
+    if not finished:
+        (own / "done.json").unlink()
+    before = content(own)
+    flags = [*TINY, "--run-dir", own, "--seed", 2, "--learning-rate", 0.1, "--eval-every", 90]
+    said = str(code_of(run_script, *flags))
+    assert f"{own}: it holds a run with seed 1 and now 2, eval_every 60 and now 90, learning_rate 0.0003 and" in said
+    with pytest.raises(SystemExit, match="a run of another script or version, differing in"):
+        run_script("sac_shared", *TINY, "--run-dir", own)
+    assert content(own) == before
+
+
+def test_what_a_start_left_that_reached_no_checkpoint(own: Path, run_script: RunScript) -> None:
+    run_script(NAME, *TINY, "--run-dir", own)
+    expected = metrics(own)
+    for name in ("checkpoint.npz", "done.json"):
+        (own / name).unlink()
+    (own / "metrics.jsonl").write_text('{"global_step": 9}\n')
+    (own / ".checkpoint.npz.0badcafe-1-00000000.tmp").write_bytes(b"half")
+    (own / "lock.json").write_text('{"host": "node7", "pid": 4242, "start": "2026-01-01T00:00:00+0000"}\n')
+    run_script(NAME, *TINY, "--run-dir", own)
+    assert metrics(own) == expected
+    assert len((own / "provenance.jsonl").read_text().splitlines()) == 1
+    assert len(list(own.glob("events.out.tfevents.*"))) == 1
+    assert not list(own.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_a_folder_that_another_process_has(checkpoint: bool, own: Path, run_script: RunScript) -> None:
+    run_script(NAME, *TINY, "--run-dir", own)
+    (own / "done.json").unlink()
+    if not checkpoint:
+        (own / "checkpoint.npz").unlink()
+    with RunFolder.reopen(own):
+        before = content(own)
+        assert "has worked on this run since" in str(code_of(run_script, *TINY, "--run-dir", own))
+        assert content(own) == before
+
+
+def test_a_folder_of_something_else(own: Path, run_script: RunScript) -> None:
+    own.mkdir(parents=True)
+    (own / "config.json").write_text("precious")
+    (own / "thesis.tex").write_text("precious")
+    (own / ".thesis.tex.tmp").write_text("precious")
+    before = content(own)
+    assert "has what no run writes: thesis.tex. A run needs a folder of its own" in str(
+        code_of(run_script, *TINY, "--run-dir", own)
+    )
+    assert content(own) == before
+
+
+def test_a_finished_run_without_checkpoint(own: Path, run_script: RunScript) -> None:
+    """Its results are kept and its replay is not: it is finished all the same, and not begun again."""
+    run_script(NAME, *TINY, "--run-dir", own)
+    (own / "checkpoint.npz").unlink()
+    before = content(own)
+    assert code_of(run_script, *TINY, "--run-dir", own) == 0
+    said = str(code_of(run_script, *TINY, "--run-dir", own, "--total-timesteps", 240))
+    assert "a run of 180 steps, finished and without a checkpoint, which cannot become one of 240" in said
+    assert content(own) == before
+
+
+def test_resume_and_run_dir_are_two_ways(own: Path, run_script: RunScript) -> None:
+    said = str(code_of(run_script, "--resume", own, "--run_dir", own))
+    assert "give one of them" in said
+    assert not own.exists()

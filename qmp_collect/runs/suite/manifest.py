@@ -1,0 +1,97 @@
+"""A manifest: the runs of a plan, one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from qmp_collect.runs.folder import checked_name
+
+Device = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a plan.
+
+    Attributes:
+        name: of this run alone, within the manifest.
+        run_dir: its folder; in a manifest, relative to the manifest's.
+        argv: the script, relative to the checkout, and its flags.
+        device: what it trains on.
+        hours: that it is expected to take.
+    """
+
+    name: str
+    run_dir: str
+    argv: tuple[str, ...]
+    device: Device
+    hours: float
+
+    @property
+    def dir(self) -> Path:
+        """Its folder."""
+        return Path(self.run_dir)
+
+    def beside(self, suffix: str) -> Path:
+        """A file of the suite's about this run: beside its folder, which is the run's alone."""
+        return self.dir.with_name(self.dir.name + suffix)
+
+    def flag(self, name: str) -> str | None:
+        """The value that the command gives this flag, the last one if there are several."""
+        value = None
+        for word, following in zip(self.argv, (*self.argv[1:], None), strict=True):
+            flag, equals, given = word.partition("=")
+            if flag.replace("_", "-") == name:
+                value = given if equals else following
+        return value
+
+
+def dump(runs: Iterable[Run]) -> str:
+    """The manifest of these runs."""
+    return "".join(json.dumps(asdict(run)) + "\n" for run in runs)
+
+
+def load(manifest: Path) -> list[Run]:
+    """The runs of a manifest, their folders found from here.
+
+    Raises:
+        ValueError: A line is no run, or two runs have one name or one folder.
+    """
+    runs = []
+    for number, line in enumerate(manifest.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.strip():
+            try:
+                run = _run(json.loads(line))
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{manifest}: line {number} is no run: {error}") from error
+            runs.append(replace(run, run_dir=str(manifest.parent / run.run_dir)))
+    for what in ("name", "run_dir"):
+        seen = [getattr(run, what) for run in runs]
+        if twice := {value for value in seen if seen.count(value) > 1}:
+            raise ValueError(f"{manifest}: two runs have the {what} {min(twice)}")
+    return runs
+
+
+def _run(given: Any) -> Run:
+    names = [field.name for field in fields(Run)]
+    if not isinstance(given, dict) or set(given) != set(names):
+        raise ValueError(f"expected an object with {', '.join(names)}")
+    run = Run(**given | {"argv": _words(given["argv"])})
+    if not isinstance(run.name, str) or not isinstance(run.run_dir, str) or not run.run_dir:
+        raise ValueError("expected name and run_dir to be words")
+    checked_name(run.name)
+    if run.device not in get_args(Device):
+        raise ValueError(f"device is {run.device!r}, expected one of {', '.join(get_args(Device))}")
+    if not isinstance(run.hours, int | float) or not 0 < run.hours < float("inf"):
+        raise ValueError(f"hours is {run.hours!r}, expected a positive number")
+    return run
+
+
+def _words(argv: Any) -> tuple[str, ...]:
+    if not isinstance(argv, Sequence) or isinstance(argv, str) or not argv or not all(isinstance(w, str) for w in argv):
+        raise ValueError(f"argv is {argv!r:.80}, expected a list of words, a script first")
+    return tuple(argv)

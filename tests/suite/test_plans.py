@@ -1,0 +1,196 @@
+"""What the plans are, and how they are written down."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from fake_runs import fake_run, suite
+
+from qmp_collect.runs.suite.manifest import Run, dump, load
+from qmp_collect.runs.suite.plans import PLANS
+
+ROOT = Path(__file__).parents[2]
+REACHER = "--env-id Reacher5 --torch-threads 1"
+FIVE, FOUR = [11, 12, 13, 14, 15], [5, 6, 7, 8]
+TABLE_4 = "--env-steps-per-round 1000 --gradient-steps-per-round 100"
+
+# The protocol's table, plan by plan: every arm's script and flags, and the seeds.
+PROTOCOL = {
+    "i": ([f"sac_qmp_separate {REACHER} --switch {switch}" for switch in ("own", "qmp")], FIVE),
+    "ii": ([f"sac_qmp_separate {REACHER} {TABLE_4} --switch {switch}" for switch in ("own", "qmp")], FIVE),
+    "iii": (
+        [
+            f"sac_qmp_separate {REACHER} --switch uniform",
+            f"sac_qmp_separate {REACHER} --switch domain",
+            f"sac_qmp_separate {REACHER} --switch-critic-of proposer --switch qmp",
+        ],
+        FIVE,
+    ),
+    "iv": ([f"sac_qmp_multihead {REACHER} --switch {switch}" for switch in ("own", "qmp")], FIVE),
+    "vi": (
+        [
+            f"sac_qmp_separate {REACHER} --horizon 10 --switch qmp",
+            f"dnc {REACHER} --no-distill --kl-coefficient 1e-3",
+        ],
+        FIVE,
+    ),
+    "vii": (
+        [f"sac_qmp_separate --env-id Maze3 --torch-threads 1 --horizon {h} --switch qmp" for h in (1, 5, 10, 25, 50)],
+        FIVE,
+    ),
+    "viii": ([f"sac_qmp_separate {REACHER} --switch-critic-of next --switch qmp"], FIVE),
+}
+
+
+def command(run: Run) -> tuple[str, int]:
+    """Script and flags, and the seed."""
+    words = " ".join(run.argv).removeprefix("cleanrl_scripts/").replace(".py ", " ")
+    return re.sub(r" --seed \d+", "", words), int(run.flag("--seed") or 0)
+
+
+@pytest.mark.parametrize("name", PROTOCOL)
+def test_plans_of_the_protocol(name: str) -> None:
+    arms, seeds = PROTOCOL[name]
+    found = [command(run) for run in PLANS[name].runs("runs")]
+    assert sorted(found) == sorted((arm, seed) for arm in arms for seed in seeds)
+    assert [seed for _, seed in found] == [seed for seed in seeds for _ in arms]  # in order
+    assert {run.device for run in PLANS[name].runs("runs")} == {"cpu"}
+
+
+def test_the_comparison_and_four_more_seeds_of_it() -> None:
+    settings = (
+        "--env-id Maze3 --total-timesteps 360000 --hidden-dim 128 --batch-size 66 --learning-rate 1e-3 "
+        "--envs-per-task 4 --eval-every 18000 --checkpoint-every 360000 --torch-threads 1"
+    )
+    first = [command(run)[0] for run in PLANS["comparison"].runs("runs")[:16]]
+    assert first[:4] == [
+        f"sac_qmp_separate {settings} --switch own",
+        f"sac_qmp_separate {settings} --switch qmp",
+        f"sac_qmp_multihead {settings} --warmup-rounds 10 --switch own",
+        f"sac_qmp_multihead {settings} --warmup-rounds 10 --switch qmp",
+    ]
+    assert f"dnc {settings} --no-distill --kl-coefficient 1e-3" in first
+    assert f"pcgrad_qmp {settings} --warmup-rounds 10 --compile --switch qmp" in first
+    assert [command(run) for run in PLANS["v"].runs("runs")] == [(arm, seed) for seed in FOUR for arm in first]
+    assert [command(run) for run in PLANS["comparison"].runs("runs")] == [
+        (arm, seed) for seed in (1, 2, 3, 4) for arm in first
+    ]
+
+
+def test_the_plan_for_a_gpu() -> None:
+    runs = PLANS["gpu"].runs("runs")
+    assert {run.device for run in runs} == {"cuda"}
+    assert all({"--cudagraphs", "--total-timesteps", "--checkpoint-every"} <= set(run.argv) for run in runs)
+    sets = [(Path(run.argv[0]).stem, run.flag("--env-id"), run.flag("--switch"), run.flag("--horizon")) for run in runs]
+    separate = "sac_qmp_separate"
+    assert sets[:5] == [
+        (separate, "Maze10", "own", None), (separate, "Maze10", "qmp", None), (separate, "Maze10", "qmp", "25"),
+        ("sac_qmp_multihead", "Maze10", "own", None), ("sac_qmp_multihead", "Maze10", "qmp", None),
+    ]  # fmt: skip
+    assert sets[5:] == [
+        (separate, env_id, switch, None)
+        for env_id in ("Kitchen10", "MetaWorldMT10", "MetaWorldCDS", "Walker4")
+        for switch in ("own", "qmp")
+    ]
+    assert {run.flag("--envs-per-task") for run in runs[:5]} == {"8"}
+
+
+@pytest.fixture(scope="module")
+def scripts() -> dict[str, ModuleType]:
+    found = {}
+    for name in {Path(run.argv[0]).stem for plan in PLANS.values() for run in plan.runs("runs")}:
+        spec = importlib.util.spec_from_file_location(f"_plan_{name}", ROOT / "cleanrl_scripts" / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        found[name] = sys.modules[f"_plan_{name}"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(found[name])
+    return found
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_scripts_understand_their_commands(name: str, scripts: dict[str, ModuleType]) -> None:
+    runs = PLANS[name].runs("runs", seeds=(3,))
+    assert len({run.name for run in runs}) == len(runs)
+    for run in runs:
+        script = Path(run.argv[0]).stem
+        args = scripts[script].parse_args([*run.argv[1:], "--run-dir", "/nowhere"])
+        assert (args.seed, args.torch_threads, args.run_dir) == (3, 1, "/nowhere")
+        assert run.name.startswith("_".join(filter(None, (script, getattr(args, "switch", "")))) + "_seed3")
+
+
+def test_manifests(tmp_path: Path) -> None:
+    runs = PLANS["smoke"].runs("runs/smoke")
+    assert len(runs) == 6
+    (tmp_path / "deep").mkdir()
+    manifest = tmp_path / "deep" / "smoke.jsonl"
+    manifest.write_text(dump(runs) + "\n")
+    found = load(manifest)
+    assert [run.argv for run in found] == [run.argv for run in runs]
+    assert found[0].dir == tmp_path / "deep" / "runs" / "smoke" / "point_reaching_own_seed1"
+    assert found[0].beside(".log") == tmp_path / "deep" / "runs" / "smoke" / "point_reaching_own_seed1.log"
+    assert json.loads(manifest.read_text().splitlines()[0]) == {
+        "name": "point_reaching_own_seed1",
+        "run_dir": "runs/smoke/point_reaching_own_seed1",
+        "argv": list(runs[0].argv),
+        "device": "cpu",
+        "hours": 0.002,
+    }
+
+
+RUN = {"name": "a", "run_dir": "runs/a", "argv": ["x.py"], "device": "cpu", "hours": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("oops", "line 2 is no run"),
+        ("[1]", "expected an object with name, run_dir, argv, device, hours"),
+        ({**RUN, "more": 1}, "expected an object with"),
+        ({**RUN, "name": "../a"}, "cannot be the name of a file"),
+        ({**RUN, "name": 3}, "expected name and run_dir to be words"),
+        ({**RUN, "argv": "x.py"}, "argv is 'x.py', expected a list of words"),
+        ({**RUN, "argv": []}, "expected a list of words"),
+        ({**RUN, "argv": ["x.py", 3]}, "expected a list of words"),
+        ({**RUN, "device": "tpu"}, "device is 'tpu', expected one of cpu, cuda"),
+        ({**RUN, "hours": 0}, "hours is 0, expected a positive number"),
+        ({**RUN, "hours": "1"}, "hours is '1'"),
+        (RUN, "two runs have the name a"),
+        ({**RUN, "name": "b"}, "two runs have the run_dir .*runs/a"),
+    ],
+)
+def test_lines_that_are_no_runs(line: object, said: str, tmp_path: Path) -> None:
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text(json.dumps(RUN) + "\n" + (line if isinstance(line, str) else json.dumps(line)) + "\n")
+    with pytest.raises(ValueError, match=said):
+        load(manifest)
+
+
+def test_flags_of_a_command(tmp_path: Path) -> None:
+    argv = ("x.py", "--seed", "1", "--total_timesteps=3", "--compile", "--seed", "2")
+    run = Run("a", "runs/a", argv, "cpu", 1.0)
+    assert [run.flag(name) for name in ("--seed", "--total-timesteps", "--gamma")] == ["2", "3", None]
+
+
+def test_the_command_line_prints_a_plan_and_brings_no_torch(tmp_path: Path) -> None:
+    printed = subprocess.run(
+        suite("plan", "i", "--seeds", 21, 22, "--root", "elsewhere"), capture_output=True, text=True, check=True
+    ).stdout
+    assert printed == dump(PLANS["i"].runs("elsewhere", (21, 22)))
+    assert len(printed.splitlines()) == 4
+    failed = subprocess.run(suite("plan", "ix"), capture_output=True, text=True)
+    assert failed.returncode == 1
+    assert failed.stderr == "plan ix: expected one of smoke, i, ii, iii, iv, v, vi, vii, viii, comparison, gpu\n"
+    program = "import sys, qmp_collect.runs.suite.__main__; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_fake_run_is_one_of_a_manifest(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text(dump([fake_run(tmp_path, "a", total_timesteps=3)]))
+    assert load(tmp_path / "m.jsonl")[0].flag("--total-timesteps") == "3"
