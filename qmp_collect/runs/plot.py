@@ -154,7 +154,7 @@ def _with_something_to_draw(runs: Sequence[Run], args: Args) -> list[Run]:
     kept = []
     for run in runs:
         try:
-            steps, _ = run.mixtures() if args.mixture else run.series(args.metric)
+            steps, _ = run.mixtures if args.mixture else run.series(args.metric)
         except ValueError as error:
             reason = error
             print(f"skipped: {error}", file=sys.stderr)

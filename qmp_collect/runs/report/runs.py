@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +102,14 @@ class Run:
         """Whether it has come to its end: it says so, or, published without ``done.json``, it has all its steps."""
         return self.done is not None or (self.length is not None and self.last_step >= self.length)
 
+    @cached_property
+    def tags(self) -> dict[str, None]:
+        """Everything that the run ever logged, in the order of its first appearance."""
+        return dict.fromkeys(tag for row in self.rows for tag in row if tag not in ("global_step", "wall_time"))
+
     def has(self, tag: str) -> bool:
         """Whether the run ever logged the tag."""
-        return any(tag in row for row in self.rows)
+        return tag in self.tags
 
     def series(self, tag: str) -> tuple[Floats, Floats]:
         """Steps, increasing, and values of a tag, both ``(P,)``. Of several values at one step the last counts.
@@ -113,8 +119,7 @@ class Run:
         """
         points = {row["global_step"]: row[tag] for row in self.rows if tag in row}
         if not points:
-            logged = sorted({key for row in self.rows for key in row} - {"global_step", "wall_time"})
-            raise ValueError(f"{self.path} has no values of {tag!r}; it logged {logged}")
+            raise ValueError(f"{self.path} has no values of {tag!r}; it logged {sorted(self.tags)}")
         steps = sorted(points)
         return np.array(steps, float), np.array([points[step] for step in steps], float)
 
@@ -122,9 +127,9 @@ class Run:
         """Names of the tasks that a metric such as ``eval/success`` was logged for, in the order of the tasks."""
         group, _, name = metric.rpartition("/")
         pattern = re.compile(f"{re.escape(group)}/(.+)/{re.escape(name)}")
-        found = (match[1] for row in self.rows for tag in row if (match := pattern.fullmatch(tag)))
-        return list(dict.fromkeys(found))
+        return [match[1] for tag in self.tags if (match := pattern.fullmatch(tag))]
 
+    @cached_property
     def mixtures(self) -> tuple[Floats, Floats]:
         """Steps ``(P,)`` and mixtures ``(P, T, K)``, whole or, as older logs have it, with a tag for each cell.
 
@@ -135,11 +140,8 @@ class Run:
             points = {row["global_step"]: row[MIXTURE] for row in self.rows if MIXTURE in row}
             steps = sorted(points)
             return np.array(steps, float), np.array([points[step] for step in steps], float)
-        cells: dict[str, tuple[int, int]] = {}
-        for row in self.rows:
-            for tag in row.keys() - cells.keys():
-                if match := _CELL.fullmatch(tag):
-                    cells[tag] = int(match[1]), int(match[2])
+        matches = {tag: match for tag in self.tags if (match := _CELL.fullmatch(tag))}
+        cells = {tag: (int(match[1]), int(match[2])) for tag, match in matches.items()}
         if not cells:
             raise ValueError(f"{self.path} logged no {MIXTURE}: it has not been evaluated after its first step")
         rows = {row["global_step"]: row for row in self.rows if row.keys() & cells.keys()}
@@ -240,7 +242,7 @@ def mixture_over_training(run: Run, borders: Floats) -> Floats:
     Raises:
         ValueError: if the run logged no ``qmp/mixture``.
     """
-    steps, values = run.mixtures()
+    steps, values = run.mixtures
     windows = len(borders) - 1
     # A row reports the steps before it, so one at a border belongs to the earlier window.
     window = np.clip(np.searchsorted(borders, steps) - 1, 0, windows - 1)
