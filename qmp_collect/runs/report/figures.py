@@ -22,8 +22,7 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8
 STYLES = ("-", "--", ":", "-.")
 INK, GRID = "#24292f", "#d0d7de"
 
-WINDOWS = 40
-"""parts of training that a mixture is averaged in, for lines"""
+WINDOWS = 40  # parts of training that a mixture is averaged in, for lines
 
 
 def panel(width: float = 4.6, height: float = 3.0) -> tuple[Figure, Axes]:
@@ -94,7 +93,8 @@ def profile(axes: Axes, study: Study, metric: str) -> None:
     scored = [(place, arm, values) for place, arm, values in scored if values.size]
     if not scored:
         return
-    low, high = (bound(float(bound(values)) for _, _, values in scored) for bound in (min, max))
+    every = np.concatenate([values.ravel() for _, _, values in scored])
+    low, high = float(every.min()), float(every.max())
     thresholds = np.linspace(low - 0.01 * (high - low or 1.0), high + 0.01 * (high - low or 1.0), 201)
     rng = np.random.default_rng(0)
     for place, arm, values in scored:

@@ -317,13 +317,13 @@ def _study(env_id: str, runs: list[Run]) -> Study:
     keys = varied(runs)
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in sorted(runs, key=lambda run: not _own(run.config)):
-        groups.setdefault(tuple(_text(run.config.get(key)) for key in keys), []).append(run)
-    texts = labels([members[0].config for members in groups.values()])
+        groups.setdefault(tuple(setting_text(run.config.get(key)) for key in keys), []).append(run)
+    texts = labels([members[0].config for members in groups.values()], keys)
     arms, excluded = [], []
     for label, members in zip(texts, groups.values(), strict=True):
         best: dict[str, Run] = {}
         for run in sorted(members, key=lambda run: (not run.finished, -run.last_step)):
-            seed = _text(run.seed)
+            seed = setting_text(run.seed)
             if seed in best:
                 excluded.append((run, f"the same settings and seed as {best[seed].path.name}, which got further"))
             else:
@@ -336,18 +336,17 @@ def _study(env_id: str, runs: list[Run]) -> Study:
 def varied(runs: Sequence[Run]) -> list[str]:
     """Settings that tell arms apart: those with two values among the runs that have them. Newer versions have more."""
     keys = _seen(key for run in runs for key in run.config if key not in INCIDENTAL)
-    return [key for key in keys if len({_text(run.config[key]) for run in runs if key in run.config}) > 1]
+    return [key for key in keys if len({setting_text(run.config[key]) for run in runs if key in run.config}) > 1]
 
 
-def labels(settings: Sequence[dict[str, Any]]) -> list[str]:
-    """A short text for each of several settings, different wherever they are.
+def labels(settings: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[str]:
+    """A short text for each of several settings, different wherever they are in ``keys``.
 
     Script and switch have names, as in the paper. Further settings are named as far as the arms would not be told apart
     without, and where most arms share a value only the others say it.
     """
-    keys = _seen(key for config in settings for key in config if key not in INCIDENTAL)
     keys = sorted(keys, key=lambda key: {"exp_name": 0, "switch": 1}.get(key, 2))
-    values = {key: [_text(config.get(key)) for config in settings] for key in keys}
+    values = {key: [setting_text(config.get(key)) for config in settings] for key in keys}
     telling: list[str] = []
     for key in keys:
         if _count(values, [*telling, key]) > _count(values, telling):
@@ -358,8 +357,8 @@ def labels(settings: Sequence[dict[str, Any]]) -> list[str]:
     for config in settings:
         parts = [_name(config, "exp_name" in telling)]
         for key in telling:
-            if key not in ("exp_name", "switch") and _text(config.get(key)) != usual.get(key):
-                parts.append(f"{key.replace('_', ' ')} {_text(config.get(key))}")
+            if key not in ("exp_name", "switch") and setting_text(config.get(key)) != usual.get(key):
+                parts.append(f"{key.replace('_', ' ')} {setting_text(config.get(key))}")
         texts.append(", ".join(parts))
     return texts
 
@@ -391,10 +390,10 @@ def _without_switch(arm: Arm) -> dict[str, Any]:
 
 def _by_seed(run: Run) -> tuple[bool, Any, str]:
     number = isinstance(run.seed, int)
-    return not number, run.seed if number else 0, _text(run.seed)
+    return not number, run.seed if number else 0, setting_text(run.seed)
 
 
-def _text(value: Any) -> str:
+def setting_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
