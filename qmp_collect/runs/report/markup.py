@@ -70,8 +70,6 @@ def table_html(table: Table) -> str:
     rows = "".join(
         f'<tr><th scope="row">{escape(name)}</th>{"".join(map(_cell, cells))}</tr>' for name, *cells in table.rows
     )
-    if not table.rows:
-        rows = f'<tr><td colspan="{len(table.head)}">no finished run has this</td></tr>'
     body = f"<caption>{escape(table.title)}</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody>"
     note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
     return f'<div class="scroll"><table>{body}</table></div>{note}'

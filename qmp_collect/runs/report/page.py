@@ -19,11 +19,13 @@ from qmp_collect.runs.report.runs import Arm, Run, Study, find_runs, load_run, s
 METRICS = ("eval/any_hit", "eval/success", "eval/return")
 PREFIXES = ("eval/", "qmp/mixture")
 PARTS = 4  # of training, a mixture matrix each
+SMALL = (2.7, 2.0)  # inches
 MOST_LINES = 12  # policies that one panel can show as lines
 
 _READING = (
-    "Thick: mean over finished runs; shaded: its 95 % t interval, from two runs on; thin: every run; dotted: runs that "
-    "are not finished. An arm of which no run is finished is shown as far as all its runs are."
+    "Thick: mean over finished runs; shaded: its 95 % t interval (of shares, within 0 and 1), from two runs on; thin: "
+    "every run; dotted: runs that are not finished. An arm of which no run is finished is shown as far as all its runs "
+    "are. In the tables, [1 run] or [2 runs] stands where so few runs allow no interval."
 )
 
 # What the browser enforces: nothing is fetched from anywhere.
@@ -131,24 +133,28 @@ def _metric(study: Study, metric: str, numbers: Iterator[int], first: bool) -> s
     figure, axes = figures.panel()
     figures.curves(axes, study, metric, share=share)
     drawn = [_figure(figure, numbers, f"{metric}, mean over tasks")]
-    if share and tasks:
+    finished = any(arm.with_metric(metric) for arm in study.arms)
+    if share and tasks and finished:
         figure, axes = figures.panel()
         figures.profile(axes, study, metric)
         caption = f"{metric}, performance profile: the share of finished runs' tasks that end above a threshold; "
         drawn.append(_figure(figure, numbers, caption + "shaded: 95 % by resampling whole runs, from three runs on"))
     parts = [f"<h3>{escape(metric)}</h3>", panels(drawn)]
-    parts += [
-        table_html(table(study, metric))
-        for table in (tables.results, tables.differences, tables.speed, tables.efficiency)
-        if table is not tables.differences or len(study.arms) > 1
-    ]
+    if finished:
+        kinds = [tables.results, tables.differences, tables.speed, tables.efficiency]
+        made = [kind(study, metric) for kind in kinds]
+        parts += [table_html(table) for table in made if table.rows]
+    else:
+        parts.append("<p>No run that has this is finished: no tables yet.</p>")
     if tasks:
         small = []
         for task in tasks:
-            figure, axes = figures.panel(3.4, 2.4)
+            figure, axes = figures.panel(*SMALL)
             figures.curves(axes, study, metric, task, share)
             small.append(_figure(figure, numbers, task))
-        body = panels(small, small=True) + table_html(tables.tasks_table(study, metric))
+        body = panels(small, small=True)
+        if finished:
+            body += table_html(tables.tasks_table(study, metric))
         parts.append(details(f"{metric}, task by task", body, opened=first and len(tasks) <= MOST_LINES))
     return "\n".join(parts)
 
@@ -165,7 +171,7 @@ def _mixtures(study: Study, numbers: Iterator[int]) -> str:
     parts = ["<h3>Who acted for whom</h3>", legend([arm.label for _, arm in sharing], [place for place, _ in sharing])]
     small = []
     for task, name in enumerate(tasks):
-        figure, axes = figures.panel(3.4, 2.4)
+        figure, axes = figures.panel(*SMALL)
         figures.foreign(axes, study, task)
         small.append(_figure(figure, numbers, f"{name}: share of its steps in which another task's policy acted"))
     parts.append(panels(small, small=True))
@@ -185,7 +191,7 @@ def _policies(arm: Arm, tasks: Sequence[str], numbers: Iterator[int]) -> str:
     if policies <= MOST_LINES:
         small = []
         for task, name in enumerate(tasks):
-            figure, axes = figures.panel(3.4, 2.4)
+            figure, axes = figures.panel(*SMALL)
             figures.policies(axes, arm, task)
             small.append(_figure(figure, numbers, f"{name}: share of its steps that each other policy had"))
         parts += [legend([f"policy {name}" for name in names]), panels(small, small=True)]
@@ -204,7 +210,7 @@ def _policies(arm: Arm, tasks: Sequence[str], numbers: Iterator[int]) -> str:
 
 
 def _matrix(values: figures.Floats, top: float, numbers: Iterator[int], caption: str) -> str:
-    figure, axes = figures.panel(2.9, 2.9 * min(1.0, 0.25 + 0.75 * values.shape[0] / values.shape[1]))
+    figure, axes = figures.panel(2.5, 2.5 * min(1.0, 0.25 + 0.75 * values.shape[0] / values.shape[1]))
     figures.matrix(axes, values, top)
     axes.set_xlabel("policy")
     axes.set_ylabel("task")

@@ -259,7 +259,7 @@ def interval(values: Floats, signed: bool = False) -> str:
     if len(values) == 0:
         return "no run"
     if len(values) == 1:
-        return f"{number(float(values[0]), signed)} [no interval: 1 run]"
+        return f"{number(float(values[0]), signed)} [1 run]"
     return _text(statistics.mean(values), signed)
 
 
@@ -267,7 +267,7 @@ def bootstrap(statistic: statistics.Statistic, *samples: Floats) -> str:
     """A statistic of whole runs with its percentile interval, as far as there are runs for it."""
     fewest = min(len(sample) for sample in samples)
     if fewest < FEWEST_FOR_BOOTSTRAP:
-        return f"{number(float(statistic(*samples)))} [no interval: {fewest} run{'s' * (fewest > 1)}]"
+        return f"{number(float(statistic(*samples)))} [{fewest} run{'s' * (fewest > 1)}]"
     return _text(statistics.bootstrap(statistic, *samples, resamples=RESAMPLES))
 
 
@@ -300,7 +300,7 @@ def _side(arms: dict[str, Arm], metric: str, other: str | float) -> Floats | flo
 def _two(a: Floats, b: Floats, signed: bool = False) -> str:
     if min(len(a), len(b)) < 2:
         fewest = min(len(a), len(b))
-        return f"{number(float(a.mean() - b.mean()), signed)} [no interval: {fewest} run]"
+        return f"{number(float(a.mean() - b.mean()), signed)} [{fewest} run]"
     return _text(statistics.difference(a, b), signed)
 
 
