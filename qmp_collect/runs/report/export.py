@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from qmp_collect.runs.report.runs import Run, Study
+from qmp_collect.runs.report.arms import Study
+from qmp_collect.runs.report.runs import Run
 
 HEAD = ("method", "set", "task", "seed", "metric", "env_step", "value")
 MEAN = "mean"  # stands for the mean over tasks

@@ -12,7 +12,8 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from qmp_collect.runs.report import statistics
-from qmp_collect.runs.report.runs import Arm, Study, align, mixture_over_training
+from qmp_collect.runs.report.arms import Arm, Study
+from qmp_collect.runs.report.runs import align, mixture_over_training
 from qmp_collect.runs.report.tables import FEWEST_FOR_BOOTSTRAP, task_scores, task_tag
 
 Floats = NDArray[np.float64]

@@ -12,9 +12,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from qmp_collect.runs.report import figures, origins, tables
+from qmp_collect.runs.report.arms import Arm, Study, studies
 from qmp_collect.runs.report.export import write_csv
 from qmp_collect.runs.report.markup import details, figure_html, legend, link, panels, table_html
-from qmp_collect.runs.report.runs import Arm, Run, Study, find_runs, load_run, studies
+from qmp_collect.runs.report.runs import Run, find_runs, load_run
 
 METRICS = ("eval/any_hit", "eval/success", "eval/return")
 PREFIXES = ("eval/", "qmp/mixture")

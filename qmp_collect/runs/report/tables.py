@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qmp_collect.runs.report import statistics
-from qmp_collect.runs.report.runs import Arm, Run, Study
+from qmp_collect.runs.report.arms import Arm, Study
+from qmp_collect.runs.report.runs import Run
 from qmp_collect.runs.report.statistics import Interval
 
 Floats = NDArray[np.float64]
