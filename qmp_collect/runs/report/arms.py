@@ -93,10 +93,10 @@ class Study:
         return [run for arm in self.arms for run in (*arm.runs, *arm.unfinished)]
 
     def reference(self, arm: Arm) -> Arm:
-        """What an arm is compared with: itself without sharing if that was run, else the first arm."""
+        """What an arm is compared with: its method with own policies, if that is another arm, else the first arm."""
         rest = _without_switch(arm)
         same = [other for other in self.arms if _own(other.settings) and _without_switch(other) == rest]
-        return (same or self.arms)[0]
+        return same[0] if same and same[0] is not arm else self.arms[0]
 
     def tasks(self, metric: str) -> list[str]:
         """Names of the tasks that any run logged a metric for."""
@@ -153,7 +153,8 @@ def labels(settings: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[str]
         parts = [_name(config, "exp_name" in telling)]
         for key in telling:
             if key not in ("exp_name", "switch") and setting_text(config.get(key)) != usual.get(key):
-                parts.append(f"{key.replace('_', ' ')} {setting_text(config.get(key))}")
+                name = key.replace("_", " ")
+                parts.append(f"{name} {setting_text(config[key])}" if key in config else f"no {name}")
         texts.append(", ".join(parts))
     return texts
 
