@@ -79,7 +79,7 @@ class Study:
 
     Attributes:
         env_id: the task set.
-        arms: its arms, those of own policies first.
+        arms: its arms, those of own policies first, and separate agents before other methods.
         excluded: runs that are in no arm, each with the reason.
     """
 
@@ -111,7 +111,7 @@ def studies(runs: Sequence[Run]) -> list[Study]:
 def _study(env_id: str, runs: list[Run]) -> Study:
     keys = varied(runs)
     groups: dict[tuple[str, ...], list[Run]] = {}
-    for run in sorted(runs, key=lambda run: not _own(run.config)):
+    for run in sorted(runs, key=lambda run: (not _own(run.config), _place(run.config))):
         groups.setdefault(tuple(setting_text(run.config.get(key)) for key in keys), []).append(run)
     texts = labels([members[0].config for members in groups.values()], keys)
     arms, excluded = [], []
@@ -178,6 +178,11 @@ def _count(values: dict[str, list[str]], keys: list[str]) -> int:
 
 def _own(config: dict[str, Any]) -> bool:
     return config.get("switch") == "own"
+
+
+def _place(config: dict[str, Any]) -> int:
+    """Of the method among those that have a name."""
+    return [*_METHODS, config.get("exp_name")].index(config.get("exp_name"))
 
 
 def _without_switch(arm: Arm) -> dict[str, Any]:

@@ -54,16 +54,26 @@ def look(place: int) -> tuple[str, str]:
     return PALETTE[place % len(PALETTE)], STYLES[place // len(PALETTE) % len(STYLES)]
 
 
-def curves(axes: Axes, study: Study, metric: str, task: str | None = None, share: bool = False) -> None:
+def curves(
+    axes: Axes,
+    study: Study,
+    metric: str,
+    task: str | None = None,
+    share: bool = False,
+    only: Sequence[str] | None = None,
+) -> None:
     """Each arm's mean over runs and its 95 % t interval, every run thin behind it, unfinished ones dotted.
 
     Args:
         metric: of the mean over tasks, ``eval/success``.
         task: one task instead.
         share: the axis goes from 0 to 1.
+        only: labels of the arms to draw, all by default.
     """
     tag = metric if task is None else task_tag(metric, task)
     for place, arm in enumerate(study.arms):
+        if only is not None and arm.label not in only:
+            continue
         color, line = look(place)
         shown = arm.shown(tag)
         for run in shown:

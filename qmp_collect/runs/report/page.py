@@ -131,16 +131,19 @@ def _section(
 
 def _metric(study: Study, metric: str, numbers: Iterator[int], first: bool) -> str:
     share, tasks = tables.is_share(study, metric), study.tasks(metric)
-    figure, axes = figures.panel()
-    figures.curves(axes, study, metric, share=share)
-    drawn = [_figure(figure, numbers, f"{metric}, mean over tasks")]
+    drawn = []
+    for group in _groups(study):
+        figure, axes = figures.panel()
+        figures.curves(axes, study, metric, share=share, only=group)
+        names = f": {', '.join(group)}" if len(group) < len(study.arms) else ""
+        drawn.append(_figure(figure, numbers, f"{metric}, mean over tasks{names}"))
     finished = any(arm.with_metric(metric) for arm in study.arms)
     if share and tasks and finished:
         figure, axes = figures.panel()
         figures.profile(axes, study, metric)
         caption = f"{metric}, performance profile: the share of finished runs' tasks that end above a threshold; "
         drawn.append(_figure(figure, numbers, caption + "shaded: 95 % by resampling whole runs, from three runs on"))
-    parts = [f"<h3>{escape(metric)}</h3>", panels(drawn)]
+    parts = [f"<h3>{escape(metric)}</h3>", panels(drawn, small=len(drawn) > 2)]
     if finished:
         kinds = [tables.results, tables.differences, tables.speed, tables.efficiency]
         made = [kind(study, metric) for kind in kinds]
@@ -158,6 +161,16 @@ def _metric(study: Study, metric: str, numbers: Iterator[int], first: bool) -> s
             body += table_html(tables.tasks_table(study, metric))
         parts.append(details(f"{metric}, task by task", body, opened=first and len(tasks) <= MOST_LINES))
     return "\n".join(parts)
+
+
+def _groups(study: Study) -> list[list[str]]:
+    """Labels of the arms that share a panel: all of them, or those of one method where they are many."""
+    if len(study.arms) <= len(figures.PALETTE):
+        return [[arm.label for arm in study.arms]]
+    groups: dict[str, list[str]] = {}
+    for arm in study.arms:
+        groups.setdefault(str(arm.settings.get("exp_name")), []).append(arm.label)
+    return list(groups.values())
 
 
 def _mixtures(study: Study, numbers: Iterator[int]) -> str:
