@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
+from qmp_collect.extras import needs
 from qmp_collect.runs.report.page import write_report
+
+with needs("report"):
+    import tyro
 
 
 @dataclass
@@ -26,7 +28,15 @@ class Args:
     """tested together by Holm's procedure on the first metric: "QMP > own" "own < 0.9" """
 
 
-if __name__ == "__main__":
-    args = tyro.cli(Args)
+def main(args: Args) -> None:
+    """Write the page and say where it is.
+
+    Raises:
+        ValueError: see `write_report`.
+    """
     chosen = args.metrics or None
     print(write_report(args.run_dirs, args.out, title=args.title, metrics=chosen, hypotheses=args.hypotheses))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))

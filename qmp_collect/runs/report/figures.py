@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
-from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import NDArray
 
+from qmp_collect.extras import needs
 from qmp_collect.runs.report import statistics
 from qmp_collect.runs.report.arms import Arm, Study
 from qmp_collect.runs.report.runs import align, mixture_over_training
 from qmp_collect.runs.report.tables import FEWEST_FOR_BOOTSTRAP, task_scores, task_tag
+
+with needs("report"):
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+    from matplotlib.ticker import EngFormatter, MaxNLocator
 
 Floats = NDArray[np.float64]
 

@@ -10,11 +10,13 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-import matplotlib
-from matplotlib.figure import Figure
-
+from qmp_collect.extras import needs
 from qmp_collect.runs.report.figures import GRID, INK, PALETTE, STYLES, look
 from qmp_collect.runs.report.tables import Table
+
+with needs("report"):
+    import matplotlib
+    from matplotlib.figure import Figure
 
 # Colours of the drawings, and the variables that the page's style sheet has for them in the light and in the dark.
 _VARIABLES = {INK: "currentColor", GRID: "var(--grid)"} | {c: f"var(--c{place})" for place, c in enumerate(PALETTE)}

@@ -61,8 +61,9 @@ def settings(study: Study) -> list[Table]:
 
 
 def _row(label: str, run: Run, page: Path, text: str, warn: bool) -> str:
-    modified = any(start.get("modified") for start in run.starts)
-    commits = _distinct(str(start.get("commit") or "no commit")[:10] for start in run.starts) or ["not known"]
+    sources = [source for start in run.starts for source in _sources(start)]
+    modified = any(source.get("modified") for source in sources)
+    commits = _distinct(str(source.get("commit") or "no commit")[:10] for source in sources) or ["not known"]
     machines = _distinct(_machine(start) for start in run.starts) or ["not known"]
     files = [link(run.path / name, page, name) for name in _FILES if (run.path / name).exists()]
     cells = [
@@ -92,6 +93,13 @@ def _command(start: dict[str, Any], run: Run) -> str:
     except ValueError:
         return ""
     return published(words, (*run.config, *OF_THE_STARTER))
+
+
+def _sources(start: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of the program, and of packages of this project that lay elsewhere."""
+    packages = start.get("packages")
+    elsewhere = packages.values() if isinstance(packages, dict) else ()
+    return [start, *(source for source in elsewhere if isinstance(source, dict))]
 
 
 def _machine(start: dict[str, Any]) -> str:

@@ -15,7 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import integrate, stats
+
+from qmp_collect.extras import needs
+
+with needs("report"):
+    from scipy import integrate, stats
 
 Floats = NDArray[np.float64]
 
