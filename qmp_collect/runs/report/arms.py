@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from qmp_collect.runs.provenance import OF_THE_STARTER
 from qmp_collect.runs.report.runs import Run
-from qmp_collect.runs.settings import OF_THE_STARTER
 
 # Settings that change neither what is learned nor what the measured numbers mean: runs that differ in them are one arm.
 INCIDENTAL = frozenset(

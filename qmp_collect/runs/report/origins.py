@@ -8,13 +8,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from qmp_collect.runs.provenance import published
+from qmp_collect.runs.provenance import OF_THE_STARTER, published
 from qmp_collect.runs.report.arms import INCIDENTAL, Study, setting_text, varied
 from qmp_collect.runs.report.figures import count
 from qmp_collect.runs.report.markup import details, link, table_html
 from qmp_collect.runs.report.runs import Run
 from qmp_collect.runs.report.tables import Table, steps_text
-from qmp_collect.runs.settings import OF_THE_STARTER
 
 _FILES = ("config.json", "metrics.jsonl", "metrics.jsonl.gz", "provenance.jsonl")
 _HEAD = ("run", "seed", "state", "commit", "hardware", "starts", "raw data")
