@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from publish import publish
 
 from qmp_collect.runs.folder import finished
-from qmp_collect.runs.plot import align, confidence, load_run
+from qmp_collect.runs.report.runs import align, load_run
+from qmp_collect.runs.report.statistics import half_width
 from qmp_collect.runs.suite.local import LocalExecutor
 from qmp_collect.runs.suite.plans import METHODS, PLANS, Arms
 
@@ -86,7 +87,7 @@ def scores(args: Args, method: Arms) -> Floats:
 def cell(values: Floats, form: str = ".2f") -> str:
     """Mean over seeds, with the half width of its confidence interval."""
     mean = round(float(values.mean()), 2) + 0.0  # there is no -0.00
-    return f"{mean:{form}}" + (f" ± {confidence(values):.2f}" if len(values) > 1 else "")
+    return f"{mean:{form}}" + (f" ± {half_width(values):.2f}" if len(values) > 1 else "")
 
 
 def row(label: str, values: Floats) -> str:
@@ -120,7 +121,7 @@ def draw(args: Args) -> Figure:
             mean = values.mean(axis=0)
             axes.plot(steps, mean, style, color=color, linewidth=1.6, label=label)
             if len(values) > 1:
-                half = confidence(values)
+                half = half_width(values)
                 axes.fill_between(steps, mean - half, mean + half, color=color, alpha=0.15, linewidth=0)
         axes.set_title(method.label, fontsize=9)
         axes.set_ylim(-0.03, 1.03)

@@ -25,7 +25,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 from publish import publish
 
-from qmp_collect.runs.plot import align, load_run
+from qmp_collect.runs.report.runs import align, load_run
 from qmp_envs.point_reach import GOAL, GOAL_RADIUS, SIDE
 
 ROOT = Path(__file__).parents[1]

@@ -18,8 +18,7 @@ from typing import Any
 import tyro
 
 from qmp_collect.runs.folder import checked_name
-from qmp_collect.runs.provenance import published
-from qmp_collect.runs.settings import OF_THE_STARTER
+from qmp_collect.runs.provenance import OF_THE_STARTER, published
 
 _MAY_GROW = {"total_timesteps": None}
 

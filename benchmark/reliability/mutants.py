@@ -181,7 +181,8 @@ DRIFT: list[tuple[tuple[str, ...], str, str]] = [
 ]
 
 TRAINING, STATS, EPISODES = "qmp_collect/runs/training.py", "qmp_collect/stats.py", "qmp_collect/episodes.py"
-EVALUATION, PRESETS, PLOT = "qmp_collect/evaluation.py", "qmp_collect/runs/presets.py", "qmp_collect/runs/plot.py"
+EVALUATION, PRESETS = "qmp_collect/evaluation.py", "qmp_collect/runs/presets.py"
+STATISTICS = "qmp_collect/runs/report/statistics.py"
 PROTOCOL_TESTS = "tests/scripts/test_protocol.py -k dnc"
 METRICS_TESTS = "tests/collect/test_episode_metrics.py tests/collect/test_evaluation.py tests/collect/test_collector.py"
 MATH_TESTS = "tests/scripts/test_update_math.py"
@@ -316,12 +317,11 @@ OTHERS: list[Mutant] = [
         "tests/benchmark/test_comparison.py",
     ),
     Mutant(
-        PLOT,
-        "half: Floats = _t_quantile(seeds - 1) * values.std(axis=0, ddof=1) / np.sqrt(seeds)",
-        "half: Floats = 1.96 * values.std(axis=0, ddof=1) / np.sqrt(seeds)",
-        "tests/runs/test_plot.py -k confidence",
+        STATISTICS,
+        "half: Floats = quantile * runs.std(axis=0, ddof=1) / np.sqrt(len(runs))",
+        "half: Floats = 1.96 * runs.std(axis=0, ddof=1) / np.sqrt(len(runs))",
+        "tests/runs/test_statistics.py -k half_width",
     ),
-    Mutant(PLOT, "return _T[freedom - 1]", "return _T[freedom - 2]", "tests/runs/test_plot.py -k confidence"),
     # Losses: the discount of what comes after a termination, and the entropy in the target
     *(
         Mutant(

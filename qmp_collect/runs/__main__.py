@@ -3,6 +3,7 @@
 qmp train SCRIPT [flags]   run a training script, e.g. `qmp train sac_qmp_separate --env-id Maze3`
 qmp enjoy RUN_DIR          evaluate a trained policy, film it, show who acts
 qmp plot [RUN_DIRS]        learning curves and mixtures of runs
+qmp report [RUN_DIRS]      one page about runs: curves, statistics, who acted for whom, origins
 """
 
 from __future__ import annotations
@@ -16,7 +17,11 @@ from pathlib import Path
 
 from qmp_collect.runs.scripts import script_path, scripts
 
-MODULES = {"enjoy": "qmp_collect.runs.enjoy", "plot": "qmp_collect.runs.plot"}
+MODULES = {
+    "enjoy": "qmp_collect.runs.enjoy",
+    "plot": "qmp_collect.runs.plot",
+    "report": "qmp_collect.runs.report.__main__",
+}
 
 # Which extra brings what a script may miss; modules of this package say it themselves.
 EXTRAS = {

@@ -8,14 +8,11 @@ share of each task's steps that each policy collected, early to late in training
 
 from __future__ import annotations
 
-import gzip
-import json
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +25,15 @@ with needs("report"):
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
+    from qmp_collect.runs.report.statistics import half_width
+
+from qmp_collect.runs.report.runs import Run, align, load_run, mixture_over_training
+
 __all__ = [
     "Args",
     "Group",
     "Run",
     "align",
-    "confidence",
     "group_runs",
     "load_run",
     "main",
@@ -52,10 +52,6 @@ _SPREADS = {
     "std": "± 1 standard deviation over seeds",
     "ci": "95 % confidence interval of the mean over seeds (Student's t)",
 }
-# 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom
-_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-_MIXTURE = "qmp/mixture"
-_MIXTURE_TAG = re.compile(r"qmp/mixture/(\d+)/(\d+)")
 
 
 @dataclass
@@ -95,56 +91,16 @@ class Group(NamedTuple):
         return self.exp_name, self.switch, self.settings
 
 
-@dataclass(frozen=True)
-class Run:
-    """One run directory's content: `config` as saved, `rows` of metrics.jsonl as dicts."""
-
-    path: Path
-    config: dict[str, Any]
-    rows: list[dict[str, Any]]
-
-    def group(self, by: Sequence[str] = ()) -> Group:
-        """Environment, script, switch ("" for scripts without one) and the settings ``by``.
-
-        Raises:
-            ValueError: if the run has no such setting.
-        """
-        if unknown := [key for key in by if key not in self.config]:
-            raise ValueError(f"{self.path} has no setting {unknown[0]!r}; it has {sorted(self.config)}")
-        env_id, exp_name, switch = (str(self.config.get(key, "")) for key in ("env_id", "exp_name", "switch"))
-        return Group(env_id, exp_name, switch, ", ".join(f"{key} {self.config[key]}" for key in by))
-
-    def series(self, tag: str) -> tuple[Floats, Floats]:
-        """Steps, increasing, and values of a tag, both ``(P,)``. Of several values at one step the last counts.
-
-        Raises:
-            ValueError: if the run never logged the tag.
-        """
-        points = {row["global_step"]: row[tag] for row in self.rows if tag in row}
-        if not points:
-            logged = sorted({key for row in self.rows for key in row} - {"global_step", "wall_time"})
-            raise ValueError(f"{self.path} has no values of {tag!r}; it logged {logged}")
-        steps = sorted(points)
-        return np.array(steps, float), np.array([points[step] for step in steps], float)
-
-
-def load_run(path: Path) -> Run:
-    """Read a run directory, of a run still going on too.
+def _group(run: Run, by: Sequence[str]) -> Group:
+    """Environment, script, switch ("" for scripts without one) and the settings ``by``.
 
     Raises:
-        FileNotFoundError: if config.json or the metrics are not there.
+        ValueError: if the run has no such setting.
     """
-    packed = path / "metrics.jsonl.gz"
-    content = gzip.decompress(packed.read_bytes()) if packed.exists() else (path / "metrics.jsonl").read_bytes()
-    rows = []
-    for line in content.decode(errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-            row["global_step"] += 0
-            rows.append(row)
-        except (ValueError, LookupError, TypeError):
-            print(f"{path}: skipped a row that is cut off", file=sys.stderr)
-    return Run(path, json.loads((path / "config.json").read_text(encoding="utf-8")), rows)
+    if unknown := [key for key in by if key not in run.config]:
+        raise ValueError(f"{run.path} has no setting {unknown[0]!r}; it has {sorted(run.config)}")
+    env_id, exp_name, switch = (str(run.config.get(key, "")) for key in ("env_id", "exp_name", "switch"))
+    return Group(env_id, exp_name, switch, ", ".join(f"{key} {run.config[key]}" for key in by))
 
 
 def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> dict[Group, list[Run]]:
@@ -155,92 +111,13 @@ def group_runs(runs: Sequence[Run], by: Sequence[str] = ()) -> dict[Group, list[
     """
     groups: dict[Group, list[Run]] = {}
     for run in runs:
-        group = run.group(by)
+        group = _group(run, by)
         members = groups.setdefault(group, [])
         for other in members:
             if other.config.get("seed") == run.config.get("seed"):
                 raise ValueError(f"{other.path} and {run.path} are both seed {run.config.get('seed')} of {group}")
         members.append(run)
     return groups
-
-
-def align(series: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
-    """Bring S series of steps and values to common steps ``(P,)`` and values ``(S, P)``.
-
-    The steps are all that occur in the range that every series covers (an average never changes its members on the
-    way); values between a series' own steps are interpolated linearly.
-
-    Raises:
-        ValueError: if no range is common.
-    """
-    first, last = max(steps[0] for steps, _ in series), min(steps[-1] for steps, _ in series)
-    if first > last:
-        raise ValueError(f"the runs have no steps in common: one starts at {first:.0f}, one ends at {last:.0f}")
-    every = np.unique(np.concatenate([steps for steps, _ in series]))
-    steps: Floats = every[(every >= first) & (every <= last)]
-    return steps, np.stack([np.interp(steps, *one) for one in series])
-
-
-def confidence(values: Floats) -> Floats:
-    """Half the width of the 95 % confidence interval of the mean (Student's t) over S >= 2 seeds: (S, ...) -> (...)."""
-    seeds = len(values)
-    half: Floats = _t_quantile(seeds - 1) * values.std(axis=0, ddof=1) / np.sqrt(seeds)
-    return half
-
-
-def _t_quantile(freedom: int) -> float:
-    """97.5 % quantile of Student's t; beyond the table by its expansion around the normal's, to 1e-5."""
-    if freedom <= len(_T):
-        return _T[freedom - 1]
-    z, n = 1.959963985, float(freedom)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return z + sum(term / n**power for power, term in enumerate(terms, 1))
-
-
-def mixture_over_training(run: Run, borders: Floats) -> Floats:
-    """Mean behaviour mixture ``(W, T, K)`` in the windows between ``W + 1`` steps; NaN where nothing was logged.
-
-    Row i, column j of a matrix is the share of task i's steps that policy j collected.
-
-    Raises:
-        ValueError: if the run logged no ``qmp/mixture``.
-    """
-    steps, values = _mixtures(run)
-    windows = len(borders) - 1
-    # A row reports the steps before it, so one at a border belongs to the earlier window.
-    window = np.maximum(np.searchsorted(borders, steps) - 1, 0)
-    known = np.isfinite(values)
-    sums, counts = np.zeros((windows, *values.shape[1:])), np.zeros((windows, *values.shape[1:]))
-    np.add.at(sums, window, np.where(known, values, 0.0))
-    np.add.at(counts, window, known)
-    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
-
-
-def _mixtures(run: Run) -> tuple[Floats, Floats]:
-    """Steps ``(P,)`` and mixtures ``(P, T, K)`` of a run, whole or, as older logs have it, with a tag for each cell."""
-    if any(_MIXTURE in row for row in run.rows):
-        points = {row["global_step"]: row[_MIXTURE] for row in run.rows if _MIXTURE in row}
-        steps = sorted(points)
-        return np.array(steps, float), np.array([points[step] for step in steps], float)
-    cells: dict[str, tuple[int, int]] = {}
-    for row in run.rows:
-        for tag in row.keys() - cells.keys():
-            if match := _MIXTURE_TAG.fullmatch(tag):
-                cells[tag] = int(match[1]), int(match[2])
-    if not cells:
-        raise ValueError(f"{run.path} logged no {_MIXTURE}: it has not been evaluated after its first step")
-    rows = {row["global_step"]: row for row in run.rows if row.keys() & cells.keys()}
-    steps = sorted(rows)
-    values = np.full((len(steps), *(np.max(list(cells.values()), axis=0) + 1)), np.nan)
-    for place, step in enumerate(steps):
-        for tag, cell in cells.items():
-            values[place][cell] = rows[step].get(tag, np.nan)
-    return np.array(steps, float), values
 
 
 def main(args: Args) -> None:
@@ -277,7 +154,7 @@ def _with_something_to_draw(runs: Sequence[Run], args: Args) -> list[Run]:
     kept = []
     for run in runs:
         try:
-            steps, _ = _mixtures(run) if args.mixture else run.series(args.metric)
+            steps, _ = run.mixtures if args.mixture else run.series(args.metric)
         except ValueError as error:
             reason = error
             print(f"skipped: {error}", file=sys.stderr)
@@ -371,7 +248,7 @@ def _band(values: Floats, spread: str) -> tuple[Floats, Floats]:
     if spread == "range":
         return values.min(axis=0), values.max(axis=0)
     mean = values.mean(axis=0)
-    half = confidence(values) if spread == "ci" else values.std(axis=0, ddof=1)
+    half = half_width(values) if spread == "ci" else values.std(axis=0, ddof=1)
     return mean - half, mean + half
 
 

@@ -12,15 +12,13 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_ty
 from qmp_collect.extras import needs
 from qmp_collect.runs.console import say
 from qmp_collect.runs.folder import finished
+from qmp_collect.runs.provenance import OF_THE_STARTER
 from qmp_collect.runs.ranges import check_ranges
 
 with needs("train"):
     import tyro
 
 ArgsT = TypeVar("ArgsT", bound="RunArgs")
-
-# Said by whoever starts or resumes a run, never by its folder: where it lies, and whether and to whom it is uploaded.
-OF_THE_STARTER = ("run_dir", "run_dir_root", "resume", "track", "wandb_project_name", "wandb_entity")
 
 
 @dataclass

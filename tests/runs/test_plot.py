@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import math
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +18,6 @@ from qmp_collect.runs.plot import (
     Args,
     Group,
     align,
-    confidence,
     group_runs,
     load_run,
     main,
@@ -253,13 +251,3 @@ def test_folders_without_metrics_are_skipped(tmp_path, capsys):
     main(Args((write_run(tmp_path, curve(0.1)), tmp_path / "failed"), tmp_path / "figure.png"))
     assert "failed: skipped" in capsys.readouterr().err
     assert (tmp_path / "figure.png").exists()
-
-
-@pytest.mark.parametrize(
-    ("seeds", "quantile"), [(2, 12.706), (5, 2.776), (10, 2.262), (11, 2.228), (12, 2.201), (20, 2.093), (30, 2.045)]
-)
-def test_confidence_is_students_at_any_number_of_seeds(seeds, quantile):
-    """At eleven seeds the normal's 1.96 would make intervals 12 % too narrow."""
-    values = np.arange(seeds, dtype=np.float64)
-    deviation = math.sqrt(seeds * (seeds + 1) / 12)  # of 0, 1, ..., sample standard deviation
-    assert confidence(values) == pytest.approx(quantile * deviation / math.sqrt(seeds), rel=2e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -21,8 +22,11 @@ from qmp_collect.runs.report.statistics import (
     mean,
     paired_difference,
     performance_profile,
+    permutation_test,
+    pooled_difference,
     probability_of_improvement,
     steps_to,
+    welch_test,
 )
 
 A, B = [0.9, 1.0, 0.8, 1.0, 0.95], [0.7, 0.8, 0.2, 0.9]
@@ -42,6 +46,83 @@ def test_intervals_are_those_of_scipy():
     assert difference([1.0, 1.0], [0.0, 0.0]) == Interval(1.0, 1.0, 1.0)
     assert difference(A, B).excludes(-1.0)
     assert not difference(A, B).excludes(0.2)
+
+
+def test_pooled_difference_by_hand():
+    # Differences 1 and 3. Variances of the four means, 1, 1, 4 and 0, over 2 squared: 1.5 in all; by Satterthwaite
+    # 1.5 squared over 0.25 squared, twice, and 1 squared, with a degree of freedom each: 2. t(0.975, 2) = 4.30265
+    pooled = pooled_difference([([1.0, 3.0], [0.0, 2.0]), ([2.0, 6.0], [1.0, 1.0])])
+    assert pooled == pytest.approx((2.0, 2.0 - 4.30265 * math.sqrt(1.5), 2.0 + 4.30265 * math.sqrt(1.5)), abs=1e-4)
+    with pytest.raises(ValueError, match="one pair"):
+        pooled_difference([])
+
+
+STRATA = st.lists(
+    st.tuples(*[st.lists(st.floats(-10, 10), min_size=2, max_size=5)] * 2),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(STRATA, st.lists(st.floats(-5, 5), min_size=4, max_size=4), st.randoms())
+def test_pooling_asks_neither_for_levels_nor_for_an_order(pairs, levels, random):
+    """A method's own level, added to both of its arms, says nothing about what sharing does."""
+    first = pooled_difference(pairs)
+    moved = [tuple([x + level for x in arm] for arm in pair) for pair, level in zip(pairs, levels, strict=False)]
+    random.shuffle(moved)
+    assert pooled_difference(moved) == pytest.approx(first, abs=1e-6)
+    swapped = pooled_difference([(b, a) for a, b in pairs])
+    assert swapped == pytest.approx((-first.estimate, -first.high, -first.low), abs=1e-6)
+    assert first.estimate == pytest.approx(np.mean([np.mean(a) - np.mean(b) for a, b in pairs]), abs=1e-9)
+    assert pooled_difference(pairs[:1]) == difference(*pairs[0])
+
+
+def test_the_pooled_interval_covers_where_methods_differ():
+    """Six methods of four runs an arm, with levels, spreads and effects of their own; the mean effect is 0.1."""
+    rng = np.random.default_rng(0)
+    effects, spreads = np.array([0.4, 0.3, 0.0, -0.1, 0.0, 0.0]), np.array([0.3, 0.05, 0.2, 0.1, 0.3, 0.2])
+    covered, trials = 0, 1000
+    for _ in range(trials):
+        runs = rng.normal(size=(6, 2, 4)) * spreads[:, None, None] + rng.uniform(size=(6, 1, 1))
+        runs[:, 0] += effects[:, None]
+        covered += not pooled_difference(list(runs)).excludes(0.1)
+    assert 0.93 <= covered / trials <= 0.98
+
+
+def test_permutations_are_those_within_each_method():
+    """Against all 6 x 6 relabellings of two methods with two runs an arm, counted one by one."""
+    pairs = [([4.0, 7.0], [1.0, 5.0]), ([0.3, 0.9], [0.2, 0.5])]
+    gaps = []
+    for first in itertools.combinations(range(4), 2):
+        for second in itertools.combinations(range(4), 2):
+            gap = 0.0
+            for (a, b), chosen in zip(pairs, (first, second), strict=True):
+                every = [*a, *b]
+                rest = [every[i] for i in range(4) if i not in chosen]
+                gap += np.mean([every[i] for i in chosen]) - np.mean(rest)
+            gaps.append(gap)
+    exact = np.mean(np.abs(gaps) >= gaps[0] - 1e-9)
+    assert permutation_test(pairs, 20_000) == pytest.approx(exact, abs=0.02)
+    # methods whose levels differ a lot: shuffling across them would hide that QMP is better in each of them
+    apart = [([1.1, 1.2, 1.3], [0.1, 0.2, 0.3]), ([101.1, 101.2, 101.3], [100.1, 100.2, 100.3])]
+    assert permutation_test(apart, 20_000) == pytest.approx(2 / 20**2, abs=0.004)
+    assert permutation_test([([1.0, 1.0], [1.0, 1.0])], 100) == 1.0
+
+
+def test_welch_test_is_that_of_scipy():
+    assert welch_test(A, B) == pytest.approx(stats.ttest_ind(A, B, equal_var=False).pvalue)
+    assert welch_test(A, 0.8) == pytest.approx(stats.ttest_1samp(A, 0.8).pvalue)
+    assert [welch_test([1.0, 1.0], x) for x in ([1.0, 1.0], [0.0, 0.0], 1.0, 0.5)] == [1.0, 0.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("runs", "quantile"), [(2, 12.706), (5, 2.776), (10, 2.262), (11, 2.228), (12, 2.201), (20, 2.093), (30, 2.045)]
+)
+def test_half_width_is_students_at_any_number_of_runs(runs, quantile):
+    """At eleven runs the normal's 1.96 would make intervals 12 % too narrow."""
+    values = np.arange(runs, dtype=np.float64)
+    deviation = math.sqrt(runs * (runs + 1) / 12)  # of 0, 1, ..., sample standard deviation
+    assert half_width(values) == pytest.approx(quantile * deviation / math.sqrt(runs), rel=2e-4)
 
 
 @pytest.mark.parametrize("call", [mean, lambda x: difference(A, x), lambda x: paired_difference(A, x)])

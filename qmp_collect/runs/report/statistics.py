@@ -10,14 +10,20 @@ Scores are ``(R,)``, one number for each of ``R`` runs, or ``(R, T)`` with a col
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import integrate, stats
+
+from qmp_collect.extras import needs
+
+with needs("report"):
+    from scipy import integrate, stats
 
 Floats = NDArray[np.float64]
+
+Statistic = Callable[..., float]
 
 CONFIDENCE = 0.95
 
@@ -52,13 +58,58 @@ def mean(values: ArrayLike) -> Interval:
 
 def difference(a: ArrayLike, b: ArrayLike) -> Interval:
     """Mean of ``a`` less mean of ``b``, independent runs ``(R,)`` and ``(S,)``: Welch's t interval."""
-    first, second = _runs(a), _runs(b)
-    parts = [runs.var(ddof=1) / len(runs) for runs in (first, second)]
-    error, estimate = np.sqrt(sum(parts)), float(first.mean() - second.mean())
-    if error == 0.0:
+    return pooled_difference([(a, b)])
+
+
+def pooled_difference(pairs: Sequence[tuple[ArrayLike, ArrayLike]]) -> Interval:
+    """Mean over ``M`` strata, methods say, of the difference of their two arms' means, ``(R,)`` and ``(S,)`` each.
+
+    Welch's t interval with its degrees of freedom by Satterthwaite, over all ``2 M`` arms. Strata count alike, however
+    many runs they have, and may differ in their means, spreads and effects: the estimate is about these strata, not
+    about others that they would be drawn from. All runs are taken to be independent.
+    """
+    if not pairs:
+        raise ValueError("expected one pair of arms at least")
+    first, second = ([_runs(arm) for arm in arms] for arms in zip(*pairs, strict=True))
+    estimate = float(np.mean([a.mean() - b.mean() for a, b in zip(first, second, strict=True)]))
+    every = [*first, *second]
+    parts = np.array([runs.var(ddof=1) / len(runs) for runs in every]) / len(pairs) ** 2
+    if not parts.any():
         return Interval(estimate, estimate, estimate)
-    freedom = sum(parts) ** 2 / sum(v**2 / (len(r) - 1) for v, r in zip(parts, (first, second), strict=True))
-    return _around(estimate, float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom) * error))
+    freedom = parts.sum() ** 2 / (parts**2 / [len(runs) - 1 for runs in every]).sum()
+    return _around(estimate, float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom) * np.sqrt(parts.sum())))
+
+
+def permutation_test(pairs: Sequence[tuple[ArrayLike, ArrayLike]], permutations: int = 100_000, seed: int = 0) -> float:
+    """Two-sided p-value of `pooled_difference`'s estimate if, within each stratum, the runs' arms are exchangeable.
+
+    Labels are shuffled within each stratum by itself, among whole runs; the observed labels are one of the shuffles.
+    Unlike the interval this asks nothing of the scores' distribution, and it tests more than equal means: that sharing,
+    say, changes nothing at all.
+    """
+    rng = np.random.default_rng(seed)
+    shuffled, observed = np.zeros(permutations), 0.0
+    for a, b in pairs:
+        first, second = (np.asarray(arm, dtype=np.float64) for arm in (a, b))
+        every = np.tile(np.concatenate([first, second]), (permutations, 1))
+        every = rng.permuted(every, axis=1)
+        shuffled += every[:, : len(first)].mean(axis=1) - every[:, len(first) :].mean(axis=1)
+        observed += first.mean() - second.mean()
+    as_far = np.abs(shuffled) >= abs(observed) - 1e-9  # sums of the same numbers in another order are equal
+    return float((1 + as_far.sum()) / (1 + permutations))
+
+
+def welch_test(a: ArrayLike, b: ArrayLike | float) -> float:
+    """Two-sided p-value of equal means, ``(R,)`` and ``(S,)``, Welch's, or of the mean ``b`` if that is a number.
+
+    Where the runs do not vary it is 0 or 1.
+    """
+    first, second = _runs(a), (b if isinstance(b, (int, float)) else _runs(b))
+    if first.std() == np.std(second) == 0.0:
+        return float(first[0] == np.mean(second))
+    if isinstance(second, (int, float)):
+        return float(stats.ttest_1samp(first, second).pvalue)
+    return float(stats.ttest_ind(first, second, equal_var=False).pvalue)
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike) -> Interval:
@@ -71,10 +122,12 @@ def paired_difference(a: ArrayLike, b: ArrayLike) -> Interval:
 
 def interquartile_mean(values: ArrayLike) -> float:
     """Mean of the middle half of all scores, ``(R,)`` or ``(R, T)``."""
-    return float(stats.trim_mean(np.asarray(values, dtype=np.float64), 0.25, axis=None))
+    scores = np.sort(np.asarray(values, dtype=np.float64), axis=None)
+    cut = len(scores) // 4
+    return float(scores[cut : len(scores) - cut].mean())
 
 
-def bootstrap(statistic: Callable[..., float], *samples: ArrayLike, resamples: int = 10_000, seed: int = 0) -> Interval:
+def bootstrap(statistic: Statistic, *samples: ArrayLike, resamples: int = 10_000, seed: int = 0) -> Interval:
     """A statistic of one or more arms with its percentile interval.
 
     Whole runs are drawn, with replacement, from each arm by itself. With five runs an arm such an interval covers less

@@ -1,0 +1,202 @@
+"""Sorting runs into arms: those that differ in nothing but their seeds, with labels that say what tells arms apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qmp_collect.runs.provenance import OF_THE_STARTER
+from qmp_collect.runs.report.runs import Run
+
+# Settings that change neither what is learned nor what the measured numbers mean: runs that differ in them are one arm.
+INCIDENTAL = frozenset(
+    {
+        *OF_THE_STARTER,
+        "seed",
+        "capture_video",
+        "checkpoint_every",
+        "eval_every",
+        "eval_episodes",
+        "eval_envs_per_task",
+        "torch_threads",
+        "torch_deterministic",
+        "matmul_precision",
+        "cuda",
+        "compile",
+        "cudagraphs",
+    }
+)
+
+_METHODS = {
+    "sac_qmp_separate": "No-Sharing",
+    "sac_qmp_multihead": "Parameter-Sharing",
+    "sac_shared": "Fully-Shared-Behaviors",
+    "uds_qmp": "Data-Sharing",
+    "pcgrad_qmp": "PCGrad",
+    "mcal_qmp": "MCAL",
+    "decaf": "DECAF",
+    "dnc": "DnC",
+}
+_SWITCHES = {
+    "qmp": "QMP",
+    "own": "own",
+    "uniform": "QMP-Uniform",
+    "domain": "QMP-Domain",
+    "softmax": "QMP-Softmax",
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Runs that differ in their seeds alone, and in what is `INCIDENTAL`.
+
+    Attributes:
+        label: what tells it from the other arms of its task set.
+        settings: of its first run.
+        runs: the finished ones, by seed.
+        unfinished: the others.
+    """
+
+    label: str
+    settings: dict[str, Any]
+    runs: list[Run]
+    unfinished: list[Run]
+
+    def shown(self, metric: str) -> list[Run]:
+        """The runs behind a mean curve: the finished ones, or those that there are while none is."""
+        return [run for run in self.runs or self.unfinished if run.has(metric)]
+
+    def with_metric(self, metric: str) -> list[Run]:
+        """The finished runs that have a metric: those that count in every table."""
+        return [run for run in self.runs if run.has(metric)]
+
+
+@dataclass(frozen=True)
+class Study:
+    """All runs of one task set.
+
+    Attributes:
+        env_id: the task set.
+        arms: its arms, those of own policies first, and separate agents before other methods.
+        excluded: runs that are in no arm, each with the reason.
+    """
+
+    env_id: str
+    arms: list[Arm]
+    excluded: list[tuple[Run, str]]
+
+    @property
+    def runs(self) -> list[Run]:
+        """Every run that is in an arm."""
+        return [run for arm in self.arms for run in (*arm.runs, *arm.unfinished)]
+
+    def reference(self, arm: Arm) -> Arm:
+        """What an arm is compared with: its method with own policies, if that is another arm, else the first arm."""
+        rest = _without_switch(arm)
+        same = [other for other in self.arms if _own(other.settings) and _without_switch(other) == rest]
+        return same[0] if same and same[0] is not arm else self.arms[0]
+
+    def tasks(self, metric: str) -> list[str]:
+        """Names of the tasks that any run logged a metric for."""
+        return list(dict.fromkeys(task for run in self.runs for task in run.tasks(metric)))
+
+
+def studies(runs: Sequence[Run]) -> list[Study]:
+    """Runs by task set, sorted into arms."""
+    return [_study(env_id, [run for run in runs if run.env_id == env_id]) for env_id in _seen(r.env_id for r in runs)]
+
+
+def _study(env_id: str, runs: list[Run]) -> Study:
+    keys = varied(runs)
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in sorted(runs, key=lambda run: (not _own(run.config), _place(run.config))):
+        groups.setdefault(tuple(setting_text(run.config.get(key)) for key in keys), []).append(run)
+    texts = labels([members[0].config for members in groups.values()], keys)
+    arms, excluded = [], []
+    for label, members in zip(texts, groups.values(), strict=True):
+        best: dict[str, Run] = {}
+        for run in sorted(members, key=lambda run: (not run.finished, -run.last_step)):
+            seed = setting_text(run.seed)
+            if seed in best:
+                excluded.append((run, f"the same settings and seed as {best[seed].path.name}, which got further"))
+            else:
+                best[seed] = run
+        kept = sorted(best.values(), key=_by_seed)
+        arms.append(Arm(label, kept[0].config, [r for r in kept if r.finished], [r for r in kept if not r.finished]))
+    return Study(env_id, arms, excluded)
+
+
+def varied(runs: Sequence[Run]) -> list[str]:
+    """Settings that tell arms apart: those with two values among the runs that have them. Newer versions have more."""
+    keys = _seen(key for run in runs for key in run.config if key not in INCIDENTAL)
+    return [key for key in keys if len({setting_text(run.config[key]) for run in runs if key in run.config}) > 1]
+
+
+def labels(settings: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[str]:
+    """A short text for each of several settings, different wherever they are in ``keys``.
+
+    Script and switch have names, as in the paper. Further settings are named as far as the arms would not be told apart
+    without, and where most arms share a value only the others say it.
+    """
+    keys = sorted(keys, key=lambda key: {"exp_name": 0, "switch": 1}.get(key, 2))
+    values = {key: [setting_text(config.get(key)) for config in settings] for key in keys}
+    telling: list[str] = []
+    for key in keys:
+        if _count(values, [*telling, key]) > _count(values, telling):
+            telling.append(key)
+    usual = {key: max(set(values[key]), key=values[key].count) for key in telling}
+    usual = {key: value for key, value in usual.items() if 2 * values[key].count(value) > len(settings)}
+    texts = []
+    for config in settings:
+        parts = [_name(config, "exp_name" in telling)]
+        for key in telling:
+            if key not in ("exp_name", "switch") and setting_text(config.get(key)) != usual.get(key):
+                name = key.replace("_", " ")
+                parts.append(f"{name} {setting_text(config[key])}" if key in config else f"no {name}")
+        texts.append(", ".join(parts))
+    return texts
+
+
+def _name(config: dict[str, Any], with_method: bool) -> str:
+    """Method and switch: "QMP", or "Parameter-Sharing + QMP" where there are several methods."""
+    exp_name, switch = str(config.get("exp_name", "run")), config.get("switch")
+    method = _METHODS.get(exp_name, exp_name)
+    name = _SWITCHES.get(str(switch), str(switch))
+    if switch is None:
+        return method
+    if not with_method:
+        return name
+    return method if switch == "own" else f"{method} + {name}"
+
+
+def _count(values: dict[str, list[str]], keys: list[str]) -> int:
+    """Groups that the values of ``keys`` make."""
+    return len(set(zip(*(values[key] for key in keys), strict=True))) if keys else 1
+
+
+def _own(config: dict[str, Any]) -> bool:
+    return config.get("switch") == "own"
+
+
+def _place(config: dict[str, Any]) -> int:
+    """Of the method among those that have a name."""
+    return [*_METHODS, config.get("exp_name")].index(config.get("exp_name"))
+
+
+def _without_switch(arm: Arm) -> dict[str, Any]:
+    return {key: value for key, value in arm.settings.items() if key not in INCIDENTAL and key != "switch"}
+
+
+def _by_seed(run: Run) -> tuple[bool, Any, str]:
+    number = isinstance(run.seed, int)
+    return not number, run.seed if number else 0, setting_text(run.seed)
+
+
+def setting_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _seen(items: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(items))

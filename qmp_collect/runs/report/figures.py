@@ -1,0 +1,257 @@
+"""Drawings of a study, each on axes that the caller provides: for a page, a README, a paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qmp_collect.extras import needs
+from qmp_collect.runs.report import statistics
+from qmp_collect.runs.report.arms import Arm, Study
+from qmp_collect.runs.report.runs import align, mixture_over_training
+from qmp_collect.runs.report.tables import FEWEST_FOR_BOOTSTRAP, task_scores, task_tag
+
+with needs("report"):
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+Floats = NDArray[np.float64]
+
+# Okabe and Ito's palette without its black and yellow: told apart with any kind of colour vision.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d5a", "#7f7f7f")
+STYLES = ("-", "--", ":", "-.")
+INK, GRID = "#24292f", "#d0d7de"
+
+WINDOWS = 40  # parts of training that a mixture is averaged in, for lines
+
+
+def panel(width: float = 4.6, height: float = 3.0) -> tuple[Figure, Axes]:
+    """A figure of one panel."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    style(axes)
+    return figure, axes
+
+
+def style(axes: Axes) -> None:
+    """The look of all panels."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(INK)
+    axes.grid(color=GRID, linewidth=0.6)
+    axes.tick_params(labelsize=8, colors=INK)
+    axes.title.set_color(INK)
+    axes.title.set_fontsize(10)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_color(INK)
+        label.set_fontsize(8)
+    axes.patch.set_alpha(0.0)
+    axes.margins(x=0.01)
+
+
+def look(place: int) -> tuple[str, str]:
+    """Colour and line style of the arm, or policy, at a place."""
+    return PALETTE[place % len(PALETTE)], STYLES[place // len(PALETTE) % len(STYLES)]
+
+
+def curves(
+    axes: Axes,
+    study: Study,
+    metric: str,
+    task: str | None = None,
+    share: bool = False,
+    only: Sequence[str] | None = None,
+) -> None:
+    """Each arm's mean over runs and its 95 % t interval, every run thin behind it, unfinished ones dotted.
+
+    Args:
+        metric: of the mean over tasks, ``eval/success``.
+        task: one task instead.
+        share: the axis goes from 0 to 1.
+        only: labels of the arms to draw, all by default.
+    """
+    tag = metric if task is None else task_tag(metric, task)
+    for place, arm in enumerate(study.arms):
+        if only is not None and arm.label not in only:
+            continue
+        color, line = look(place)
+        shown = arm.shown(tag)
+        for run in shown:
+            axes.plot(*run.series(tag), line, color=color, linewidth=0.6, alpha=0.35)
+        for run in arm.unfinished:
+            if arm.runs and run.has(tag):
+                axes.plot(*run.series(tag), ":", color=color, linewidth=0.8, alpha=0.6)
+        if not shown:
+            continue
+        steps, values = align([run.series(tag) for run in shown])
+        axes.plot(steps, values.mean(axis=0), line, color=color, linewidth=1.9, label=f"{arm.label} ({count(shown)})")
+        if len(shown) > 1:
+            mean, half = values.mean(axis=0), statistics.half_width(values)
+            low, high = (np.clip((mean - half, mean + half), 0, 1)) if share else (mean - half, mean + half)
+            axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+    _steps(axes)
+    if share:
+        axes.set_ylim(-0.03, 1.03)
+
+
+def profile(axes: Axes, study: Study, metric: str) -> None:
+    """Performance profile: share of all runs' tasks whose final score is above a threshold, for every threshold.
+
+    The band resamples whole runs.
+    """
+    tasks = study.tasks(metric)
+    scored = [(place, arm, task_scores(arm, metric, tasks)) for place, arm in enumerate(study.arms)]
+    scored = [(place, arm, values) for place, arm, values in scored if values.size]
+    if not scored:
+        return
+    every = np.concatenate([values.ravel() for _, _, values in scored])
+    low, high = float(every.min()), float(every.max())
+    thresholds = np.linspace(low - 0.01 * (high - low or 1.0), high + 0.01 * (high - low or 1.0), 201)
+    rng = np.random.default_rng(0)
+    for place, arm, values in scored:
+        color, line = look(place)
+        height = statistics.performance_profile(values, thresholds)
+        axes.plot(thresholds, height, line, color=color, linewidth=1.7, label=f"{arm.label} ({count(arm.runs)})")
+        if len(values) >= FEWEST_FOR_BOOTSTRAP:
+            draws = [
+                statistics.performance_profile(values[rng.integers(len(values), size=len(values))], thresholds)
+                for _ in range(500)
+            ]
+            axes.fill_between(thresholds, *np.quantile(draws, [0.025, 0.975], axis=0), color=color, alpha=0.12, lw=0)
+    axes.set_xlabel("threshold")
+    axes.set_ylabel("share of runs' tasks above it")
+    axes.set_ylim(-0.03, 1.03)
+
+
+def mixtures(arm: Arm, windows: int) -> tuple[Floats, Floats] | None:
+    """Borders ``(W + 1,)`` and mixtures ``(R, W, T, K)`` over training; `None` without a run that logged any.
+
+    An arm of which no run is finished is shown up to where its shortest run is.
+    """
+    runs = []
+    for run in arm.runs or arm.unfinished:
+        try:
+            runs.append((run, run.mixtures[0]))
+        except ValueError:
+            continue
+    if not runs:
+        return None
+    ends = [float(steps[-1]) for _, steps in runs]
+    end, logged = min(ends), min(int((steps <= min(ends)).sum()) for _, steps in runs)
+    borders = np.linspace(0.0, end, min(windows, logged) + 1)
+    inside = [mixture_over_training(run, np.append(borders, np.inf))[:-1] for run, _ in runs]
+    return borders, np.stack(inside)
+
+
+def shares(arm: Arm) -> bool:
+    """Whether any policy ever acted in a task of another."""
+    found = mixtures(arm, 1)
+    if found is None:
+        return False
+    matrix = mean_over_runs(found[1])[0]
+    return bool(np.nansum(matrix) - np.nansum(np.diagonal(matrix)) > 1e-6)
+
+
+def foreign(axes: Axes, study: Study, task: int) -> None:
+    """Share of a task's steps in which another task's policy acted: each arm that shares, every run thin behind it."""
+    for place, arm in enumerate(study.arms):
+        found = mixtures(arm, WINDOWS) if shares(arm) else None
+        if found is None:
+            continue
+        borders, values = found
+        color, line = look(place)
+        share = 1.0 - values[:, :, task, task]
+        _run_lines(axes, borders, share, color, line, f"{arm.label} ({len(share)} run{'s' * (len(share) > 1)})")
+    _steps(axes)
+    axes.set_ylim(-0.03, 1.03)
+
+
+def policies(
+    axes: Axes, arm: Arm, task: int, names: Sequence[str] | None = None, colors: Sequence[str] | None = None
+) -> None:
+    """Share of a task's steps that each other policy had, over training: mean over runs, every run thin behind it.
+
+    Args:
+        names: of the policies.
+        colors: of the policies; those of the palette by default.
+    """
+    found = mixtures(arm, WINDOWS)
+    if found is None:
+        return
+    borders, values = found
+    for policy in range(values.shape[3]):
+        if policy != task:
+            color, line = look(policy)
+            name = f"policy {policy}" if names is None else f"{policy}: {names[policy]}"
+            _run_lines(
+                axes, borders, values[:, :, task, policy], colors[policy] if colors else color, line, name, thin=0.2
+            )
+    _steps(axes)
+    axes.set_ylim(bottom=0.0)
+
+
+def matrix(axes: Axes, values: Floats, top: float = 1.0, numbers: bool | None = None) -> AxesImage:
+    """A mixture ``(T, K)``: row i, column j is the share of task i's steps that policy j had.
+
+    Args:
+        top: value of the darkest colour.
+        numbers: write them into the cells; by default where there are few.
+    """
+    image = axes.imshow(values, vmin=0.0, vmax=top, cmap="Blues", aspect="equal")
+    tasks, num_policies = values.shape
+    if numbers if numbers is not None else max(values.shape) <= 6:
+        for task in range(tasks):
+            for policy in range(num_policies):
+                if np.isfinite(values[task, policy]):
+                    text = f"{values[task, policy]:.2f}".removeprefix("0")
+                    color = "white" if values[task, policy] > 0.55 * top else "black"
+                    axes.text(policy, task, text, ha="center", va="center", fontsize=7, color=color)
+    axes.set_xticks(range(0, num_policies, num_policies // 20 + 1))
+    axes.set_yticks(range(0, tasks, tasks // 20 + 1))
+    axes.tick_params(length=0, labelsize=7)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    return image
+
+
+def average_contribution(arm: Arm) -> Floats | None:
+    """Mean over training and runs of the share of task i's steps that policy j had, the diagonal zeroed: ``(T, K)``."""
+    found = mixtures(arm, WINDOWS)
+    if found is None:
+        return None
+    average = mean_over_runs(mean_over_runs(found[1]))  # over runs, then over windows
+    np.fill_diagonal(average, 0.0)
+    return average
+
+
+def count(runs: Sequence[object]) -> str:
+    """5 runs, 1 run."""
+    return f"{len(runs)} run{'s' * (len(runs) != 1)}"
+
+
+def mean_over_runs(values: Floats) -> Floats:
+    """``(R, ...) -> (...)``, of those runs that have a number; NaN, and no warning, where none has."""
+    known = np.isfinite(values)
+    sums, counts = np.where(known, values, 0.0).sum(axis=0), known.sum(axis=0)
+    mean: Floats = np.divide(sums, counts, out=np.full(values.shape[1:], np.nan), where=counts > 0)
+    return mean
+
+
+def _run_lines(
+    axes: Axes, borders: Floats, values: Floats, color: str, line: str, label: str, thin: float = 0.35
+) -> None:
+    """Runs' windows ``(R, W)`` as lines through the windows' middles."""
+    middles = (borders[1:] + borders[:-1]) / 2
+    marker = "." if len(middles) == 1 else ""
+    for one in values if len(values) > 1 else []:
+        axes.plot(middles, one, line, color=color, linewidth=0.5, alpha=thin)
+    axes.plot(middles, mean_over_runs(values), line, color=color, linewidth=1.7, label=label, marker=marker)
+
+
+def _steps(axes: Axes) -> None:
+    axes.set_xlabel("environment steps, all tasks")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))

@@ -1,0 +1,351 @@
+"""Tables of a study: what its arms' runs say together, with intervals where there are runs enough for them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qmp_collect.runs.report import statistics
+from qmp_collect.runs.report.arms import Arm, Study
+from qmp_collect.runs.report.runs import Run
+from qmp_collect.runs.report.statistics import Interval
+
+Floats = NDArray[np.float64]
+
+THRESHOLD = 0.9
+RESAMPLES = 2_000
+LAST = 0.1
+FEWEST_FOR_BOOTSTRAP = 3
+ALL_PAIRS = 6  # so many arms are compared each with each, more only with their references
+
+
+class Table(NamedTuple):
+    """Cells as texts, of which the first of a row names it."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+    note: str = ""
+
+    def markdown(self) -> str:
+        """Of head and rows."""
+        rows = [self.head, ["---"] * len(self.head), *self.rows]
+        return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
+
+
+def final(values: Floats) -> float:
+    """Mean of the last 10 % of a run's evaluations, of one at least: ``(P,)``."""
+    return float(values[-max(1, round(LAST * len(values))) :].mean())
+
+
+def scores(arm: Arm, metric: str) -> Floats:
+    """The primary statistic of each finished run, ``(R,)``: `final` of the mean over tasks."""
+    return np.array([final(run.series(metric)[1]) for run in arm.with_metric(metric)])
+
+
+def task_scores(arm: Arm, metric: str, tasks: Sequence[str]) -> Floats:
+    """`final` of each task of each finished run, ``(R, T)``."""
+    runs = arm.with_metric(metric)
+    values = [[final(run.series(task_tag(metric, task))[1]) for task in tasks] for run in runs]
+    return np.array(values).reshape(len(runs), len(tasks))
+
+
+def task_tag(metric: str, task: str) -> str:
+    """``eval/success`` of one task: ``eval/TASK/success``."""
+    group, _, name = metric.rpartition("/")
+    return f"{group}/{task}/{name}"
+
+
+def is_share(study: Study, metric: str) -> bool:
+    """Whether a metric counts something out of something, such as success: from 0 to 1, neither return nor length."""
+    if metric.rpartition("/")[2] in ("return", "length"):
+        return False
+    values = [run.series(metric)[1] for run in study.runs if run.has(metric)]
+    return bool(values) and all(((v >= 0) & (v <= 1)).all() for v in values)
+
+
+def results(study: Study, metric: str) -> Table:
+    """Each arm's primary statistic: mean with t interval, interquartile mean with bootstrap, every run."""
+    tasks = study.tasks(metric)
+    rows = []
+    for arm, values in _scored(study, metric):
+        by_task = task_scores(arm, metric, tasks) if tasks else values
+        rows.append(
+            [
+                arm.label,
+                _runs_of(arm, metric),
+                interval(values),
+                bootstrap(statistics.interquartile_mean, by_task),
+                _each(arm, metric, [number(value) for value in values]),
+            ]
+        )
+    return Table(
+        f"{metric}: mean of the last 10 % of evaluations",
+        ["arm", "runs", "mean over tasks and runs [95 % t interval]", "interquartile mean [bootstrap]", "seed: run"],
+        rows,
+        f"The interquartile mean is over runs and tasks; its interval resamples whole runs ({RESAMPLES} times). With "
+        "few runs it covers less often than the 95 % it says.",
+    )
+
+
+def differences(study: Study, metric: str) -> Table:
+    """Pairs of arms: difference of means, and how often a run of the first beats one of the second."""
+    tasks = study.tasks(metric)
+    rows = []
+    for first, second in pairs(study, metric):
+        a, b = scores(first, metric), scores(second, metric)
+        by_task = [task_scores(arm, metric, tasks) if tasks else scores(arm, metric) for arm in (first, second)]
+        rows.append(
+            [
+                f"{first.label} - {second.label}",
+                f"{len(a)}, {len(b)}",
+                _two(a, b, signed=True),
+                _paired(first, second, metric),
+                bootstrap(statistics.probability_of_improvement, a, b),
+                bootstrap(statistics.probability_of_improvement, *by_task),
+            ]
+        )
+    return Table(
+        f"{metric}: differences between arms",
+        ["arms", "runs", "independent runs [Welch]", "paired by seed [t]", "a run is better", "task by task"],
+        rows,
+        "95 % intervals. Runs of the same seed share first networks and start states, nothing more: the independent "
+        "column is the one to read. The last two columns are probabilities of improvement, of a run's mean over tasks "
+        "and of its tasks one by one; ties count half.",
+    )
+
+
+def speed(study: Study, metric: str) -> Table:
+    """Area under the curve, and steps to 0.9 with the runs that never get there."""
+    share = is_share(study, metric)
+    rows = []
+    for arm, _ in _scored(study, metric):
+        curves = [run.series(metric) for run in arm.with_metric(metric)]
+        areas = np.array([_area(*curve) for curve in curves])
+        row = [arm.label, _runs_of(arm, metric), interval(areas)]
+        if share:
+            reached = np.array([statistics.steps_to(*curve, THRESHOLD) for curve in curves])
+            row += [
+                f"{np.isfinite(reached).sum()} of {len(reached)}",
+                steps_text(_median(reached)),
+                _each(arm, metric, [steps_text(value) for value in reached]),
+            ]
+        rows.append(row)
+    head = ["arm", "runs", "area under the curve [95 % t interval]"]
+    note = "The area is the curve's mean height over the run."
+    if share:
+        head += [f"runs that reach {THRESHOLD}", "median steps", "seed: steps"]
+        note += (
+            f" Reached means {THRESHOLD} or more, averaged over tasks, in two evaluations in succession; the median "
+            "takes runs that never get there for longer than any other."
+        )
+    return Table(f"{metric}: how fast", head, rows, note)
+
+
+def efficiency(study: Study, metric: str, parts: Sequence[float] = (0.1, 0.25, 0.5, 0.75, 1.0)) -> Table:
+    """Sample efficiency: the mean over tasks and runs at shares of the longest run."""
+    scored = _scored(study, metric)
+    every = {arm.label: [run.series(metric) for run in arm.with_metric(metric)] for arm, _ in scored}
+    longest = max((curve[0][-1] for curves in every.values() for curve in curves), default=0.0)
+    rows = []
+    for arm, _ in scored:
+        cells = [arm.label, _runs_of(arm, metric)]
+        for part in parts:
+            at = part * longest
+            values = [np.interp(at, *curve) for curve in every[arm.label] if curve[0][0] <= at <= curve[0][-1]]
+            cells.append(interval(np.array(values)) + _fewer(len(values), len(every[arm.label])))
+        rows.append(cells)
+    head = ["arm", "runs", *(f"at {steps_text(part * longest)} steps" for part in parts)]
+    note = "Mean over tasks and runs [95 % t interval]; linear between evaluations."
+    return Table(f"{metric}: sample efficiency", head, rows, note)
+
+
+def tasks_table(study: Study, metric: str) -> Table:
+    """The primary statistic of each task by itself."""
+    tasks = study.tasks(metric)
+    rows = []
+    for arm, _ in _scored(study, metric):
+        values = task_scores(arm, metric, tasks)
+        rows.append([arm.label, _runs_of(arm, metric), *(interval(column) for column in values.T)])
+    return Table(
+        f"{metric}: task by task",
+        ["arm", "runs", *tasks],
+        rows,
+        "Mean over runs of the last 10 % of evaluations [95 % t interval]. A run's tasks are one observation together.",
+    )
+
+
+class Hypothesis(NamedTuple):
+    """``QMP > own`` or ``own < 0.9``: an arm against another, or against a number."""
+
+    arm: str
+    sign: str
+    other: str | float
+
+    def __str__(self) -> str:
+        return f"{self.arm} {self.sign} {self.other}"
+
+
+def hypothesis(text: str) -> Hypothesis:
+    """Read ``ARM > ARM`` or ``ARM < NUMBER``.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    match = re.fullmatch(r"\s*(.+?)\s+([<>])\s+(.+?)\s*", text)
+    if match is None:
+        raise ValueError(f"hypothesis {text!r}: expected 'ARM > ARM', 'ARM < ARM', or a number for the second")
+    try:
+        return Hypothesis(match[1], match[2], float(match[3]))
+    except ValueError:
+        return Hypothesis(match[1], match[2], match[3])
+
+
+def hypotheses(study: Study, metric: str, given: Sequence[Hypothesis]) -> Table:
+    """Holm's procedure over the given list and nothing else.
+
+    Raises:
+        ValueError: for an arm that there is not.
+    """
+    arms = {arm.label: arm for arm in study.arms}
+    for one in given:
+        for name in (one.arm, one.other):
+            if isinstance(name, str) and name not in arms:
+                raise ValueError(f"hypothesis '{one}': there is no arm {name!r} in {study.env_id}, but {list(arms)}")
+    sides = [(scores(arms[h.arm], metric), _side(arms, metric, h.other)) for h in given]
+    testable = [len(a) > 1 and (isinstance(b, float) or len(b) > 1) for a, b in sides]
+    p = [statistics.welch_test(*side) if able else math.nan for side, able in zip(sides, testable, strict=True)]
+    # one that cannot be tested yet counts in the list all the same
+    adjusted = statistics.holm([1.0 if math.isnan(value) else value for value in p])
+    rows = []
+    for one, (a, b), able, raw, value in zip(given, sides, testable, p, adjusted, strict=True):
+        verdict, gap = "open", "not enough runs"
+        if able:
+            gap = (
+                _signed(Interval(*(x - b for x in statistics.mean(a))))
+                if isinstance(b, float)
+                else _signed(statistics.difference(a, b))
+            )
+            if value < 0.05:
+                right = (a.mean() > np.mean(b)) == (one.sign == ">")
+                verdict = "confirmed" if right else "refuted"
+        cells = [f"{raw:.3g}", f"{value:.3g}"] if able else ["", ""]
+        rows.append([str(one), f"{len(a)}" + ("" if isinstance(b, float) else f", {len(b)}"), gap, *cells, verdict])
+    return Table(
+        f"{metric}: hypotheses",
+        ["hypothesis", "runs", "difference [95 % interval]", "p, two-sided", "p by Holm", "verdict"],
+        rows,
+        "On the mean of the last 10 % of evaluations, Welch's test. Family-wise 5 % over this list and nothing else: "
+        "whatever else this page shows is exploratory.",
+    )
+
+
+def pairs(study: Study, metric: str) -> list[tuple[Arm, Arm]]:
+    """Arms to compare, later ones with earlier ones: each with each, or with their references if there are many."""
+    arms = [arm for arm, _ in _scored(study, metric)]
+    if len(arms) <= ALL_PAIRS:
+        return [(second, first) for first, second in combinations(arms, 2)]
+    both = [(arm, study.reference(arm)) for arm in arms]
+    return [(arm, other) for arm, other in both if arm is not other and other in arms]
+
+
+def interval(values: Floats, signed: bool = False) -> str:
+    """Mean of ``(R,)`` runs with its t interval, as far as there are runs for it."""
+    if len(values) == 0:
+        return "no run"
+    if len(values) == 1:
+        return f"{number(float(values[0]), signed)} [1 run]"
+    return _text(statistics.mean(values), signed)
+
+
+def bootstrap(statistic: statistics.Statistic, *samples: Floats) -> str:
+    """A statistic of whole runs with its percentile interval, as far as there are runs for it."""
+    fewest = min(len(sample) for sample in samples)
+    if fewest < FEWEST_FOR_BOOTSTRAP:
+        return f"{number(float(statistic(*samples)))} [{fewest} run{'s' * (fewest > 1)}]"
+    return _text(statistics.bootstrap(statistic, *samples, resamples=RESAMPLES))
+
+
+def number(value: float, signed: bool = False) -> str:
+    """Three decimals up to 10, fewer beyond."""
+    digits = 3 if abs(value) < 10 else 1
+    value = round(value, digits) + 0.0  # there is no -0.0
+    return f"{value:{'+' if signed else ''}.{digits}f}"
+
+
+def steps_text(steps: float) -> str:
+    """1.25 M, 40 k; what is never reached is "never"."""
+    if math.isinf(steps):
+        return "never"
+    for unit, name in ((1e6, " M"), (1e3, " k")):
+        if steps >= unit:
+            return f"{steps / unit:.4g}{name}"
+    return f"{steps:.0f}"
+
+
+def _scored(study: Study, metric: str) -> list[tuple[Arm, Floats]]:
+    """Arms with a finished run that has the metric, and their scores."""
+    return [(arm, values) for arm in study.arms if len(values := scores(arm, metric))]
+
+
+def _side(arms: dict[str, Arm], metric: str, other: str | float) -> Floats | float:
+    return scores(arms[other], metric) if isinstance(other, str) else other
+
+
+def _two(a: Floats, b: Floats, signed: bool = False) -> str:
+    if min(len(a), len(b)) < 2:
+        fewest = min(len(a), len(b))
+        return f"{number(float(a.mean() - b.mean()), signed)} [{fewest} run]"
+    return _text(statistics.difference(a, b), signed)
+
+
+def _paired(first: Arm, second: Arm, metric: str) -> str:
+    """Where both arms have the same seeds, two at least."""
+    seeds = [[str(run.seed) for run in arm.with_metric(metric)] for arm in (first, second)]
+    if sorted(seeds[0]) != sorted(seeds[1]) or len(seeds[0]) < 2:
+        return "seeds differ" if sorted(seeds[0]) != sorted(seeds[1]) else "1 pair"
+    a, b = (scores(arm, metric)[np.argsort(names)] for arm, names in zip((first, second), seeds, strict=True))
+    return _signed(statistics.paired_difference(a, b))
+
+
+def _area(steps: Floats, values: Floats) -> float:
+    return float(statistics.area_under_curve(steps, values)) if len(steps) > 1 else float(values[0])
+
+
+def _median(values: Floats) -> float:
+    """With runs at infinity: the middle one, and of two in the middle their mean."""
+    ordered = np.sort(values)
+    low, high = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
+    return float(low if low == high else (low + high) / 2)
+
+
+def _each(arm: Arm, metric: str, texts: Sequence[str]) -> str:
+    return ", ".join(f"{_seed(run)}: {text}" for run, text in zip(arm.with_metric(metric), texts, strict=True))
+
+
+def _seed(run: Run) -> str:
+    return "?" if run.seed is None else str(run.seed)
+
+
+def _runs_of(arm: Arm, metric: str) -> str:
+    """The finished runs that count, and those of the arm that do not."""
+    counted, all_runs = len(arm.with_metric(metric)), len(arm.runs) + len(arm.unfinished)
+    return f"{counted}" + (f" of {all_runs}" if counted < all_runs else "")
+
+
+def _fewer(counted: int, expected: int) -> str:
+    return f" ({counted} runs)" if 0 < counted < expected else ""
+
+
+def _text(value: Interval, signed: bool = False) -> str:
+    return f"{number(value.estimate, signed)} [{number(value.low, signed)}, {number(value.high, signed)}]"
+
+
+def _signed(value: Interval) -> str:
+    return _text(value, signed=True)
