@@ -107,6 +107,19 @@ def test_torch_policies_run_without_gradients_in_the_callers_mode():
     assert not actors.training
 
 
+def test_the_success_flag_may_have_another_name():
+    class Solved(RingEnv):
+        def step(self, action):
+            *rest, info = super().step(action)
+            return *rest, info | {"is_solved": self.t == 2}
+
+    envs = SyncVectorEnv([lambda: Solved(limit=2), lambda: Solved(limit=1)])
+    own = [lambda obs: np.zeros(len(obs), np.int64)] * 2
+    for key, expected in (("is_solved", [True, False]), ("success", [False, False])):
+        stats = evaluate(envs, own, task_ids=[0, 1], success_key=key, seed=0)
+        assert stats.per_task(stats.successes).astype(bool).tolist() == expected
+
+
 def test_tasks_without_a_success_flag_never_succeed():
     envs = SyncVectorEnv([lambda: RingEnv(limit=6)] * 2, autoreset_mode="SameStep")
     stats = evaluate(envs, [lambda obs: np.zeros(len(obs), np.int64)] * 2, episodes_per_env=2, seed=0)
