@@ -144,7 +144,7 @@ def load_run(path: Path, prefixes: tuple[str, ...] = ("",)) -> Run:
     """
     rows, last, others = [], 0, 0
     for row in _objects(_metrics(path), path):
-        step = row.get("global_step")
+        step: Any = row.get("global_step")
         if not _is_number(step) or not math.isfinite(step):
             print(f"{path}: skipped a row without its step", file=sys.stderr)
             continue
