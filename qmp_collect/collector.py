@@ -95,10 +95,16 @@ class QMPCollector(Loop):
         Raises:
             ValueError: Unless exactly one of ``n_step`` and ``n_episode`` is given, and is positive; for ``resume``
                 with ``n_episode``.
+            RuntimeError: ``resume``, but the last call was not stopped.
         """
         target, stopping = exactly_one(n_step, n_episode), asks_to_stop(stop)
         if resume and n_step is None:
             raise ValueError("resume=True goes on with steps: expected n_step, got n_episode")
+        if resume and not self._ledger.stretch().unfinished:
+            raise RuntimeError(
+                "resume=True, but there is no stopped call to go on with: the last one collected enough or failed, or "
+                "its statistics were cleared"
+            )
         self._ledger.begin(self.num_policies, resume)
         if n_episode is not None:
             if not self._started or self._episodes.lens.any() or self._episodes.ignored.any():

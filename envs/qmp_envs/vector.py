@@ -302,6 +302,13 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
             raise ValueError(
                 f"expected {self.num_envs} generators, or none before the first reset, got {len(state['rng'])}"
             )
+        for index, rng_state in enumerate(state["rng"]):
+            try:
+                seeding.np_random(0)[0].bit_generator.state = rng_state
+            except (ValueError, TypeError, LookupError, OverflowError) as error:
+                raise ValueError(
+                    f"expected the states of PCG64 generators, got another one at {index}: {error}"
+                ) from error
         saved = self._saved(state)
         for name, (mine, given) in saved.items():
             if given.shape != mine.shape or not np.can_cast(given.dtype, mine.dtype, "same_kind"):
@@ -309,6 +316,12 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
                     f"expected a state whose {name!r} is {mine.dtype} of shape {mine.shape}, got {given.dtype} of "
                     f"shape {given.shape}: it is of another version or of other arguments"
                 )
+        elapsed = saved["elapsed"][1]
+        if elapsed.min() < 0 or elapsed.max() > self.max_episode_steps:
+            raise ValueError(
+                f"expected episodes of 0 to {self.max_episode_steps} steps so far, got {elapsed.tolist()}: the state "
+                "is damaged, or of another max_episode_steps"
+            )
         for mine, given in saved.values():
             mine[...] = given
         self._any_finished = bool(self._finished.any())

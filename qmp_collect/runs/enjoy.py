@@ -21,7 +21,7 @@ import tyro
 from numpy.typing import NDArray
 
 from qmp_collect import QMPCollector, QSwitch, evaluate
-from qmp_collect.runs.checkpoint import load_checkpoint
+from qmp_collect.runs.checkpoint import atomic_file, load_checkpoint
 from qmp_collect.runs.console import say
 from qmp_collect.runs.folder import checked_name
 from qmp_collect.runs.policy import build_agent, load_policy
@@ -55,13 +55,15 @@ class Args:
 def main(args: Args) -> None:
     """Print the table, and make the pictures that are asked for."""
     policy = load_policy(args.run_dir, args.device)
+    out = args.out or args.run_dir / "enjoy"
+    if args.out is None and out.is_symlink():
+        raise ValueError(f"{out} is a link to elsewhere: say with --out where pictures go")
     say(f"{policy}: {args.episodes} episodes of each task")
     envs = gym.make_vec(policy.env_id, num_envs=len(policy.task_names), **_DIVERGENCE)
     means = evaluate(envs, policy, episodes_per_env=args.episodes, seed=args.seed).episode_means()
     envs.close()
     for line in _table(policy.task_names, means):
         print(line)
-    out = args.out or args.run_dir / "enjoy"
     if args.gifs:
         for task, name in enumerate(policy.task_names):
             path = out / f"{checked_name(name)}.gif"
@@ -77,15 +79,23 @@ def film_mixture(run_dir: Path, out: Path, *, seed: int, max_steps: int, device:
     """An episode of each task, collected as the run does at its present step: ``mixture_TASK.gif`` and ``.png``.
 
     Raises:
-        ValueError: The run's tasks act with their own policies only.
+        ValueError: The run's tasks act with their own policies only, or do so at its present step; or what lies there
+            is no checkpoint of a run of this version.
     """
     saved = load_checkpoint(run_dir / "checkpoint.npz")
-    run, where = saved["run"], torch.device(device)
-    agent, script = build_agent(run["script"], run["settings"], where), load_script(run["script"])
+    try:
+        run, step, learned = saved["run"], saved["collector"]["num_steps"], saved["agent"]
+        script, where = load_script(run["script"]), torch.device(device)
+        agent = build_agent(run["script"], run["settings"], where)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{run_dir}: its checkpoint is of another version, or of no run: {error!r}") from error
     args, task_set = script.Args(**run["settings"]), script.qmp_envs.TASK_SETS[run["settings"]["env_id"]]
     if getattr(args, "switch", "own") == "own":
         raise ValueError(f"{run_dir}: in this run every task acts with its own policy, there is no mixture to show")
-    agent.load_state_dict(saved["agent"])
+    own_probability = _own_probability(args, task_set.num_tasks, step)
+    if own_probability == 1.0:
+        raise ValueError(f"{run_dir}: at step {step} only own policies act, there is no mixture to show yet")
+    agent.load_state_dict(learned)
     switch = script.make_switch(args, agent, task_set) if hasattr(script, "make_switch") else QSwitch()
     names = task_set.task_names
     envs = gym.vector.SyncVectorEnv(
@@ -96,7 +106,15 @@ def film_mixture(run_dir: Path, out: Path, *, seed: int, max_steps: int, device:
         autoreset_mode=gym.vector.AutoresetMode.SAME_STEP,
     )
     collector = QMPCollector(
-        envs, agent.policies, agent.q_functions, switch=switch, horizon=args.horizon, backend="torch", device=where
+        envs,
+        agent.policies,
+        agent.q_functions,
+        switch=switch,
+        horizon=args.horizon,
+        own_probability=own_probability,
+        backend="torch",
+        device=where,
+        seed=seed,
     )
     films = _film(envs, collector, names, seed, max_steps)
     fps = envs.metadata.get("render_fps", 25)
@@ -109,6 +127,15 @@ def film_mixture(run_dir: Path, out: Path, *, seed: int, max_steps: int, device:
         _save_gif(frames, actors, names, paths[-2], fps)
         _save_strip(frames, actors, names, paths[-1])
     return paths
+
+
+def _own_probability(args: Any, num_tasks: int, step: int) -> float:
+    """At a step of the run, how often a decision is the own policy's without a question; 1 during the warm-up."""
+    if step < args.warmup_rounds * num_tasks * args.env_steps_per_round:
+        return 1.0
+    first, last = args.own_probability, args.own_probability_final
+    share = min(step / args.total_timesteps, 1.0)
+    return float(first if last is None else first + (last - first) * share)
 
 
 def _film(
@@ -182,7 +209,8 @@ def _save_gif(frames: list[Frame], actors: list[int], names: Sequence[str], path
     first, *rest = (
         Image.fromarray(_framed(frames[step], actors, step, palette)) for step in range(0, len(actors), every)
     )
-    first.save(path, save_all=True, append_images=rest, duration=round(1000 * every / fps), loop=0)
+    with atomic_file(path) as file:
+        first.save(file, "GIF", save_all=True, append_images=rest, duration=round(1000 * every / fps), loop=0)
 
 
 def _save_strip(frames: list[Frame], actors: list[int], names: Sequence[str], path: Path, count: int = 8) -> None:
@@ -202,4 +230,5 @@ def _save_strip(frames: list[Frame], actors: list[int], names: Sequence[str], pa
         draw.rectangle((x, size // 2, x + size, 3 * size // 2), fill=palette[actor])
         draw.text((x + 3 * size // 2, size // 2), label, fill="black", font=font)
         x += 3 * size + int(draw.textlength(label, font=font))
-    image.save(path)
+    with atomic_file(path) as file:
+        image.save(file, "PNG")

@@ -27,6 +27,7 @@ with needs("report"):
 
     from qmp_collect.runs.report.statistics import half_width
 
+from qmp_collect.runs.report.arms import varied
 from qmp_collect.runs.report.runs import Run, align, load_run, mixture_over_training
 
 __all__ = [
@@ -128,13 +129,19 @@ def main(args: Args) -> None:
     """
     runs = []
     for path in args.run_dirs:
-        if any((path / name).exists() for name in ("metrics.jsonl", "metrics.jsonl.gz")):
-            runs.append(load_run(path))
-        else:
+        if not any((path / name).exists() for name in ("metrics.jsonl", "metrics.jsonl.gz")):
             print(f"{path}: skipped, it holds no metrics.jsonl", file=sys.stderr)
+            continue
+        try:
+            runs.append(load_run(path))
+        except (OSError, ValueError) as error:
+            print(f"{path}: skipped: {error}", file=sys.stderr)
     if not runs:
         raise ValueError(f"expected at least one run directory with metrics.jsonl, got {[*map(str, args.run_dirs)]}")
     groups = group_runs(_with_something_to_draw(runs, args), args.by)
+    for group, members in groups.items():
+        if differ := [name for name in varied(members) if name != "total_timesteps"]:
+            print(f"{group}: its runs differ in {', '.join(differ)}; --by tells them apart", file=sys.stderr)
     methods = list(dict.fromkeys(group.method for group in groups))
     texts = args.labels or _default_labels(methods)
     if len(texts) != len(methods):
@@ -196,6 +203,9 @@ def plot_curves(groups: Mapping[Group, list[Run]], labels: Mapping[Method, str],
     for group, runs in groups.items():
         axes, label, color = panels[group.env_id], labels[group.method], colors[group.method]
         every = [run.series(metric) for run in runs]
+        for run, (_, own) in zip(runs, every, strict=True):
+            if missing := int((~np.isfinite(own)).sum()):
+                print(f"{run.path}: {missing} of {len(own)} values of {metric} are not finite: gaps", file=sys.stderr)
         steps, values = align(every)
         if steps[-1] < max(own[-1] for own, _ in every):
             print(f"{group}: drawn up to the end of its shortest run, step {steps[-1]:.0f}", file=sys.stderr)

@@ -53,10 +53,13 @@ class TrainedPolicy:
         """Mean actions; see the class.
 
         Raises:
+            ValueError: Not one task id for each row.
             IndexError: A task id outside 0 to ``T - 1``.
         """
         rows, tasks = torch.as_tensor(np.asarray(obs, np.float32)), torch.as_tensor(np.asarray(task_ids))
         num_tasks, n = len(self.task_names), len(rows)
+        if tasks.shape != (n,):
+            raise ValueError(f"expected task_ids of shape ({n},), one for each row of obs, got {tuple(tasks.shape)}")
         if n and not 0 <= int(tasks.min()) <= int(tasks.max()) < num_tasks:
             raise IndexError(f"task_ids must be from 0 to {num_tasks - 1}, got {tasks.tolist()}")
         every = torch.arange(num_tasks, device=self.device).repeat(n)  # scripts' rows: i has task i mod T
@@ -109,15 +112,19 @@ def load_policy(path: str | os.PathLike[str], device: str | torch.device = "cpu"
         with safe_open(path, framework="pt", device="cpu") as file:
             facts = {name: json.loads(fact) for name, fact in (file.metadata() or {}).items()}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        agent = build_agent(facts["script"], facts["settings"], device)
+        script, settings = facts["script"], facts["settings"]
+        # Its form is compared before networks of the size that it claims are made.
+        with torch.device("meta"):
+            expected = build_agent(script, settings, torch.device("meta")).actor.state_dict()
+        check_form(tensors, dict(expected), "policy")
+        agent = build_agent(script, settings, device)
         names = list(qmp_envs.TASK_SETS[facts["settings"]["env_id"]].task_names)
         if facts["task_names"] != names or type(facts["global_step"]) is not int:
             raise ValueError(f"its tasks are {facts['task_names']!r:.80}, expected {names}; or its step is no number")
         actor: torch.nn.Module = agent.actor
-        check_form(tensors, dict(actor.state_dict()), "policy")
         actor.load_state_dict(tensors)
         return TrainedPolicy(agent.mean_policy, facts, device)
-    except (SafetensorError, ValueError, TypeError, LookupError) as error:
+    except (SafetensorError, ValueError, TypeError, LookupError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 

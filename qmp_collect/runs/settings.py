@@ -195,7 +195,7 @@ def _read(args_class: type[RunArgs], config: Path, env_ids: list[str]) -> dict[s
 
 
 def checked_settings(args_class: type[RunArgs], saved: Mapping[str, Any], env_ids: Iterable[str]) -> dict[str, Any]:
-    """Settings that were saved by a run, each of the kind that the script expects.
+    """Settings that were saved by a run, each of the kind and in the range that the script expects.
 
     Raises:
         ValueError: They are not those of this script.
@@ -211,6 +211,7 @@ def checked_settings(args_class: type[RunArgs], saved: Mapping[str, Any], env_id
             raise ValueError(f"damaged: {name} is {value!r:.80}, expected {hints[name]}")
     if saved["env_id"] not in env_ids:
         raise ValueError(f"env_id is {saved['env_id']!r:.80}, expected one of {', '.join(env_ids)}")
+    check_ranges(saved)
     return dict(saved)
 
 

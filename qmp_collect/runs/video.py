@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qmp_collect.extras import needs
+from qmp_collect.runs.checkpoint import atomic_file
 
 FRAMES_PER_SECOND = 12.5  # at most; drawing may take longer than simulating
 
@@ -38,5 +39,5 @@ def save_episode(env: gym.Env[Any, Any], act: Callable[[NDArray[Any]], Any], pat
         if done or steps % every == 0:
             frames.append(env.render())
     first, *rest = (Image.fromarray(np.asarray(frame)) for frame in frames)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    first.save(path, save_all=True, append_images=rest, duration=round(1000 * every / fps), loop=0)
+    with atomic_file(path) as file:
+        first.save(file, "GIF", save_all=True, append_images=rest, duration=round(1000 * every / fps), loop=0)

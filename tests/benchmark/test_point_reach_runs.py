@@ -68,8 +68,8 @@ def test_a_run_leaves_what_the_figures_need(point_reach, tmp_path, monkeypatch):
         run_dir.mkdir()
         config = {"exp_name": "point_reaching", "seed": 7, "total_timesteps": 100, "run_dir_root": str(run_dir.parent)}
         (run_dir / "config.json").write_text(json.dumps(config))
-        (run_dir / "metrics.jsonl").write_text('{"global_step": 100}\n')
-        (run_dir / "provenance.jsonl").write_text('{"modified": false, "command": "python"}\n')
+        (run_dir / "metrics.jsonl").write_text('{"global_step": 100, "eval/return": -1.0}\n')
+        (run_dir / "provenance.jsonl").write_text('{"commit": "0123abc", "modified": false, "command": "python"}\n')
         (run_dir / "trajectories.npz").write_bytes(b"...")
         (run_dir / "checkpoint.npz").write_bytes(b"...")
 

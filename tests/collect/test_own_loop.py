@@ -307,6 +307,23 @@ def test_statistics_of_a_stopped_call_that_is_resumed_are_those_of_one_call(save
         collector.collect(n_episode=1, resume=True)
 
 
+def test_only_a_stopped_call_can_be_resumed():
+    """A loop that always resumes got the same finished call for ever, and collected nothing."""
+    collector, _ = looped(make_envs({"lengths": (3,)}, {"lengths": (4,)}))
+    message = "no stopped call to go on with"
+    with pytest.raises(RuntimeError, match=message):
+        collector.collect(n_step=4, resume=True)
+    assert collector.collect(n_step=4).unfinished == 0
+    with pytest.raises(RuntimeError, match=message):
+        collector.collect(n_step=4, resume=True)
+    assert collector.collect(n_step=8, stop=After(1)).n_collected_steps == 2
+    assert collector.collect(n_step=8, resume=True).n_collected_steps == 8
+    assert collector.collect(n_step=8, stop=After(1)).unfinished == 1
+    collector.stats(clear=True)
+    with pytest.raises(RuntimeError, match=message):
+        collector.collect(n_step=8, resume=True)
+
+
 def test_a_stop_that_is_there_already_collects_nothing():
     collector, sink = looped(endless(2))
     stats = collector.collect(n_step=10, stop=True)

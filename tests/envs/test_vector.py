@@ -486,6 +486,36 @@ def test_wrong_states() -> None:
         MazeVectorEnv("Maze10-v0", 3).set_state(state)
 
 
+def altered(state: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
+    return {**state, name: value(state[name])}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("rng", lambda rng: rng[:1], "expected 2 generators"),
+        ("rng", lambda rng: [rng[0], {"bit_generator": "MT19937"}], "expected the states of PCG64 generators.*at 1"),
+        ("rng", lambda rng: [rng[0], {**rng[1], "state": {"state": "x", "inc": 1}}], "PCG64 generators.*at 1"),
+        ("rng", lambda rng: [rng[0], None], "PCG64 generators.*at 1"),
+        ("elapsed", lambda elapsed: elapsed * -1, r"0 to 600 steps so far, got \[-3, -3\]"),
+        ("elapsed", lambda elapsed: elapsed + 598, r"0 to 600 steps so far, got \[601, 601\]"),
+        ("physics", lambda physics: physics[:, 1:], "a state whose 'physics' is"),
+        ("finished", lambda finished: finished[:1], "a state whose 'finished' is"),
+    ],
+)
+def test_a_damaged_state_changes_nothing(name: str, value: Any, said: str) -> None:
+    """A generator that could not be read was found only when all else had been taken over."""
+    envs, other = MazeVectorEnv(num_envs=2), MazeVectorEnv(num_envs=2)
+    envs.reset(seed=0)
+    for _ in range(3):
+        envs.step(np.zeros((2, 2)))
+    other.reset(seed=5)
+    before = pickle.dumps(other.get_state())
+    with pytest.raises(ValueError, match=said):
+        other.set_state(altered(envs.get_state(), name, value))
+    assert pickle.dumps(other.get_state()) == before
+
+
 def test_wrong_arguments() -> None:
     with pytest.raises(ValueError, match="num_envs must be at least 1, got 0"):
         MazeVectorEnv("Maze3-v0", 0)

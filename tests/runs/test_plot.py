@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -202,6 +203,71 @@ def test_lines_that_are_no_rows_are_skipped(line, tmp_path, capsys):
         file.write(line + "\n")
     assert load_run(path).rows == curve(0.1)
     assert "skipped a row" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mixture", [False, True])
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", b"{"),
+        ("config.json", b"[1]"),
+        ("config.json", None),
+        ("metrics.jsonl.gz", b"no gzip"),
+        ("metrics.jsonl.gz", gzip.compress(b'{"global_step": 1}' * 99)[:-9]),
+    ],
+)
+def test_a_damaged_run_does_not_cost_the_others_their_figure(file, content, mixture, tmp_path, capsys):
+    logged = [row | {"qmp/mixture": A} for row in curve(0.1, 0.2, 0.3)]
+    paths = [write_run(tmp_path, logged, seed=seed) for seed in range(2)]
+    (paths[1] / file).unlink(missing_ok=True)
+    if content is not None:
+        (paths[1] / file).write_bytes(content)
+    main(Args(tuple(paths), tmp_path / "figure.png", mixture=mixture))
+    assert f"{paths[1]}: skipped: " in capsys.readouterr().err
+    with pytest.raises(ValueError, match="at least one run directory"):
+        main(Args((paths[1],), tmp_path / "other.png"))
+
+
+@pytest.mark.parametrize("value", [None, "0.3", [1.0], True, {"a": 1}])
+def test_values_that_are_no_numbers_are_skipped_and_said(value, tmp_path, capsys):
+    run = load_run(write_run(tmp_path, [*curve(0.1, 0.2), {"global_step": 30, "eval/success": value}]))
+    assert run.series("eval/success")[1].tolist() == [0.1, 0.2]
+    assert "skipped 1 values that are no numbers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("step", [math.nan, math.inf, True, "10", None])
+def test_steps_that_are_none(step, tmp_path, capsys):
+    run = load_run(write_run(tmp_path, [*curve(0.1), {"global_step": step, "eval/success": 0.9}]))
+    assert (run.rows, run.last_step) == (curve(0.1), 10)
+    assert "skipped a row" in capsys.readouterr().err
+
+
+def test_mixtures_of_different_sizes_are_refused_by_name(tmp_path):
+    run = load_run(
+        write_run(tmp_path, [{"global_step": step, "qmp/mixture": matrix} for step, matrix in ((1, A), (2, [[1.0]]))])
+    )
+    with pytest.raises(ValueError, match=rf"{run.path} logged qmp/mixture in different sizes"):
+        _ = run.mixtures
+
+
+def test_gaps_in_a_line_are_told(tmp_path, capsys):
+    """A value that is not finite breaks the line of all seeds."""
+    runs = [load_run(write_run(tmp_path, curve(0.1, x, 0.3), seed=seed)) for seed, x in enumerate((0.2, math.nan))]
+    plot_curves(group_runs(runs), {("sac", "q", ""): "QMP"}, "eval/success", "range")
+    assert f"{runs[1].path}: 1 of 3 values of eval/success are not finite: gaps" in capsys.readouterr().err
+
+
+def test_seeds_with_other_settings_are_told(tmp_path, capsys):
+    """Their average is drawn as one method, over so many seeds."""
+    paths = [write_run(tmp_path, curve(0.1, 0.2), seed=seed) for seed in range(2)]
+    main(Args(tuple(paths), tmp_path / "figure.png"))
+    assert "differ" not in capsys.readouterr().err
+    config = json.loads((paths[1] / "config.json").read_text())
+    (paths[1] / "config.json").write_text(json.dumps(config | {"gamma": 0.5, "total_timesteps": 7}))
+    main(Args(tuple(paths), tmp_path / "figure.png"))
+    assert "its runs differ in gamma; --by tells them apart" in capsys.readouterr().err
+    main(Args(tuple(paths), tmp_path / "figure.png", by=("gamma",)))
+    assert "differ" not in capsys.readouterr().err
 
 
 def test_mixture_skips_values_that_are_not_finite(tmp_path):

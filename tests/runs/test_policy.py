@@ -18,6 +18,8 @@ from safetensors.torch import load_file, save_file
 import qmp_envs
 from qmp_collect import evaluate
 from qmp_collect.runs import __main__ as command
+from qmp_collect.runs import save_checkpoint
+from qmp_collect.runs.enjoy import _own_probability, _save_gif, _save_strip, film_mixture
 from qmp_collect.runs.policy import FILE, build_agent, load_policy, save_policy
 from qmp_collect.runs.scripts import load_script, script_path, scripts
 from qmp_collect.runs.settings import of_the_run
@@ -92,6 +94,8 @@ def test_files_that_are_not_a_policy(tmp_path: Path) -> None:
         ({"script": "sac_shared"}, "another script or version"),
         ({"settings": settings | {"hidden_dim": 16}}, "policy"),
         ({"settings": settings | {"hidden_dim": "8"}}, "hidden_dim is '8'"),
+        ({"settings": settings | {"hidden_dim": -8}}, "--hidden-dim -8: expected a number from 1"),
+        ({"settings": settings | {"hidden_dim": 10**6}}, r"policy\['fc1.weight'\]: expected .*1000000"),  # 12 TB
         ({"settings": settings | {"env_id": "evil:Maze3-v0"}}, "env_id is"),
         ({"settings": []}, "expected an object, got list"),
         ({"task_names": [*NAMES[:2], "../escape"]}, "expected"),
@@ -104,6 +108,69 @@ def test_files_that_are_not_a_policy(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(ValueError, match=FILE):
             load_policy(path)
+
+
+def test_a_file_that_is_nested_without_end(tmp_path: Path) -> None:
+    _, path = saved("sac_qmp_separate", tmp_path)
+    save_file(load_file(path), path, metadata={"script": "[" * 100_000})
+    with pytest.raises(ValueError, match=FILE):
+        load_policy(path)
+
+
+@pytest.mark.parametrize("tasks", [0, [0], [[0], [1]], [0, 1, 2]])
+def test_a_task_for_each_row(tasks: Any, tmp_path: Path) -> None:
+    """A column of tasks gave every row everybody's action."""
+    saved("sac_qmp_separate", tmp_path)
+    with pytest.raises(ValueError, match=r"expected task_ids of shape \(2,\)"):
+        load_policy(tmp_path)(np.zeros((2, 4)), tasks)
+
+
+@pytest.mark.parametrize(
+    ("settings", "step", "expected"),
+    [
+        ({}, 0, 0.0),
+        ({"own_probability": 0.7}, 60, 0.7),
+        ({"own_probability": 1.0, "own_probability_final": 0.5}, 30, 0.75),
+        ({"own_probability": 1.0, "own_probability_final": 0.5}, 90, 0.5),
+        ({"warmup_rounds": 1, "env_steps_per_round": 10}, 29, 1.0),
+        ({"warmup_rounds": 1, "env_steps_per_round": 10}, 30, 0.0),
+    ],
+)
+def test_films_are_of_what_training_collects(settings: dict[str, Any], step: int, expected: float) -> None:
+    """With the own probability of the run's present step, as it has on MT10, and its warm-up."""
+    args = load_script("sac_qmp_separate").Args(**{"total_timesteps": 60, **settings})
+    assert _own_probability(args, 3, step) == pytest.approx(expected)
+
+
+def test_pictures_are_written_through_no_link(tmp_path: Path) -> None:
+    """A folder of somebody else's may hold one in their place."""
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "film.gif").symlink_to(tmp_path / "precious")
+    (tmp_path / "strip.png").symlink_to(tmp_path / "precious")
+    frames, actors = [np.zeros((20, 20, 3), np.uint8)] * 3, [0, 1, 0]
+    _save_gif(frames, actors, ("a", "b"), tmp_path / "film.gif", 25)
+    _save_strip(frames, actors, ("a", "b"), tmp_path / "strip.png")
+    assert (tmp_path / "precious").read_text() == "mine"
+    for name, kind in (("film.gif", "GIF"), ("strip.png", "PNG")):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.format == kind
+
+
+def test_a_link_in_the_place_of_the_folder_of_pictures(tmp_path: Path) -> None:
+    saved("sac_qmp_separate", tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "enjoy").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SystemExit, match="is a link to elsewhere: say with --out"):
+        command.main(["enjoy", str(tmp_path), "--episodes", "1", "--gifs"])
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_mixture_of_what_is_no_run(tmp_path: Path) -> None:
+    for tree in ({"weights": np.zeros(3)}, {"run": None, "collector": {"num_steps": 0}, "agent": {}}):
+        save_checkpoint(tmp_path / "checkpoint.npz", tree)
+        with pytest.raises(ValueError, match="its checkpoint is of another version, or of no run"):
+            film_mixture(tmp_path, tmp_path / "out", seed=0, max_steps=3)
+    assert not (tmp_path / "out").exists()
 
 
 def test_scripts_that_are_not_there() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from fake_runs import fake_run, suite
 
 from qmp_collect.runs.suite.manifest import Run, dump, load
 from qmp_collect.runs.suite.plans import PLANS
+from qmp_collect.runs.suite.status import standing, table
 
 ROOT = Path(__file__).parents[2]
 REACHER = "--env-id Reacher5 --torch-threads 1"
@@ -162,7 +164,12 @@ RUN = {"name": "a", "run_dir": "runs/a", "argv": ["x.py"], "device": "cpu", "hou
         ({**RUN, "hours": 0}, "hours is 0, expected a positive number"),
         ({**RUN, "hours": "1"}, "hours is '1'"),
         (RUN, "two runs have the name a"),
-        ({**RUN, "name": "b"}, "two runs have the run_dir .*runs/a"),
+        ({**RUN, "name": "b"}, "two runs have the run_dir .*runs/a: a and b"),
+        ({**RUN, "name": "b", "run_dir": "runs/b/../a"}, "two runs have the run_dir .*runs/b/../a: a and b"),
+        ({**RUN, "name": "b", "run_dir": "runs/a/b"}, "the run_dir of b lies in that of a"),
+        ({**RUN, "name": "b", "run_dir": "runs"}, "the run_dir of a lies in that of b"),
+        ({**RUN, "name": "b", "argv": ["x.py", "--run-dir", "c"]}, "argv has --run-dir: the folder is said by run_dir"),
+        ({**RUN, "name": "b", "argv": ["x.py", "--resume=c"]}, "argv has --resume"),
     ],
 )
 def test_lines_that_are_no_runs(line: object, said: str, tmp_path: Path) -> None:
@@ -170,6 +177,30 @@ def test_lines_that_are_no_runs(line: object, said: str, tmp_path: Path) -> None
     manifest.write_text(json.dumps(RUN) + "\n" + (line if isinstance(line, str) else json.dumps(line)) + "\n")
     with pytest.raises(ValueError, match=said):
         load(manifest)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "expected"),
+    [
+        ("done.json", {"global_step": None, "total_timesteps": "5"}, ("done", 0, None)),
+        ("config.json", {"total_timesteps": "x", "checkpoint_every": 5}, ("waiting", 0, None)),
+        ("config.json", {"total_timesteps": 10, "checkpoint_every": "5"}, ("waiting", 0, 10)),
+        ("config.json", {"total_timesteps": -10}, ("waiting", 0, None)),
+        ("metrics.jsonl", {"global_step": 5, "time/sps": "x"}, ("waiting", 5, None)),
+        ("metrics.jsonl", {"global_step": 5, "time/sps": math.nan}, ("waiting", 5, None)),
+        ("metrics.jsonl", {"global_step": math.inf, "time/sps": 1.0}, ("waiting", 0, None)),
+        ("lock.json", [1], ("stale", 0, None)),
+    ],
+)
+def test_a_damaged_folder_costs_no_other_run_its_line(
+    file: str, content: object, expected: tuple[str, int, int | None], tmp_path: Path
+) -> None:
+    """One such file ended `status`, and the suite itself."""
+    (tmp_path / file).write_text(json.dumps(content) + "\n")
+    found = standing(Run("a", str(tmp_path), ("x.py",), "cpu", 1.0))
+    assert (found.state, found.steps, found.total) == expected
+    assert math.isfinite(found.hours_left)
+    assert table([found]).count("\n") == 1
 
 
 def test_flags_of_a_command(tmp_path: Path) -> None:

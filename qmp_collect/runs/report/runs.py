@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import re
 import sys
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -77,9 +79,9 @@ class Run:
         """Steps, increasing, and values of a tag, both ``(P,)``. Of several values at one step the last counts.
 
         Raises:
-            ValueError: if the run never logged the tag.
+            ValueError: if the run never logged the tag, or no number.
         """
-        points = {row["global_step"]: row[tag] for row in self.rows if tag in row}
+        points = {row["global_step"]: row[tag] for row in self.rows if _is_number(row.get(tag))}
         if not points:
             raise ValueError(f"{self.path} has no values of {tag!r}; it logged {sorted(self.tags)}")
         steps = sorted(points)
@@ -100,6 +102,8 @@ class Run:
         """
         if self.has(MIXTURE):
             points = {row["global_step"]: row[MIXTURE] for row in self.rows if MIXTURE in row}
+            if len({(len(matrix), len(matrix[0])) for matrix in points.values()}) > 1:
+                raise ValueError(f"{self.path} logged {MIXTURE} in different sizes")
             steps = sorted(points)
             return np.array(steps, float), np.array([points[step] for step in steps], float)
         matches = {tag: match for tag in self.tags if (match := _CELL.fullmatch(tag))}
@@ -136,21 +140,26 @@ def load_run(path: Path, prefixes: tuple[str, ...] = ("",)) -> Run:
 
     Raises:
         FileNotFoundError: if config.json or the metrics are not there.
-        ValueError: if config.json is damaged.
+        ValueError: if config.json is damaged, or packed metrics are.
     """
-    packed = path / "metrics.jsonl.gz"
-    content = gzip.decompress(packed.read_bytes()) if packed.exists() else (path / "metrics.jsonl").read_bytes()
-    rows, last = [], 0
-    for row in _objects(content, path):
-        try:
-            last = max(last, int(row["global_step"] + 0))
-        except (LookupError, TypeError):
+    rows, last, others = [], 0, 0
+    for row in _objects(_metrics(path), path):
+        step: Any = row.get("global_step")
+        if not _is_number(step) or not math.isfinite(step):
             print(f"{path}: skipped a row without its step", file=sys.stderr)
             continue
-        kept = {tag: value for tag, value in row.items() if tag == "global_step" or tag.startswith(prefixes)}
-        if len(kept) > 1:
-            rows.append(kept)
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        last = max(last, int(step))
+        wanted = {tag: value for tag, value in row.items() if tag != "global_step" and tag.startswith(prefixes)}
+        kept = {tag: value for tag, value in wanted.items() if _is_number(value) or _is_matrix(value)}
+        others += len(wanted) - len(kept)
+        if kept:
+            rows.append({"global_step": step, **kept})
+    if others:
+        print(f"{path}: skipped {others} values that are no numbers", file=sys.stderr)
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path / 'config.json'} is damaged: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path / 'config.json'}: expected an object, got {type(config).__name__}")
     starts = path / "provenance.jsonl"
@@ -164,13 +173,33 @@ def load_run(path: Path, prefixes: tuple[str, ...] = ("",)) -> Run:
     )
 
 
+def _metrics(path: Path) -> bytes:
+    packed = path / "metrics.jsonl.gz"
+    if not packed.exists():
+        return (path / "metrics.jsonl").read_bytes()
+    try:
+        return gzip.decompress(packed.read_bytes())
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{packed} is damaged: {error}") from error
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_matrix(value: Any) -> bool:
+    """Rows of numbers, as many in each."""
+    rows = isinstance(value, list) and bool(value) and all(isinstance(row, list) and row for row in value)
+    return rows and len({len(row) for row in value}) == 1 and all(_is_number(v) for row in value for v in row)
+
+
 def _objects(content: bytes, path: Path) -> list[dict[str, Any]]:
     """The objects of a JSONL file; what a kill cut off is left out, and said."""
     found = []
     for line in content.decode(errors="replace").splitlines():
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if isinstance(row, dict):
             found.append(row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -59,7 +60,7 @@ def load(manifest: Path) -> list[Run]:
     """The runs of a manifest, their folders found from here.
 
     Raises:
-        ValueError: A line is no run, or two runs have one name or one folder.
+        ValueError: A line is no run, two runs have one name or one folder, or one's lies in another's.
     """
     runs = []
     for number, line in enumerate(manifest.read_text(encoding="utf-8").splitlines(), start=1):
@@ -69,10 +70,18 @@ def load(manifest: Path) -> list[Run]:
             except (ValueError, TypeError) as error:
                 raise ValueError(f"{manifest}: line {number} is no run: {error}") from error
             runs.append(replace(run, run_dir=str(manifest.parent / run.run_dir)))
-    for what in ("name", "run_dir"):
-        seen = [getattr(run, what) for run in runs]
-        if twice := {value for value in seen if seen.count(value) > 1}:
-            raise ValueError(f"{manifest}: two runs have the {what} {min(twice)}")
+    names = [run.name for run in runs]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"{manifest}: two runs have the name {min(twice)}")
+    folders: dict[Path, Run] = {}
+    for run in runs:
+        path = Path(os.path.abspath(run.dir))
+        if other := folders.get(path):
+            raise ValueError(f"{manifest}: two runs have the run_dir {run.run_dir}: {other.name} and {run.name}")
+        folders[path] = run
+    for path, run in folders.items():
+        if other := next((folders[above] for above in path.parents if above in folders), None):
+            raise ValueError(f"{manifest}: the run_dir of {run.name} lies in that of {other.name}")
     return runs
 
 
@@ -84,6 +93,9 @@ def _run(given: Any) -> Run:
     if not isinstance(run.name, str) or not isinstance(run.run_dir, str) or not run.run_dir:
         raise ValueError("expected name and run_dir to be words")
     checked_name(run.name)
+    for flag in ("--run-dir", "--resume"):
+        if run.flag(flag) is not None or flag in run.argv:
+            raise ValueError(f"argv has {flag}: the folder is said by run_dir")
     if run.device not in get_args(Device):
         raise ValueError(f"device is {run.device!r}, expected one of {', '.join(get_args(Device))}")
     if not isinstance(run.hours, int | float) or not 0 < run.hours < float("inf"):

@@ -1,4 +1,4 @@
-"""How far runs are, from their folders alone."""
+"""How far runs are, from their folders alone, in which anything may be damaged: that costs no other run its line."""
 
 from __future__ import annotations
 
@@ -54,10 +54,11 @@ def standing(run: Run) -> Standing:
     asked = _int(run.flag("--total-timesteps"))
     done = finished(run.dir)
     if done and asked in (None, done.get("total_timesteps")):
-        return Standing(run, "done", int(done.get("global_step", 0)), done.get("total_timesteps"), 0.0, 0.0)
+        steps, total = _count(done.get("global_step")), _count(done.get("total_timesteps"))
+        return Standing(run, "done", steps or 0, total, 0.0, 0.0)
     config = _json(run.dir / "config.json")
-    total = asked or config.get("total_timesteps")
-    every = config.get("checkpoint_every") or _int(run.flag("--checkpoint-every"))
+    total = asked or _count(config.get("total_timesteps"))
+    every = _count(config.get("checkpoint_every")) or _int(run.flag("--checkpoint-every"))
     steps, speed = _last(run.dir / "metrics.jsonl")
     lock, failure = lock_of(run.dir), _json(run.beside(".failed.json")) or None
     state: State = "waiting"
@@ -114,15 +115,16 @@ def _last(metrics: Path) -> tuple[int, float | None]:
             lines = file.read().splitlines()
     except OSError:
         return 0, None
-    step, speed = None, None
+    step: int | None = None
+    speed: float | None = None
     for line in reversed(lines):
         try:
             row = json.loads(line)
-            step = int(row["global_step"]) if step is None else step
-            speed = row.get("time/sps")
+            step, found = _count(row["global_step"]) if step is None else step, row.get("time/sps")
         except (ValueError, LookupError, TypeError, AttributeError):
             continue  # cut off by a kill, or by the beginning of the tail
-        if speed:
+        if isinstance(found, int | float) and 0 < found < float("inf"):
+            speed = float(found)
             break
     return step or 0, speed
 
@@ -133,6 +135,11 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _count(value: Any) -> int | None:
+    """What JSON held, if it is a number of steps."""
+    return value if type(value) is int and value >= 0 else None
 
 
 def _int(value: str | None) -> int | None:
