@@ -264,11 +264,11 @@ def pooled(title: str, strata: Mapping[str, tuple[Floats, Floats]]) -> Table:
         ["method", "runs", "difference [Welch]", "[bootstrap]", "permutation p"],
         rows,
         "Stratified by method: whole runs are resampled, and their labels shuffled, within each method alone, and "
-        "methods count alike. It assumes that all runs are independent, those of one seed too, which share first networks and "
-        "start states and nothing more (the analysis seed by seed does not assume it, and has as many observations as "
-        "there are seeds); it is about the mean effect in these methods, which may have different ones, and not about "
-        "methods that they would be drawn from. Bootstrap intervals of few runs an arm are somewhat too narrow. The "
-        "permutation test's hypothesis is that the two arms of each method do not differ at all.",
+        "methods count alike. It assumes that all runs are independent, those of one seed too, which share first "
+        "networks and start states and nothing more (the analysis seed by seed does not assume it, and has as many "
+        "observations as there are seeds); it is about the mean effect in these methods, which may have different "
+        "ones, and not about methods that they would be drawn from. Bootstrap intervals of few runs an arm are "
+        "somewhat too narrow. The permutation test's hypothesis is that a method's two arms never differ at all.",
     )
 
 
