@@ -126,7 +126,7 @@ def figure_8(found: Sequence[Schedule]) -> Figure | None:
             figures.curves(axes, study, metric, task, share=True)
             axes.set_title(f"{task}")
         _legend(row[0])
-        row[0].set_ylabel(f"{title.replace(': ', chr(10), 1)}\n{METRICS[metric].partition(': ')[2]}", fontsize=7)
+        row[0].set_ylabel(f"{_wrapped(title)}\n{METRICS[metric].partition(': ')[2]}", fontsize=7)
         _unused(row[len(names) :])
     _note(figure)
     return figure
@@ -161,7 +161,7 @@ def figure_14(found: Sequence[Schedule]) -> Figure | None:
             axes.set_ylim(0.0, top)
         every = {label: line for axes in row for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
         row[0].legend([every[label] for label in sorted(every)], sorted(every), frameon=False, fontsize=7)
-        row[0].set_ylabel(f"{_runs(arm)}, {title.replace(': ', chr(10), 1)}\nshare of the task's steps", fontsize=7)
+        row[0].set_ylabel(f"{_runs(arm)}, {_wrapped(title)}\nshare of the task's steps", fontsize=7)
         _unused(row[len(names) :])
     return figure
 
@@ -252,6 +252,11 @@ def _available(study: Study) -> list[str]:
 
 def _runs(arm: Arm) -> str:
     return f"{arm.label}, {figures.count(arm.runs)}"
+
+
+def _wrapped(title: str) -> str:
+    """For the side of a small panel."""
+    return title.replace(": ", "\n").replace(" and ", " and\n")
 
 
 def _grid(rows: int, columns: int, width: float, height: float) -> tuple[Figure, Any]:
