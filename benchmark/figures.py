@@ -6,7 +6,8 @@
 
 7: success with QMP and without; 8 (appendix): task by task; 10: other mixtures than QMP's; 9a and 14: who acted in one
 task, and in each, over training; 15: the same averaged over training. Runs of different schedules (environment and
-gradient steps in a round) get panels of their own. A figure of which no run is published yet is left out.
+gradient steps in a round) get panels of their own. Runs that were set aside are left out, and so is a figure of which
+no run is published yet.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from qmp_collect.runs.report import figures
-from qmp_collect.runs.report.arms import Arm, Study, studies
+from qmp_collect.runs.report.arms import SET_ASIDE, Arm, Study, studies
 from qmp_collect.runs.report.page import PREFIXES
 from qmp_collect.runs.report.runs import Run, find_runs, load_run
 
@@ -284,7 +285,7 @@ def main(args: Args) -> None:
     if unknown := [name for name in args.names if name not in FIGURES]:
         raise SystemExit(f"figure {unknown[0]}: expected one of {', '.join(FIGURES)}")
     runs = [load_run(path, PREFIXES) for path in find_runs(args.runs) if (path / "config.json").exists()]
-    found = schedules([run for run in runs if run.finished])
+    found = schedules([run for run in runs if run.finished and SET_ASIDE not in run.path.parts])
     args.out.mkdir(parents=True, exist_ok=True)
     for name in args.names or FIGURES:
         figure = FIGURES[name](found)

@@ -102,6 +102,7 @@ def test_figures_of_tasks_and_mixtures(found: list[figures.Schedule]) -> None:
 def test_nothing_published_is_no_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures.main(figures.Args(runs=(tmp_path / "reacher5",), out=tmp_path / "figures"))
     assert capsys.readouterr().out.count("no run of it is published") == 6
+    publish(tmp_path / "reacher5" / "set_aside", 11, 0.0, "uniform")
     publish(tmp_path / "reacher5" / "i", 11, 1.0)
     figures.main(figures.Args(("7", "10"), runs=(tmp_path / "reacher5",), out=tmp_path / "figures"))
     assert [path.name for path in (tmp_path / "figures").iterdir()] == ["figure_7.png"]

@@ -110,6 +110,14 @@ def test_of_two_runs_of_one_seed_the_one_that_got_further_counts(tmp_path):
     assert reasons["crashed"] == "the same settings and seed as again, which got further"
 
 
+def test_runs_that_are_set_aside_count_nowhere(tmp_path):
+    write_run(tmp_path / "set_aside", "first", evaluations(0.1, 0.1), novelty=1)
+    write_run(tmp_path / "ii", "anew", evaluations(0.5, 0.5))
+    (study,) = studies(loaded(tmp_path))
+    assert [(arm.label, [run.path.name for run in arm.runs]) for arm in study.arms] == [("own", ["anew"])]
+    assert [(run.path.name, reason) for run, reason in study.excluded] == [("first", "set aside")]
+
+
 def arm_labels(*settings):
     runs = [dict(zip(("exp_name", "switch", "horizon", "hidden_dim"), values, strict=True)) for values in settings]
     keys = [key for key in runs[0] if len({run[key] for run in runs}) > 1]

@@ -33,6 +33,9 @@ INCIDENTAL = frozenset(
 # not makes arms of their own, which is seen, where taking it for the same might not be.
 BEFORE = {"switch_critic_of": "task"}
 
+# A folder of this name holds runs that are published and count nowhere.
+SET_ASIDE = "set_aside"
+
 _METHODS = {
     "sac_qmp_separate": "No-Sharing",
     "sac_qmp_multihead": "Parameter-Sharing",
@@ -112,13 +115,15 @@ def studies(runs: Sequence[Run]) -> list[Study]:
     return [_study(env_id, [run for run in runs if run.env_id == env_id]) for env_id in _seen(r.env_id for r in runs)]
 
 
-def _study(env_id: str, runs: list[Run]) -> Study:
+def _study(env_id: str, every: list[Run]) -> Study:
+    runs = [run for run in every if SET_ASIDE not in run.path.parts]
+    excluded = [(run, "set aside") for run in every if SET_ASIDE in run.path.parts]
     keys = varied(runs)
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in sorted(runs, key=lambda run: _place(run.config)):
         groups.setdefault(tuple(_value(settings_of(run), key) for key in keys), []).append(run)
     texts = labels([settings_of(members[0]) for members in groups.values()], keys)
-    arms, excluded = [], []
+    arms = []
     for label, members in zip(texts, groups.values(), strict=True):
         best: dict[str, Run] = {}
         for run in sorted(members, key=lambda run: (not run.finished, -run.last_step)):
