@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[1]
 # What the committed runs of seeds 1 to 4 lack of the independence that pooling them assumes.
 SHARED_EPISODES = (
     "Runs made before 28 November 2026 took the seeds of their environments from numbers next to their own seed, so "
-    "that seeds 1 to 4 began many of their episodes alike, in all arms: their intervals are to be read with that in mind."
+    "that seeds 1 to 4 began many of their episodes alike, in all arms: read their intervals with that in mind."
 )
 
 name = Arms.name  # name(method, switch, seed) of a run and of what is kept of it
