@@ -42,7 +42,7 @@ def test_the_wheel_holds_both_packages_their_types_and_nothing_else(installed):
         shipped = {p for p in shipped if p.parent != Path("qmp_collect/scripts")}
         source = ROOT / package if package == "qmp_collect" else ROOT / "envs" / package
         expected = {Path(package) / p.relative_to(source) for p in source.rglob("*") if "__pycache__" not in p.parts}
-        assert shipped == {p for p in expected if p.suffix in (".py", ".typed")}
+        assert shipped == {p for p in expected if p.suffix in (".py", ".typed", ".css")}
         assert Path(package, "py.typed") in shipped
 
 

@@ -81,6 +81,20 @@ def test_table(args: comparison.Args) -> None:
     assert rows[-1] == f"| mean of the 6 with QMP | {numbers} |"
 
 
+def test_pooled_over_methods(args: comparison.Args) -> None:
+    """Six methods alike, of gains 0.4 on average. Welch: the variance of each arm's mean is 0.01 or 0.04, of the mean
+    of six differences 0.05 / 6; its degrees of freedom are 6 times those of one method, 8.82, for which t is 2.269."""
+    keep(args)
+    rows = comparison.pooled(args, 0).rows
+    assert [row[0] for row in rows[:-1]] == [method.label for method in comparison.METHODS if len(method.switches) == 2]
+    assert rows[0][:2] == ["No-Sharing", "2, 2"]
+    assert rows[-1][:3] == ["mean of the 6 methods", "12, 12", "+0.400 [+0.193, +0.607]"]
+    low, high = map(float, rows[-1][3].partition("[")[2][:-1].split(", "))
+    assert 0.19 < low < 0.4 < high < 0.61
+    assert float(rows[-1][4]) < 0.02
+    assert comparison.pooled(args, 1).rows[-1][2] == "+0.200 [+0.096, +0.304]"
+
+
 def test_figure(args: comparison.Args) -> None:
     keep(args)
     panels = comparison.draw(args).axes

@@ -68,18 +68,23 @@ def test_seeds_and_what_changes_nothing_are_one_arm(tmp_path):
     assert not study.excluded
 
 
-def test_a_setting_of_newer_versions_makes_no_arm_of_its_own(tmp_path):
+def test_runs_from_before_a_setting_are_what_they_were(tmp_path):
     write_run(tmp_path, "old", evaluations(0.5), seed=1)
+    write_run(tmp_path, "wrong", evaluations(0.5), seed=1, switch_critic_of="proposer")
+    (study,) = studies(loaded(tmp_path))
+    assert [arm.label for arm in study.arms] == ["own, switch critic of task", "own, switch critic of proposer"]
     write_run(tmp_path, "new", evaluations(0.5), seed=2, switch_critic_of="task")
     (study,) = studies(loaded(tmp_path))
-    assert len(study.arms) == 1
-    write_run(tmp_path, "wrong", evaluations(0.5), seed=2, switch_critic_of="proposer")
+    assert [len(arm.runs) for arm in study.arms] == [2, 1]
+
+
+def test_a_setting_that_only_some_runs_have_makes_arms_apart(tmp_path):
+    write_run(tmp_path, "old", evaluations(0.5), seed=1)
+    write_run(tmp_path, "new", evaluations(0.5), seed=1, novelty=0.5)
+    write_run(tmp_path, "other", evaluations(0.5), seed=1, exp_name="dnc", distill=True)
     (study,) = studies(loaded(tmp_path))
-    assert [arm.label for arm in study.arms] == [
-        "own, switch critic of task",
-        "own, no switch critic of",
-        "own, switch critic of proposer",
-    ]
+    assert [arm.label for arm in study.arms] == ["No-Sharing, novelty 0.5", "No-Sharing", "DnC"]
+    assert not study.excluded
 
 
 def test_sets_are_apart_and_own_policies_first(tmp_path):
@@ -103,6 +108,14 @@ def test_of_two_runs_of_one_seed_the_one_that_got_further_counts(tmp_path):
     reasons = {run.path.name: reason for run, reason in study.excluded}
     assert reasons.keys() == {"crashed", "once more"}
     assert reasons["crashed"] == "the same settings and seed as again, which got further"
+
+
+def test_runs_that_are_set_aside_count_nowhere(tmp_path):
+    write_run(tmp_path / "set_aside", "first", evaluations(0.1, 0.1), novelty=1)
+    write_run(tmp_path / "ii", "anew", evaluations(0.5, 0.5))
+    (study,) = studies(loaded(tmp_path))
+    assert [(arm.label, [run.path.name for run in arm.runs]) for arm in study.arms] == [("own", ["anew"])]
+    assert [(run.path.name, reason) for run, reason in study.excluded] == [("first", "set aside")]
 
 
 def arm_labels(*settings):

@@ -29,6 +29,13 @@ INCIDENTAL = frozenset(
     }
 )
 
+# What runs did that were made before a script had the setting. Whatever else some runs of a script have and others have
+# not makes arms of their own, which is seen, where taking it for the same might not be.
+BEFORE = {"switch_critic_of": "task"}
+
+# A folder of this name holds runs that are published and count nowhere.
+SET_ASIDE = "set_aside"
+
 _METHODS = {
     "sac_qmp_separate": "No-Sharing",
     "sac_qmp_multihead": "Parameter-Sharing",
@@ -54,7 +61,7 @@ class Arm:
 
     Attributes:
         label: what tells it from the other arms of its task set.
-        settings: of its first run.
+        settings: of its first run, but for what is `INCIDENTAL`.
         runs: the finished ones, by seed.
         unfinished: the others.
     """
@@ -79,7 +86,7 @@ class Study:
 
     Attributes:
         env_id: the task set.
-        arms: its arms, those of own policies first, and separate agents before other methods.
+        arms: its arms, those of own policies first, then in the order of methods and switches.
         excluded: runs that are in no arm, each with the reason.
     """
 
@@ -108,13 +115,15 @@ def studies(runs: Sequence[Run]) -> list[Study]:
     return [_study(env_id, [run for run in runs if run.env_id == env_id]) for env_id in _seen(r.env_id for r in runs)]
 
 
-def _study(env_id: str, runs: list[Run]) -> Study:
+def _study(env_id: str, every: list[Run]) -> Study:
+    runs = [run for run in every if SET_ASIDE not in run.path.parts]
+    excluded = [(run, "set aside") for run in every if SET_ASIDE in run.path.parts]
     keys = varied(runs)
     groups: dict[tuple[str, ...], list[Run]] = {}
-    for run in sorted(runs, key=lambda run: (not _own(run.config), _place(run.config))):
-        groups.setdefault(tuple(setting_text(run.config.get(key)) for key in keys), []).append(run)
-    texts = labels([members[0].config for members in groups.values()], keys)
-    arms, excluded = [], []
+    for run in sorted(runs, key=lambda run: _place(run.config)):
+        groups.setdefault(tuple(_value(settings_of(run), key) for key in keys), []).append(run)
+    texts = labels([settings_of(members[0]) for members in groups.values()], keys)
+    arms = []
     for label, members in zip(texts, groups.values(), strict=True):
         best: dict[str, Run] = {}
         for run in sorted(members, key=lambda run: (not run.finished, -run.last_step)):
@@ -124,14 +133,29 @@ def _study(env_id: str, runs: list[Run]) -> Study:
             else:
                 best[seed] = run
         kept = sorted(best.values(), key=_by_seed)
-        arms.append(Arm(label, kept[0].config, [r for r in kept if r.finished], [r for r in kept if not r.finished]))
+        arms.append(
+            Arm(label, settings_of(kept[0]), [r for r in kept if r.finished], [r for r in kept if not r.finished])
+        )
     return Study(env_id, arms, excluded)
 
 
+def settings_of(run: Run) -> dict[str, Any]:
+    """A run's settings but for what is `INCIDENTAL`, with what was so `BEFORE`."""
+    return {key: value for key, value in (BEFORE | run.config).items() if key not in INCIDENTAL}
+
+
 def varied(runs: Sequence[Run]) -> list[str]:
-    """Settings that tell arms apart: those with two values among the runs that have them. Newer versions have more."""
-    keys = _seen(key for run in runs for key in run.config if key not in INCIDENTAL)
-    return [key for key in keys if len({setting_text(run.config[key]) for run in runs if key in run.config}) > 1]
+    """Settings that tell arms apart: runs that have one differ in it, or only some runs of a script have it."""
+    every = [settings_of(run) for run in runs]
+    found = []
+    for key in _seen(key for settings in every for key in settings):
+        values = {setting_text(settings[key]) for settings in every if key in settings}
+        scripts = [
+            {settings.get("exp_name") for settings in every if (key in settings) is has} for has in (True, False)
+        ]
+        if len(values) > 1 or scripts[0] & scripts[1]:
+            found.append(key)
+    return found
 
 
 def labels(settings: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[str]:
@@ -141,7 +165,7 @@ def labels(settings: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[str]
     without, and where most arms share a value only the others say it.
     """
     keys = sorted(keys, key=lambda key: {"exp_name": 0, "switch": 1}.get(key, 2))
-    values = {key: [setting_text(config.get(key)) for config in settings] for key in keys}
+    values = {key: [_value(config, key) for config in settings] for key in keys}
     telling: list[str] = []
     for key in keys:
         if _count(values, [*telling, key]) > _count(values, telling):
@@ -152,9 +176,9 @@ def labels(settings: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[str]
     for config in settings:
         parts = [_name(config, "exp_name" in telling)]
         for key in telling:
-            if key not in ("exp_name", "switch") and setting_text(config.get(key)) != usual.get(key):
+            if key not in ("exp_name", "switch") and _value(config, key) != usual.get(key):
                 name = key.replace("_", " ")
-                parts.append(f"{name} {setting_text(config[key])}" if key in config else f"no {name}")
+                parts.append(f"{name} {_value(config, key)}" if key in config else f"no {name}")
         texts.append(", ".join(parts))
     return texts
 
@@ -180,18 +204,23 @@ def _own(config: dict[str, Any]) -> bool:
     return config.get("switch") == "own"
 
 
-def _place(config: dict[str, Any]) -> int:
-    """Of the method among those that have a name."""
-    return [*_METHODS, config.get("exp_name")].index(config.get("exp_name"))
+def _place(config: dict[str, Any]) -> tuple[bool, int, int]:
+    """Own policies first, then in the order of the methods and switches that have a name."""
+    exp_name, switch = config.get("exp_name"), config.get("switch")
+    return not _own(config), [*_METHODS, exp_name].index(exp_name), [*_SWITCHES, switch].index(switch)
 
 
 def _without_switch(arm: Arm) -> dict[str, Any]:
-    return {key: value for key, value in arm.settings.items() if key not in INCIDENTAL and key != "switch"}
+    return {key: value for key, value in arm.settings.items() if key != "switch"}
 
 
 def _by_seed(run: Run) -> tuple[bool, Any, str]:
     number = isinstance(run.seed, int)
     return not number, run.seed if number else 0, setting_text(run.seed)
+
+
+def _value(settings: dict[str, Any], key: str) -> str:
+    return setting_text(settings[key]) if key in settings else ""
 
 
 def setting_text(value: Any) -> str:

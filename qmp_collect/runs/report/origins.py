@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qmp_collect.runs.provenance import OF_THE_STARTER, published
-from qmp_collect.runs.report.arms import INCIDENTAL, Study, setting_text, varied
+from qmp_collect.runs.report.arms import Study, setting_text, settings_of, varied
 from qmp_collect.runs.report.figures import count
 from qmp_collect.runs.report.markup import details, link, table_html
 from qmp_collect.runs.report.runs import Run
@@ -51,8 +51,8 @@ def settings(study: Study) -> list[Table]:
     differ = [[key, *(setting_text(arm.settings[key]) if key in arm.settings else "" for arm in arms)] for key in keys]
     shared: dict[str, Any] = {}
     for run in study.runs:
-        shared |= run.config
-    common = [[key, setting_text(value)] for key, value in shared.items() if key not in keys and key not in INCIDENTAL]
+        shared |= settings_of(run)
+    common = [[key, setting_text(value)] for key, value in shared.items() if key not in keys]
     tables = [Table("The same in all arms", ["setting", "value"], common)]
     if keys:
         tables.insert(0, Table("What the arms differ in", ["setting", *(arm.label for arm in arms)], differ))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -244,6 +244,37 @@ def hypotheses(study: Study, metric: str, given: Sequence[Hypothesis]) -> Table:
         "On the mean of the last 10 % of evaluations, Welch's test. Family-wise 5 % over this list and nothing else: "
         "whatever else this page shows is exploratory.",
     )
+
+
+def pooled(title: str, strata: Mapping[str, tuple[Floats, Floats]]) -> Table:
+    """What two arms differ by in each of several methods, ``(R,)`` and ``(S,)``, and on average over the methods."""
+    every = list(strata.values())
+    rows = [[name, f"{len(a)}, {len(b)}", _two(a, b, signed=True), "", ""] for name, (a, b) in strata.items()]
+    fewest = min(len(arm) for pair in every for arm in pair)
+    if fewest > 1:
+        gain = statistics.bootstrap(_mean_gain, *(arm for pair in every for arm in pair), resamples=RESAMPLES)
+        cells = [_signed(statistics.pooled_difference(every)), _signed(gain)]
+        cells.append(f"{statistics.permutation_test(every):.3g}")
+    else:
+        cells = [f"{number(_mean_gain(*(arm for pair in every for arm in pair)), True)} [1 run]", "", ""]
+    runs = ", ".join(str(sum(map(len, arms))) for arms in zip(*every, strict=True))
+    rows.append([f"mean of the {len(every)} methods", runs, *cells])
+    return Table(
+        title,
+        ["method", "runs", "difference [Welch]", "[bootstrap]", "permutation p"],
+        rows,
+        "Stratified by method: whole runs are resampled, and their labels shuffled, within each method alone, and "
+        "methods count alike. It assumes that all runs are independent, those of one seed too, which share first "
+        "networks and start states and nothing more (the analysis seed by seed does not assume it, and has as many "
+        "observations as there are seeds); it is about the mean effect in these methods, which may have different "
+        "ones, and not about methods that they would be drawn from. Bootstrap intervals of few runs an arm are "
+        "somewhat too narrow. The permutation test's hypothesis is that a method's two arms never differ at all.",
+    )
+
+
+def _mean_gain(*arms: Floats) -> float:
+    """Of arms in turn with and without."""
+    return float(np.mean([arm.mean() for arm in arms[::2]]) - np.mean([arm.mean() for arm in arms[1::2]]))
 
 
 def pairs(study: Study, metric: str) -> list[tuple[Arm, Arm]]:
