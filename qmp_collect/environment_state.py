@@ -1,7 +1,7 @@
 """What a vector environment and its wrappers know, saved and restored with the collector.
 
-Gymnasium's normalisations and episode statistics are known here, around the vector environment and inside a
-``SyncVectorEnv`` or the processes of an ``AsyncVectorEnv``. A wrapper of one's own takes part by ``get_state()`` and
+Gymnasium's normalisations and episode statistics are known here, around the vector environment or its parts and inside
+a ``SyncVectorEnv`` or the processes of an ``AsyncVectorEnv``. A wrapper of one's own takes part by ``get_state()`` and
 ``set_state(state)``.
 """
 
@@ -18,6 +18,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, VectorWrapper
 from gymnasium.wrappers import vector
 
+from qmp_collect.concat import ConcatVectorEnv
 from qmp_collect.states import check_like
 
 _RUNNING = ("mean", "var", "count")
@@ -117,6 +118,9 @@ def _layers(envs: Any) -> Iterator[Any]:
     while isinstance(envs, VectorWrapper):
         yield envs
         envs = envs.env
+    if isinstance(envs, ConcatVectorEnv):
+        for part in envs.parts:
+            yield from _layers(part)
     for env in getattr(envs, "envs", None) or ():  # those of a SyncVectorEnv; of others only what is known here
         while isinstance(env, gym.Wrapper):
             if _known(env):
