@@ -248,7 +248,7 @@ def test_collection_goes_on_as_if_it_had_not_stopped(mode):
 
     def collector():
         parts = [make_envs(*SETTINGS[rows], mode=mode, vector=SnapshotVectorEnv) for rows in (slice(2), slice(2, 4))]
-        if mode is not AutoresetMode.SAME_STEP:  # which the wrapper cannot
+        if mode is AutoresetMode.NEXT_STEP:  # the only one that the wrapper can
             parts = [NormalizeObservation(part) for part in parts]
         recorder = Recorder()
         policies, q_functions = [policy(k) for k in range(2)], [q_function(t) for t in range(2)]
