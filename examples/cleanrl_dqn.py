@@ -35,7 +35,9 @@ def epsilon_greedy(q_network):
 envs = gym.vector.SyncVectorEnv([lambda x=x: make(x) for x in LENGTHS])
 q_networks, target_networks = ([network() for _ in LENGTHS] for _ in range(2))
 optimizers = [torch.optim.Adam(q.parameters(), 1e-3) for q in q_networks]
-rb = TaskReplayBuffer(10_000, 2, envs.single_observation_space, envs.single_action_space, seed=1)  # QMP: a ring per task
+rb = TaskReplayBuffer(
+    10_000, 2, envs.single_observation_space, envs.single_action_space, seed=1
+)  # QMP: a ring per task
 policies = [epsilon_greedy(q) for q in q_networks]  # QMP: each task's as before
 collector = QMPCollector(envs, policies, q_networks, buffer=rb, backend="torch", seed=1)  # QMP
 

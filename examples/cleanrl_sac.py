@@ -50,7 +50,9 @@ class Agent:
 
 agents = [Agent() for _ in GRAVITY]
 q_functions = [lambda obs, actions, a=a: a.qf(torch.cat([obs, actions], -1))[:, 0] for a in agents]  # QMP
-rb = TaskReplayBuffer(10_000, 2, envs.single_observation_space, envs.single_action_space, seed=1)  # QMP: a ring per task
+rb = TaskReplayBuffer(
+    10_000, 2, envs.single_observation_space, envs.single_action_space, seed=1
+)  # QMP: a ring per task
 collector = QMPCollector(envs, [a.propose for a in agents], q_functions, buffer=rb, backend="torch", seed=1)  # QMP
 
 obs, _ = collector.reset()  # QMP: envs.reset(seed=1)

@@ -42,5 +42,7 @@ check_callables(policies, q_functions, envs.single_observation_space, envs.singl
 
 collector = QMPCollector(envs, policies, q_functions, task_ids=task_ids, seed=0)
 stats = collector.collect(n_episode=20)
-print("episodes of each task:", np.bincount(stats.episode_task_ids), " success:", stats.per_task(stats.successes).round(2))
+print(
+    "episodes of each task:", np.bincount(stats.episode_task_ids), " success:", stats.per_task(stats.successes).round(2)
+)
 print("who acted (row: task, column: policy):", stats.mixture.round(2), sep="\n")

@@ -28,7 +28,9 @@ envs = gym.vector.SyncVectorEnv([lambda g=g: make(g) for g in GOALS])
 
 # Stand-ins for learners: noisy pushes in different directions, and critics that like a push towards the goal.
 rng = np.random.default_rng(0)
-policies = [lambda obs, m=m: rng.normal(m, 0.5, (len(obs), 2)).clip(-1, 1) for m in ([-0.5, 0.5], [0.5, 0.5], [0.5, -0.5])]
+policies = [
+    lambda obs, m=m: rng.normal(m, 0.5, (len(obs), 2)).clip(-1, 1) for m in ([-0.5, 0.5], [0.5, 0.5], [0.5, -0.5])
+]
 
 
 def towards_goal(obs, actions):

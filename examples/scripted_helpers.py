@@ -8,11 +8,11 @@ import warnings
 
 import gymnasium as gym
 import numpy as np
-import qmp_envs  # noqa: F401 (registers MetaWorldMT10-v0)
 import torch
 from metaworld.policies import ENV_POLICY_MAP
 from torch import nn
 
+import qmp_envs  # noqa: F401 (registers MetaWorldMT10-v0)
 from qmp_collect import FixedSwitch, QMPCollector
 
 warnings.filterwarnings("ignore", "Constant")  # the scripts' remark that their actions will be clipped
@@ -43,5 +43,7 @@ print("shape of who acted:", stats.mixture.shape, " share of the helpers:", stat
 # Leave every task to its own helper, T + t: what such a helper can do.
 collector = QMPCollector(envs, policies, None, switch=FixedSwitch(np.eye(T, 2 * T, T)), seed=0)
 stats = collector.collect(n_episode=1)
-print("success with one's own helper:", dict(zip(names, stats.per_task(stats.successes).round(1).tolist(), strict=True)))
+print(
+    "success with one's own helper:", dict(zip(names, stats.per_task(stats.successes).round(1).tolist(), strict=True))
+)
 envs.close()
