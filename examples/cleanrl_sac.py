@@ -1,4 +1,4 @@
-"""CleanRL's single-file SAC, one agent per task. The lines that QMP adds or changes are marked; the rest is as it was."""
+"""CleanRL's single-file SAC, one agent per task. The lines that QMP adds or changes are marked."""
 
 import gymnasium as gym
 import torch

@@ -1,16 +1,16 @@
 """Flax: DDPG with all tasks' networks stacked, so that one jitted call proposes, and one scores, for all tasks.
 
-Parameters carry the task axis first and `jax.vmap` runs over it. That is the batched form of callables: (N, *O) goes in,
-(N, K, *A) comes out, and Q-functions give (N, K).
+Parameters carry the task axis first and `jax.vmap` runs over it. That is the batched form of callables: (N, *O) goes
+in, (N, K, *A) comes out, and Q-functions give (N, K).
 """
 
 import gymnasium as gym
 import jax
 import jax.numpy as jnp
 import optax
-import qmp_envs  # noqa: F401 (registers Maze3-v0)
 from flax import linen as nn
 
+import qmp_envs  # noqa: F401 (registers Maze3-v0)
 from qmp_collect import Proposal, QMPCollector, TaskReplayBuffer
 
 envs = gym.make_vec("Maze3-v0", num_envs=6)  # observations (4,), actions (2,) in [-1, 1]

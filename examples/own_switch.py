@@ -1,7 +1,7 @@
 """A switch of your own: any object that maps scores to policies. Here, others act only if they are better by a margin.
 
-`scores` is (M, K), a row for each sub-environment that decides; `own` is (M,), the row's own policy; the answer is (M,).
-A candidate that must not be chosen scores -inf. Ties and margins are in units of Q-values.
+`scores` is (M, K), a row for each sub-environment that decides; `own` is (M,), the row's own policy; so is the answer.
+A candidate that must not be chosen scores -inf. The margin is in units of Q-values.
 """
 
 from dataclasses import dataclass

@@ -2,7 +2,7 @@
 
     python cleanrl_scripts/sac_qmp_separate.py --import examples.own_task_set --env-id Compass4
 
-Four hooks on arrays of all N sub-environments make it; autoreset, seeds, checkpoints and infos come with the base class.
+Four hooks on arrays of all N sub-environments make it; resets, seeds, checkpoints and infos come with the base class.
 """
 
 import gymnasium as gym

@@ -55,7 +55,7 @@ optimizer = torch.optim.Adam([p for network in networks for p in network.paramet
 buffer = TaskReplayBuffer(2_000, 2, envs.single_observation_space, envs.single_action_space, seed=1)
 collector = QMPCollector(envs, [boltzmann(q) for q in q_functions], q_functions, buffer=buffer, backend="torch", seed=1)
 collector.collect(n_step=200, random=True)
-for _ in range(40):
+for _ in range(35):
     stats = collector.collect(n_step=20)
     for _ in range(4):
         batch = buffer.sample(32)

@@ -7,7 +7,7 @@ from qmp_collect import QMPCollector, evaluate
 from qmp_collect.adapters import sb3_agents
 
 GRAVITY = (9.81, 5.0)  # two tasks: a pendulum here, and one where things weigh half as much
-STEPS = 1_000  # stored transitions of both tasks together; 20_000 see both pendulums stand
+STEPS = 800  # stored transitions of both tasks together; 20_000 see both pendulums stand
 
 
 def make(gravity):

@@ -1,6 +1,6 @@
 """Tianshou 2: two SAC algorithms, each with a `VectorReplayBuffer` that `TianshouSink` fills.
 
-Tianshou's policies think in actions of [-1, 1]; `map_action` and `map_action_inverse` translate, and the sink uses them.
+Tianshou's policies think in actions of [-1, 1]; The callables translate, and the sink does so by itself.
 """
 
 import gymnasium as gym

@@ -58,7 +58,7 @@ sinks = [TorchRLSink(buffer) for buffer in buffers]
 collector = QMPCollector(envs, policies, q_functions, buffer=sinks, backend="torch", seed=1)
 
 collector.collect(n_step=400, random=True)
-for _ in range(30):
+for _ in range(20):
     collector.collect(n_step=20)
     for loss, buffer, optimizer, target in zip(losses, buffers, optimizers, targets, strict=True):
         values = loss(buffer.sample())
