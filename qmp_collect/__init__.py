@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from qmp_collect.callables import Proposal
 from qmp_collect.check import check_callables
 from qmp_collect.collector import QMPCollector
+from qmp_collect.concat import ConcatVectorEnv
 from qmp_collect.evaluation import evaluate
 from qmp_collect.extras import needs
 from qmp_collect.stats import CollectStats
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 # Without what needs PyTorch, so that a star import does not.
 __all__ = [
     "CollectStats",
+    "ConcatVectorEnv",
     "FixedSwitch",
     "OwnPolicy",
     "Proposal",

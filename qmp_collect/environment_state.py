@@ -1,7 +1,7 @@
 """What a vector environment and its wrappers know, saved and restored with the collector.
 
-Gymnasium's normalisations and episode statistics are known here, around the vector environment and inside a
-``SyncVectorEnv`` or the processes of an ``AsyncVectorEnv``. A wrapper of one's own takes part by ``get_state()`` and
+Gymnasium's normalisations and episode statistics are known here, around the vector environment or its parts and inside
+a ``SyncVectorEnv`` or the processes of an ``AsyncVectorEnv``. A wrapper of one's own takes part by ``get_state()`` and
 ``set_state(state)``.
 """
 
@@ -18,6 +18,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, VectorWrapper
 from gymnasium.wrappers import vector
 
+from qmp_collect.concat import ConcatVectorEnv
 from qmp_collect.states import check_like
 
 _RUNNING = ("mean", "var", "count")
@@ -52,7 +53,7 @@ class EnvironmentState:
     @cached_property
     def _stateful(self) -> list[Any]:
         """Whatever is saved besides the environment itself. Processes are asked only when a state is."""
-        return [*self._here, *_in_processes(self._envs)]
+        return [*self._here, *(state for base in _bases(self._envs) for state in _in_processes(base))]
 
     def state_dict(self) -> dict[str, Any]:
         """Warns of wrappers that have changed and do not say how to save them."""
@@ -117,11 +118,24 @@ def _layers(envs: Any) -> Iterator[Any]:
     while isinstance(envs, VectorWrapper):
         yield envs
         envs = envs.env
+    if isinstance(envs, ConcatVectorEnv):
+        for part in envs.parts:
+            yield from _layers(part)
+        return
     for env in getattr(envs, "envs", None) or ():  # those of a SyncVectorEnv; of others only what is known here
         while isinstance(env, gym.Wrapper):
             if _known(env):
                 yield env
             env = env.env
+
+
+def _bases(envs: Any) -> Iterator[Any]:
+    """A vector environment without wrappers, or its parts without theirs."""
+    if isinstance(envs, ConcatVectorEnv):
+        for part in envs.parts:
+            yield from _bases(part.unwrapped)
+    else:
+        yield envs
 
 
 class _InProcesses:

@@ -2,20 +2,22 @@
 
 ``gymnasium.make("Maze10-v0", task=3)`` makes one task, ``gymnasium.make_vec("Maze10-v0", num_envs=20)`` a
 natively batched vector environment whose sub-environment ``i`` has task ``i % T``. `TASK_SETS` holds the facts
-of each id.
+of each id; `register` adds a task set of one's own.
 
 The modules of the task sets are imported when they are needed: PointReach-v0 works without MuJoCo.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
 from qmp_envs.assets import missing
+from qmp_envs.single import SingleEnv
 from qmp_envs.task_set import TaskSet
 from qmp_envs.vector import BatchedVectorEnv
 
@@ -48,6 +50,7 @@ __all__ = [
     "TaskSet",
     "WalkerEnv",
     "WalkerVectorEnv",
+    "register",
 ]
 
 # What is imported when it is asked for: name -> module.
@@ -103,23 +106,28 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+_OWN: dict[str, TaskSet] = {}
+
+
 class _TaskSets(Mapping[str, TaskSet]):
     def __getitem__(self, env_id: str) -> TaskSet:
+        if env_id in _OWN:
+            return _OWN[env_id]
         module, task_sets, *_ = _SETS[env_id]
         task_set: TaskSet = getattr(_load(module), task_sets)[env_id]
         return task_set
 
     def __contains__(self, env_id: object) -> bool:
-        return env_id in _SETS
+        return env_id in _SETS or env_id in _OWN
 
     def __iter__(self) -> Iterator[str]:
-        return iter(_SETS)
+        return iter((*_SETS, *_OWN))
 
     def __len__(self) -> int:
-        return len(_SETS)
+        return len(_SETS) + len(_OWN)
 
     def __repr__(self) -> str:
-        return f"TASK_SETS of {list(_SETS)}"
+        return f"TASK_SETS of {list(self)}"
 
 
 # Gymnasium id -> task set
@@ -134,3 +142,29 @@ for _env_id, (_, _, _single, _vector) in _SETS.items():
         vector_entry_point=f"qmp_envs:{_vector}",
         kwargs={"env_id": _env_id},
     )
+
+
+def register(task_set: TaskSet, vector_class: Callable[..., BatchedVectorEnv]) -> None:
+    """Make a task set of one's own known to Gymnasium (``make``, ``make_vec``), to `TASK_SETS` and so to the scripts.
+
+    Args:
+        task_set: its facts; ``env_id`` is a Gymnasium id with a version.
+        vector_class: a subclass of `BatchedVectorEnv`, called as ``vector_class(env_id, num_envs=N, **kwargs)``. A
+            single environment is made of one sub-environment.
+
+    Raises:
+        TypeError: ``vector_class`` is no such class.
+        ValueError: the id has no version, or is another task set's.
+    """
+    env_id = task_set.env_id
+    if not (isinstance(vector_class, type) and issubclass(vector_class, BatchedVectorEnv)):
+        raise TypeError(f"vector_class must be a subclass of qmp_envs.BatchedVectorEnv, got {vector_class!r}")
+    if not re.search(r"-v\d+$", env_id):
+        raise ValueError(f"env_id must end with a version, such as {env_id}-v0, got {env_id!r}")
+    if env_id in _SETS or _OWN.get(env_id, task_set) != task_set:
+        raise ValueError(f"{env_id!r} is another task set's id: choose one of your own")
+    single: Any = type(f"{vector_class.__name__}Single", (SingleEnv,), {"vector_class": vector_class})
+    gym.registry.pop(env_id, None)  # a module that runs again, as a program and by its name, registers itself again
+    entry: Any = vector_class
+    gym.register(id=env_id, entry_point=single, vector_entry_point=entry, kwargs={"env_id": env_id})
+    _OWN[env_id] = task_set

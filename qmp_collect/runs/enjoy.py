@@ -26,6 +26,7 @@ from qmp_collect.runs.console import say
 from qmp_collect.runs.folder import checked_name
 from qmp_collect.runs.policy import build_agent, load_policy
 from qmp_collect.runs.scripts import load_script
+from qmp_collect.runs.settings import import_own
 from qmp_collect.runs.video import FRAMES_PER_SECOND, save_episode
 
 Frame = NDArray[np.uint8]
@@ -50,10 +51,14 @@ class Args:
     """of the episodes"""
     device: str = "cpu"
     """where the networks run"""
+    import_: Annotated[str | None, tyro.conf.arg(name="import", metavar="MODULE")] = None
+    """module that registers the run's task set, if it is one of your own"""
 
 
 def main(args: Args) -> None:
     """Print the table, and make the pictures that are asked for."""
+    if args.import_ is not None:
+        import_own(args.import_)
     policy = load_policy(args.run_dir, args.device)
     out = args.out or args.run_dir / "enjoy"
     if args.out is None and out.is_symlink():

@@ -17,8 +17,9 @@ _GIT = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PRE
 _PACKAGES = ("qmp-collect", "numpy", "gymnasium", "mujoco", "torch")
 
 
-# Said by whoever starts or resumes a run, never by its folder: where it lies, and whether and to whom it is uploaded.
-OF_THE_STARTER = ("run_dir", "run_dir_root", "resume", "track", "wandb_project_name", "wandb_entity")
+# Said by whoever starts or resumes a run, never by its folder: where it lies, what code is imported for it, and whether
+# and to whom it is uploaded.
+OF_THE_STARTER = ("run_dir", "run_dir_root", "resume", "import_", "track", "wandb_project_name", "wandb_entity")
 
 # Settings that say who somebody is, or where on a machine something lies.
 _PERSONAL = ("wandb_project_name", "wandb_entity")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
+import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from qmp_collect.extras import needs
 from qmp_collect.runs.console import say
@@ -73,6 +76,8 @@ class RunArgs:
 
     env_id: str = "Maze10-v0"
     """task set"""
+    import_: Annotated[str | None, tyro.conf.arg(name="import", metavar="MODULE")] = None
+    """module that registers a task set of your own for --env-id; looked for in the current folder, too"""
     total_timesteps: int = 12_000_000
     """env steps of the run, summed over tasks like every other count of env steps"""
 
@@ -93,7 +98,8 @@ def parse_args(
     Args:
         args_class: A dataclass with the fields ``env_id``, ``resume`` and ``total_timesteps``, among others.
         presets: By environment id without version, the fields that differ from the class's defaults.
-        env_ids: The known ids, with version. ``--env-id`` may leave out ``-v0``.
+        env_ids: The known ids, with version, asked after the module of ``--import``. ``--env-id`` may leave out
+            ``-v0``.
         argv: Default: the program's.
 
     Raises:
@@ -104,9 +110,12 @@ def parse_args(
     first.add_argument("--env-id", "--env_id", default=args_class.env_id)
     first.add_argument("--resume")
     first.add_argument("--run-dir", "--run_dir")
+    first.add_argument("--import", dest="module")
     given, _ = first.parse_known_args(argv)
     if given.resume is not None and given.run_dir is not None:
         raise SystemExit("--resume takes a run's settings from its folder, --run-dir from here: give one of them")
+    if given.module is not None:
+        import_own(given.module)
     if given.resume is not None:
         return _resumed(args_class, Path(given.resume), list(env_ids), argv)
     env_id = _full_id(given.env_id, list(env_ids))
@@ -117,6 +126,25 @@ def parse_args(
     if args.run_dir is not None:
         _continue(args, Path(args.run_dir), list(env_ids))
     return args
+
+
+def import_own(module: str) -> None:
+    """Import a module of one's own, from the current folder if it is nowhere else: it registers task sets.
+
+    Raises:
+        SystemExit: There is no such module.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise SystemExit(
+            f"--import {module}: there is no such module, neither installed nor in {os.getcwd()} (a name as in an "
+            "import statement, without .py)"
+        ) from error
 
 
 def _check_ranges(args: RunArgs) -> None:
@@ -130,7 +158,9 @@ def _full_id(env_id: str, known: list[str]) -> str:
     for candidate in (env_id, f"{env_id}-v0"):
         if candidate in known:
             return candidate
-    raise SystemExit(f"--env-id {env_id}: expected one of {', '.join(known)}")
+    raise SystemExit(
+        f"--env-id {env_id}: expected one of {', '.join(known)}; or --import the module that registers one of your own"
+    )
 
 
 def of_the_run(args: RunArgs) -> dict[str, Any]:
