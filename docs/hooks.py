@@ -14,9 +14,9 @@ _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((\.\./[^)\s#]*)\)")
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
-    """A link out of docs/ becomes one into the published repository (``repo_url``), or plain text while there is none.
+    """A link out of docs/ becomes one into the published repository (``repo_url``), or plain text while none is known.
 
-    On a code host the same link works as it stands. A target that does not exist is a warning, which ends a strict build.
+    On a code host the same link works as it stands. A target that does not exist ends a strict build.
     """
     folder, root = posixpath.dirname(page.file.src_uri), Path(config.docs_dir).parent
 
