@@ -1,4 +1,4 @@
-"""What MkDocs calls while it builds the site: links from a page to files of the repository that are no pages."""
+"""What MkDocs calls while it builds the site."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((\.\./[^)\s#]*)\)")
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
-    """A link out of docs/ becomes one into the published repository (``repo_url``), or plain text while none is known.
+    """A link out of docs/ becomes one into the repository at ``repo_url``, or the path while there is no such address.
 
     On a code host the same link works as it stands. A target that does not exist ends a strict build.
     """
@@ -27,6 +27,13 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> st
             return match[0]
         if path.startswith("..") or not (root / path).exists():
             log.warning("%s links to %s, which is not in the repository", page.file.src_uri, target)
-        return f"[{text}]({config.repo_url.rstrip('/')}/blob/main/{path})" if config.repo_url else text
+        if config.repo_url:
+            return f"[{text}]({config.repo_url.rstrip('/')}/blob/main/{path})"
+        return text if posixpath.basename(path) in text else f"{text} \\[`{path}`\\]"
 
     return _LINK.sub(replace, markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """A number and its interval stay on one line."""
+    return html.replace(" ± ", "&nbsp;±&nbsp;")
