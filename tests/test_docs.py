@@ -121,6 +121,8 @@ def check_python(words: list[str]) -> None:
     first, *rest = words
     if first == "-m" and rest[0] == "qmp_collect.runs.plot":
         parse_plot(rest[1:])
+    elif first == "-m" and rest[0] == "qmp_collect.runs":
+        check_qmp(rest[1:])
     elif first == "-m":
         assert find_spec(rest[0]) is not None
     elif first.startswith("cleanrl_scripts/"):
@@ -133,6 +135,18 @@ def check_python(words: list[str]) -> None:
             assert not rest
     else:
         raise AssertionError(f"what is python {first}?")
+
+
+def check_qmp(words: list[str]) -> None:
+    command, *rest = words
+    if command == "plot":
+        parse_plot(rest)
+    elif command == "train" and rest:
+        parse_training(ROOT / "cleanrl_scripts" / f"{rest[0]}.py", rest[1:])
+    elif command == "enjoy":
+        tyro.cli(import_module("qmp_collect.runs.enjoy").Args, args=rest)
+    else:
+        assert (command, rest) == ("train", [])
 
 
 def check_pip(words: list[str]) -> None:
@@ -160,6 +174,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "python3": check_python,
     "pip": check_pip,
     "make": check_make,
+    "qmp": check_qmp,
     "srun": lambda words: COMMANDS[words[0]](words[1:]),
     **dict.fromkeys(("rm", "scontrol", "tensorboard", "wandb"), not_ours),
 }
