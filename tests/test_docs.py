@@ -77,6 +77,29 @@ def test_the_python_of_a_page_runs_as_a_file_and_prints_what_stands_below_it(nam
         assert said is None or part == said
 
 
+def test_a_script_learns_the_task_set_of_the_guide_by_the_lines_that_it_names(workplace, monkeypatch, capsys):
+    blocks = BLOCK.findall(PAGES["docs/guides/task_set.md"])
+    square = next(block for language, block in blocks if language == "python")
+    script = (ROOT / "cleanrl_scripts" / "sac_qmp_separate.py").read_text(encoding="utf-8")
+    (changes,) = (block for language, block in blocks if language == "diff")
+    for hunk in changes.split("\n \n"):
+        lines = hunk.strip("\n").split("\n")
+        old = "".join(f"{line[1:]}\n" for line in lines if line[0] != "+")
+        assert script.count(old) == 1
+        script = script.replace(old, "".join(f"{line[1:]}\n" for line in lines if line[0] != "-"))
+    (workplace / "square.py").write_text(square, encoding="utf-8")
+    (workplace / "copy.py").write_text(script, encoding="utf-8")
+    monkeypatch.syspath_prepend(workplace)
+    tiny = "--env-steps-per-round 40 --gradient-steps-per-round 2 --min-buffer-size 40 --batch-size 8 --hidden-dim 8"
+    words = f"copy.py --env-id Square4-v0 --total-timesteps 320 --eval-every 320 --eval-episodes 1 {tiny}"
+    monkeypatch.setattr(sys, "argv", words.split())
+
+    runpy.run_path("copy.py", run_name="__main__")
+
+    (done,) = workplace.glob("runs/Square4-v0__*/done.json")
+    assert json.loads(done.read_text())["global_step"] == 320
+
+
 # ---------------------------------------------------------------------- commands
 
 
@@ -123,6 +146,10 @@ def check_python(words: list[str]) -> None:
         parse_plot(rest[1:])
     elif first == "-m" and rest[0] == "qmp_collect.runs":
         check_qmp(rest[1:])
+    elif first == "-m" and rest[0].startswith("qmp_collect."):
+        is_package = (ROOT / rest[0].replace(".", "/")).is_dir()
+        module = import_module(f"{rest[0]}.__main__" if is_package else rest[0])
+        tyro.cli(module.Command if hasattr(module, "Command") else module.Args, args=rest[1:])
     elif first == "-m":
         assert find_spec(rest[0]) is not None
     elif first.startswith("cleanrl_scripts/"):
