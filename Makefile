@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test test-oldest test-newest lint install wheel clean
+.PHONY: run test test-oldest test-newest lint docs install wheel clean
 
 # Multihead SAC + QMP on Maze10. The paper's run has wider networks, 100 rounds of warm-up and 12 M steps.
 LAPTOP := --hidden-dim 256 --warmup-rounds 10 --total-timesteps 600000
@@ -38,6 +38,10 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The site, into site/. To read it: python -m http.server --directory site
+docs: install
+	PYTHONPATH=.:envs $(BIN)/python -m mkdocs build --strict $(ARGS)
+
 install: $(STAMP)
 
 # d4rl's own requirements (mujoco-py, gym < 0.25) no longer install; the tests read one pure-Python file of it.
@@ -51,4 +55,4 @@ wheel: install
 	$(BIN)/python -m build --wheel
 
 clean:
-	rm -rf $(VENV) .venv-oldest .venv-newest build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest .venv-newest build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis

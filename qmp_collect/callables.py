@@ -1,16 +1,16 @@
 """A learner's policies and Q-functions, whatever their form, as one thing the collector can ask.
 
-One per task: ``policies[k]`` and ``q_functions[t]`` are called with any number of rows ``M``::
+One per task: ``policies[k]`` and ``q_functions[t]`` are called with any number of rows ``M``:
 
     policies[k](obs (M, *O)) -> actions (M, *A)
     q_functions[t](obs (M, *O), actions (M, *A)) -> (M,) or (M, 1)
 
-Batched: one call answers for all ``N`` sub-environments and all ``K`` policies::
+Batched: one call answers for all ``N`` sub-environments and all ``K`` policies:
 
     policies(obs (N, *O)) -> actions (N, K, *A)
     q_functions(obs (N, *O), actions (N, K, *A), task_ids (N,)) -> (N, K)
 
-With a ``Discrete(n)`` action space, actions are integers and Q-functions return all ``n`` values at once::
+With a ``Discrete(n)`` action space, actions are integers and Q-functions return all ``n`` values at once:
 
     policies[k](obs (M, *O)) -> (M,)              policies(obs (N, *O)) -> (N, K)
     q_functions[t](obs (M, *O)) -> (M, n)         q_functions(obs (N, *O), task_ids (N,)) -> (N, n)

@@ -52,7 +52,7 @@ class QMPCollector(Loop):
         TypeError: ``envs`` is no vector environment, its spaces are no arrays, or a callable is none.
         ValueError: Shapes, task ids or numbers of callables that do not fit together.
 
-    Example:
+    Examples:
         >>> import gymnasium as gym, numpy as np
         >>> envs = gym.make_vec("Pendulum-v1", num_envs=2)
         >>> policies = [lambda obs: np.zeros((len(obs), 1), np.float32), lambda obs: np.ones((len(obs), 1), np.float32)]

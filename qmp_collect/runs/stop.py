@@ -21,7 +21,7 @@ class StopSignal:
     A second SIGINT raises KeyboardInterrupt. A signal that whoever started the process had it ignore stays ignored, as
     SIGHUP under nohup. The former handlers come back on exit. Main thread only.
 
-    Example:
+    Examples:
         >>> with StopSignal() as stop:
         ...     for _ in range(3):
         ...         if stop:

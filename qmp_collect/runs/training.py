@@ -37,7 +37,7 @@ from qmp_collect.stats import CollectStats
 class TrainingRun:
     """A run of a training script: seeds, device, folder, logs, evaluations, checkpoints, progress bar.
 
-    The loop itself stays in the script::
+    The loop itself stays in the script:
 
         run = TrainingRun(args, task_names)
         ...
