@@ -22,7 +22,7 @@ import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from qmp_collect.runs.report import figures
+from qmp_collect.runs.report import figures, sharing
 from qmp_collect.runs.report.arms import SET_ASIDE, Arm, Study, studies
 from qmp_collect.runs.report.page import PREFIXES
 from qmp_collect.runs.report.runs import Run, find_runs, load_run
@@ -174,7 +174,7 @@ def figure_15(found: Sequence[Schedule]) -> Figure | None:
         return None
     figure, panels = _grid(1, len(shown), 3.6, 3.6)
     for (title, arm, _), axes in zip(shown, panels[0], strict=True):
-        values = figures.average_contribution(arm)
+        values = sharing.average_contribution(arm)
         if values is not None:
             figures.matrix(axes, values, top=max(float(np.nanmax(values)), 1e-3))
         axes.set_title(f"{_runs(arm)}, {title.replace(': ', chr(10), 1)}", fontsize=7)
@@ -242,7 +242,7 @@ def _mixed(found: Sequence[Schedule]) -> list[tuple[str, Arm, list[str]]]:
     arms = []
     for title, study in _shown(found, qmp):
         for arm in study.arms:
-            if figures.mixtures(arm, 1) is not None:
+            if sharing.mixtures(arm, 1) is not None:
                 arms.append((title, arm, study.tasks(_available(study)[0])))
     return arms
 

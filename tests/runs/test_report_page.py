@@ -21,7 +21,8 @@ pytest.importorskip("matplotlib")
 from matplotlib import image
 from synthetic_runs import evaluations, write_run
 
-from qmp_collect.runs.report import figures
+from qmp_collect.runs.__main__ import main as qmp
+from qmp_collect.runs.report import figures, sharing
 from qmp_collect.runs.report.arms import studies
 from qmp_collect.runs.report.page import write_report
 from qmp_collect.runs.report.runs import find_runs, load_run
@@ -207,6 +208,11 @@ def test_the_command(tmp_path):
     assert "<h1>Mine</h1>" in (tmp_path / "out" / "index.html").read_text()
 
 
+def test_the_command_of_the_package(tmp_path):
+    with pytest.raises(SystemExit, match="qmp report: expected a run folder at least"):
+        qmp(["report", str(tmp_path / "absent"), "--out", str(tmp_path / "out")])
+
+
 def test_drawings_hold_means_intervals_and_every_run(tmp_path):
     for seed, ends in enumerate([(0.0, 0.2), (0.2, 0.4)], 1):
         write_run(tmp_path, f"{seed}", evaluations(*ends), seed=seed)
@@ -226,11 +232,11 @@ def test_drawings_hold_means_intervals_and_every_run(tmp_path):
 def test_mixtures_are_averaged_over_training_and_runs(tmp_path):
     (study,) = studies([load_run(path) for path in find_runs([arms(tmp_path, 2)])])
     own, qmp = study.arms
-    assert [figures.shares(arm) for arm in (own, qmp)] == [False, True]
-    borders, values = figures.mixtures(qmp, 4)
+    assert [sharing.shares(arm) for arm in (own, qmp)] == [False, True]
+    borders, values = sharing.mixtures(qmp, 4)
     assert borders.tolist() == [0, 10, 20, 30]  # no more parts than were logged
     assert values.shape == (2, 3, 2, 2)
-    assert figures.average_contribution(qmp) == pytest.approx(np.array([[0.0, 1 / 3], [1.75 / 3, 0.0]]))
+    assert sharing.average_contribution(qmp) == pytest.approx(np.array([[0.0, 1 / 3], [1.75 / 3, 0.0]]))
     _, axes = figures.panel()
     figures.policies(axes, qmp, 1)
     assert axes.lines[-1].get_ydata() == pytest.approx([0.75, 0.75, 0.25])
@@ -239,6 +245,20 @@ def test_mixtures_are_averaged_over_training_and_runs(tmp_path):
     figures.foreign(axes, study, 0)
     assert axes.lines[-1].get_ydata() == pytest.approx([0.5, 0.5, 0.0])
     assert axes.lines[-1].get_label() == "QMP (2 runs)"
+
+
+def test_sharing_early_and_late(tmp_path):
+    for seed in (1, 2):
+        shares = [0.9, 0.5 + 0.1 * seed, *[0.5] * 6, 0.2, 0.1 * seed]  # of foreign actions in ``left``, by tenth
+        rows = mixed(evaluations(*[0.5] * 11), *([[1 - share, share], [0.25, 0.75]] for share in shares))
+        write_run(tmp_path, f"{seed}", rows, seed=seed, switch="qmp")
+    (study,) = studies([load_run(path) for path in find_runs([tmp_path])])
+    left, right = sharing.table(study, ["left", "right"]).rows
+    # means of .6 and .7, of .15 and .2, of their changes -.45 and -.5; t(0.975, 1) = 12.706 standard errors
+    assert left[:5] == ["QMP: left", "2", "0.650 [0.015, 1.285]", "0.175 [-0.143, 0.493]", "-0.475 [-0.793, -0.157]"]
+    assert left[5:] == ["0.490 [0.363, 0.617]", "0.250 [0.250, 0.250]"]
+    assert right[2:5] == ["0.250 [0.250, 0.250]", "0.250 [0.250, 0.250]", "+0.000 [+0.000, +0.000]"]
+    assert right[6] == left[5]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium, which Debian has as a package of that name")

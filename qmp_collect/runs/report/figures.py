@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from qmp_collect.extras import needs
 from qmp_collect.runs.report import statistics
 from qmp_collect.runs.report.arms import Arm, Study
-from qmp_collect.runs.report.runs import align, mixture_over_training
+from qmp_collect.runs.report.runs import align
+from qmp_collect.runs.report.sharing import WINDOWS, mean_over_runs, mixtures, shares
 from qmp_collect.runs.report.tables import FEWEST_FOR_BOOTSTRAP, task_scores, task_tag
 
 with needs("report"):
@@ -25,8 +26,6 @@ Floats = NDArray[np.float64]
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d5a", "#7f7f7f")
 STYLES = ("-", "--", ":", "-.")
 INK, GRID = "#24292f", "#d0d7de"
-
-WINDOWS = 40  # parts of training that a mixture is averaged in, for lines
 
 
 def panel(width: float = 4.6, height: float = 3.0) -> tuple[Figure, Axes]:
@@ -126,35 +125,6 @@ def profile(axes: Axes, study: Study, metric: str) -> None:
     axes.set_ylim(-0.03, 1.03)
 
 
-def mixtures(arm: Arm, windows: int) -> tuple[Floats, Floats] | None:
-    """Borders ``(W + 1,)`` and mixtures ``(R, W, T, K)`` over training; `None` without a run that logged any.
-
-    An arm of which no run is finished is shown up to where its shortest run is.
-    """
-    runs = []
-    for run in arm.runs or arm.unfinished:
-        try:
-            runs.append((run, run.mixtures[0]))
-        except ValueError:
-            continue
-    if not runs:
-        return None
-    ends = [float(steps[-1]) for _, steps in runs]
-    end, logged = min(ends), min(int((steps <= min(ends)).sum()) for _, steps in runs)
-    borders = np.linspace(0.0, end, min(windows, logged) + 1)
-    inside = [mixture_over_training(run, np.append(borders, np.inf))[:-1] for run, _ in runs]
-    return borders, np.stack(inside)
-
-
-def shares(arm: Arm) -> bool:
-    """Whether any policy ever acted in a task of another."""
-    found = mixtures(arm, 1)
-    if found is None:
-        return False
-    matrix = mean_over_runs(found[1])[0]
-    return bool(np.nansum(matrix) - np.nansum(np.diagonal(matrix)) > 1e-6)
-
-
 def foreign(axes: Axes, study: Study, task: int) -> None:
     """Share of a task's steps in which another task's policy acted: each arm that shares, every run thin behind it."""
     for place, arm in enumerate(study.arms):
@@ -217,27 +187,9 @@ def matrix(axes: Axes, values: Floats, top: float = 1.0, numbers: bool | None = 
     return image
 
 
-def average_contribution(arm: Arm) -> Floats | None:
-    """Mean over training and runs of the share of task i's steps that policy j had, the diagonal zeroed: ``(T, K)``."""
-    found = mixtures(arm, WINDOWS)
-    if found is None:
-        return None
-    average = mean_over_runs(mean_over_runs(found[1]))  # over runs, then over windows
-    np.fill_diagonal(average, 0.0)
-    return average
-
-
 def count(runs: Sequence[object]) -> str:
     """5 runs, 1 run."""
     return f"{len(runs)} run{'s' * (len(runs) != 1)}"
-
-
-def mean_over_runs(values: Floats) -> Floats:
-    """``(R, ...) -> (...)``, of those runs that have a number; NaN, and no warning, where none has."""
-    known = np.isfinite(values)
-    sums, counts = np.where(known, values, 0.0).sum(axis=0), known.sum(axis=0)
-    mean: Floats = np.divide(sums, counts, out=np.full(values.shape[1:], np.nan), where=counts > 0)
-    return mean
 
 
 def _run_lines(

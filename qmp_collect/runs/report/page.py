@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from qmp_collect.runs.report import figures, origins, tables
+from qmp_collect.runs.report import figures, origins, sharing, tables
 from qmp_collect.runs.report.arms import Arm, Study, studies
 from qmp_collect.runs.report.export import write_csv
 from qmp_collect.runs.report.markup import details, figure_html, legend, link, panels, table_html
@@ -175,27 +175,29 @@ def _groups(study: Study) -> list[list[str]]:
 
 def _mixtures(study: Study, numbers: Iterator[int]) -> str:
     """Who acted for whom: shares of foreign actions, policies over training, matrices."""
-    sharing = [(place, arm) for place, arm in enumerate(study.arms) if figures.shares(arm)]
-    if not sharing:
+    arms = [(place, arm) for place, arm in enumerate(study.arms) if sharing.shares(arm)]
+    if not arms:
         return ""
     names = next((found for metric in METRICS if (found := study.tasks(metric))), [])
-    mixture = figures.mixtures(sharing[0][1], 1)
+    mixture = sharing.mixtures(arms[0][1], 1)
     num_tasks = mixture[1].shape[2] if mixture else 0
     tasks = names if len(names) == num_tasks else [f"task {task}" for task in range(num_tasks)]
-    parts = ["<h3>Who acted for whom</h3>", legend([arm.label for _, arm in sharing], [place for place, _ in sharing])]
+    parts = ["<h3>Who acted for whom</h3>", legend([arm.label for _, arm in arms], [place for place, _ in arms])]
     small = []
     for task, name in enumerate(tasks):
         figure, axes = figures.panel(*SMALL)
         figures.foreign(axes, study, task)
         small.append(_figure(figure, numbers, f"{name}: share of its steps in which another task's policy acted"))
     parts.append(panels(small, small=True))
-    for place, (_, arm) in enumerate(sharing):
+    table = sharing.table(study, tasks)
+    parts += [table_html(table)] if table.rows else []
+    for place, (_, arm) in enumerate(arms):
         parts.append(details(f"{arm.label}: policy by policy", _policies(arm, tasks, numbers), opened=place == 0))
     return "\n".join(parts)
 
 
 def _policies(arm: Arm, tasks: Sequence[str], numbers: Iterator[int]) -> str:
-    found = figures.mixtures(arm, PARTS)
+    found = sharing.mixtures(arm, PARTS)
     if found is None:
         return ""
     borders, values = found
@@ -210,10 +212,10 @@ def _policies(arm: Arm, tasks: Sequence[str], numbers: Iterator[int]) -> str:
             small.append(_figure(figure, numbers, f"{name}: share of its steps that each other policy had"))
         parts += [legend([f"policy {name}" for name in names]), panels(small, small=True)]
     small = []
-    for start, stop, matrix in zip(borders[:-1], borders[1:], figures.mean_over_runs(values), strict=True):
+    for start, stop, matrix in zip(borders[:-1], borders[1:], sharing.mean_over_runs(values), strict=True):
         span = f"steps {tables.steps_text(start)} to {tables.steps_text(stop)}"
         small.append(_matrix(matrix, 1.0, numbers, span))
-    average = figures.average_contribution(arm)
+    average = sharing.average_contribution(arm)
     if average is not None:
         top = max(float(np.nanmax(average)), 1e-3)
         caption = f"averaged over training, the diagonal left out; darkest: {top:.2f}"
@@ -223,7 +225,7 @@ def _policies(arm: Arm, tasks: Sequence[str], numbers: Iterator[int]) -> str:
     return "\n".join(parts)
 
 
-def _matrix(values: figures.Floats, top: float, numbers: Iterator[int], caption: str) -> str:
+def _matrix(values: sharing.Floats, top: float, numbers: Iterator[int], caption: str) -> str:
     figure, axes = figures.panel(2.5, 2.5 * min(1.0, 0.25 + 0.75 * values.shape[0] / values.shape[1]))
     figures.matrix(axes, values, top)
     axes.set_xlabel("policy")
