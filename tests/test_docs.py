@@ -19,6 +19,9 @@ from types import ModuleType
 import gymnasium as gym
 import pytest
 
+import qmp_envs
+from qmp_collect.runs import __main__ as command_line
+
 torch = pytest.importorskip("torch")
 tyro = pytest.importorskip("tyro")
 pytest.importorskip("mujoco")
@@ -44,7 +47,11 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     for path in ("runs/RUN_NAME/checkpoint.npz", ".venv/bin/activate"):
         (tmp_path / path).parent.mkdir(parents=True)
         (tmp_path / path).touch()
+    blocks = BLOCK.findall(PAGES["docs/guides/task_set.md"])
+    (tmp_path / "square.py").write_text(next(block for language, block in blocks if language == "python"))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "square", raising=False)
+    monkeypatch.setattr(qmp_envs, "_OWN", {})
     registered = dict(gym.registry)
     precision, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
     yield tmp_path
@@ -78,24 +85,12 @@ def test_the_python_of_a_page_runs_as_a_file_and_prints_what_stands_below_it(nam
         assert said is None or part == said
 
 
-def test_a_script_learns_the_task_set_of_the_guide_by_the_lines_that_it_names(workplace, monkeypatch, capsys):
-    blocks = BLOCK.findall(PAGES["docs/guides/task_set.md"])
-    square = next(block for language, block in blocks if language == "python")
-    script = (ROOT / "cleanrl_scripts" / "sac_qmp_separate.py").read_text(encoding="utf-8")
-    (changes,) = (block for language, block in blocks if language == "diff")
-    for hunk in changes.split("\n \n"):
-        lines = hunk.strip("\n").split("\n")
-        old = "".join(f"{line[1:]}\n" for line in lines if line[0] != "+")
-        assert script.count(old) == 1
-        script = script.replace(old, "".join(f"{line[1:]}\n" for line in lines if line[0] != "-"))
-    (workplace / "square.py").write_text(square, encoding="utf-8")
-    (workplace / "copy.py").write_text(script, encoding="utf-8")
-    monkeypatch.syspath_prepend(workplace)
+def test_a_script_learns_the_task_set_of_the_guide(workplace, monkeypatch):
     tiny = "--env-steps-per-round 40 --gradient-steps-per-round 2 --min-buffer-size 40 --batch-size 8 --hidden-dim 8"
-    words = f"copy.py --env-id Square4-v0 --total-timesteps 320 --eval-every 320 --eval-episodes 1 {tiny}"
+    words = f"x.py --import square --env-id Square4 --total-timesteps 320 --eval-every 320 --eval-episodes 1 {tiny}"
     monkeypatch.setattr(sys, "argv", words.split())
 
-    runpy.run_path("copy.py", run_name="__main__")
+    runpy.run_path(str(ROOT / "cleanrl_scripts" / "sac_qmp_separate.py"), run_name="__main__")
 
     (done,) = workplace.glob("runs/Square4-v0__*/done.json")
     assert json.loads(done.read_text())["global_step"] == 320
@@ -155,6 +150,9 @@ def check_python(words: list[str]) -> None:
         assert find_spec(rest[0]) is not None
     elif first.startswith("cleanrl_scripts/"):
         parse_training(ROOT / first, rest)
+    elif first.startswith("examples/"):
+        assert (ROOT / first).exists()
+        assert not rest
     elif first.startswith("benchmark/"):
         program = load(ROOT / first)
         if hasattr(program, "Args"):
@@ -171,10 +169,11 @@ def check_qmp(words: list[str]) -> None:
         parse_plot(rest)
     elif command == "train" and rest:
         parse_training(ROOT / "cleanrl_scripts" / f"{rest[0]}.py", rest[1:])
-    elif command == "enjoy":
-        tyro.cli(import_module("qmp_collect.runs.enjoy").Args, args=rest)
+    elif command == "train":
+        assert not rest
     else:
-        assert (command, rest) == ("train", [])
+        module = import_module(command_line.MODULES[command])
+        tyro.cli(module.Command if hasattr(module, "Command") else module.Args, args=rest)
 
 
 def check_pip(words: list[str]) -> None:

@@ -4,11 +4,13 @@ qmp train SCRIPT [flags]   run a training script, e.g. `qmp train sac_qmp_separa
 qmp enjoy RUN_DIR          evaluate a trained policy, film it, show who acts
 qmp plot [RUN_DIRS]        learning curves and mixtures of runs
 qmp report [RUN_DIRS]      one page about runs: curves, statistics, who acted for whom, origins
+qmp suite plan|run|...     many runs: on this machine or a cluster, stopped and continued
 """
 
 from __future__ import annotations
 
 import ast
+import os
 import runpy
 import sys
 from collections.abc import Sequence
@@ -21,6 +23,7 @@ MODULES = {
     "enjoy": "qmp_collect.runs.enjoy",
     "plot": "qmp_collect.runs.plot",
     "report": "qmp_collect.runs.report.__main__",
+    "suite": "qmp_collect.runs.suite.__main__",
 }
 
 # Which extra brings what a script may miss; modules of this package say it themselves.
@@ -51,6 +54,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             _run(command, rest)
         else:
             raise SystemExit(f"qmp {command}: there is no such command\n{__doc__}")
+        sys.stdout.flush()
+    except BrokenPipeError:  # `qmp ... | head`: what is left to say goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except ModuleNotFoundError as error:
         if "pip install" in str(error):
             raise SystemExit(str(error)) from error
@@ -62,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _run(command: str, rest: Sequence[str]) -> None:
     module = import_module(MODULES[command])
+    if command == "suite":
+        raise SystemExit(module.main(rest))
     import tyro
 
     args = tyro.cli(module.Args, prog=f"qmp {command}", description=module.__doc__, args=rest)

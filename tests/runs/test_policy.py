@@ -206,6 +206,12 @@ def test_what_is_not_installed_is_named_with_its_extra(missing: str, argv: list[
     assert done.stderr.endswith(f": pip install 'qmp-collect[{extra}]' brings it\n")
 
 
+def test_whoever_stops_reading_gets_no_traceback() -> None:
+    qmp = f"{sys.executable} -m qmp_collect.runs suite plan comparison"
+    done = subprocess.run(f"{qmp} | head -1", shell=True, capture_output=True, text=True, check=True)
+    assert (done.stdout.count("\n"), done.stderr) == (1, "")
+
+
 def test_train_enjoy_and_who_acted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
