@@ -10,13 +10,14 @@ The modules of the task sets are imported when they are needed: PointReach-v0 wo
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
-from qmp_envs.assets import missing
+from qmp_envs.assets import missing, warn_of_other_physics
 from qmp_envs.single import SingleEnv
 from qmp_envs.task_set import TaskSet
 from qmp_envs.vector import BatchedVectorEnv
@@ -93,11 +94,14 @@ _MODULES |= {_entry: _module for _module, _, *_entries in _SETS.values() for _en
 
 def _load(module: str) -> Any:
     try:
-        return import_module(f"qmp_envs.{module}")
+        loaded = import_module(f"qmp_envs.{module}")
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "mujoco":
             raise
         raise missing(f"qmp_envs.{module}", "mujoco", "pip install 'qmp-collect[envs]'") from error
+    if "mujoco" in sys.modules:
+        warn_of_other_physics(sys.modules["mujoco"].__version__)
+    return loaded
 
 
 def __getattr__(name: str) -> Any:

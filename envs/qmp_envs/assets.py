@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,17 @@ if TYPE_CHECKING:
 def missing(env_id: str, package: str, command: str) -> ModuleNotFoundError:
     """The error that says what to install."""
     return ModuleNotFoundError(f"{env_id} is built on {package}, which is not installed: {command}", name=package)
+
+
+def warn_of_other_physics(version: str) -> None:
+    """For whoever has put a newer MuJoCo over the one that the requirements allow."""
+    if tuple(map(int, version.split(".")[:2])) >= (3, 5):
+        warnings.warn(
+            f"MuJoCo {version} adds the margins of two geoms where 3.3 and 3.4 take the larger one, so that contacts "
+            "begin earlier: with the same seed and actions, results are not those of the versions that this package "
+            "was tried with: pip install 'mujoco<3.5'",
+            stacklevel=2,
+        )
 
 
 def package_folder(env_id: str, package: str, command: str) -> Path:

@@ -66,6 +66,21 @@ def test_it_brings_no_mujoco() -> None:
     assert python("import qmp_envs; print('mujoco' in sys.modules)") == "False\n"
 
 
+@pytest.mark.parametrize(("version", "told"), [("3.3.0", 0), ("3.4.0", 0), ("3.5.0", 1), ("4.0.0", 1)])
+def test_other_physics_are_told_once(version: str, told: int) -> None:
+    """Of a MuJoCo that was put over the one of the requirements: the maze's ball is 3 cm elsewhere after 100 steps."""
+    program = (
+        "import warnings, mujoco, gymnasium as gym, qmp_envs\n"
+        f"mujoco.__version__ = {version!r}\n"
+        "with warnings.catch_warnings(record=True) as told:\n"
+        "    gym.make('PointReach-v0')\n"
+        "    for env_id in ('Maze3-v0', 'Maze3-v0', 'Reacher5-v0'):\n"
+        "        gym.make_vec(env_id, num_envs=1).close()\n"
+        "print(sum('contacts begin earlier' in str(warning.message) for warning in told))\n"
+    )
+    assert python(program) == f"{told}\n"
+
+
 def test_names_and_ids_are_those_of_the_modules() -> None:
     sets = (maze.MAZES, reacher.REACHERS, walker.WALKERS, kitchen.KITCHENS, cds.CDS, meta_world.META_WORLD)
     expected = [env_id for task_sets in (*sets, point_reach.POINT_REACH) for env_id in task_sets]
