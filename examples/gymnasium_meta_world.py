@@ -9,7 +9,8 @@ import numpy as np
 
 from qmp_collect import QMPCollector
 
-envs = gym.make_vec("Meta-World/MT10", seed=1, vector_strategy="sync", max_episode_steps=20)
+# Made quickly, and with short episodes, to be tried: leave out num_goals (50 per task) and max_episode_steps (500).
+envs = gym.make_vec("Meta-World/MT10", seed=1, vector_strategy="sync", num_goals=5, max_episode_steps=20)
 T = envs.num_envs
 
 rng = np.random.default_rng(0)

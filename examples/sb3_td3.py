@@ -29,8 +29,9 @@ collector = QMPCollector(envs, policies, q_functions, buffer=sinks, seed=0)
 
 collector.collect(n_step=600, random=True)
 for _ in range(10):
-    stats = collector.collect(n_step=40)
+    collector.collect(n_step=40)
     for model in models:
         model.train(gradient_steps=10, batch_size=64)
-print("who acted (row: task, column: policy):", collector.stats().mixture.round(2), sep="\n")
+stats = collector.stats()
+print("who acted (row: task, column: policy):", stats.mixture.round(2), sep="\n")
 print("by how much the chosen action's value exceeds the own one's:", stats.q_gap.round(4))

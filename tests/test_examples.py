@@ -163,7 +163,7 @@ def check_torchrl(names: dict[str, Any], watch: Watch) -> None:
         stored = {"obs": rows["observation"], "actions": rows["action"], "next_obs": rows["next", "observation"]}
         stored |= {"rewards": rows["next", "reward"], "terminations": rows["next", "terminated"]}
         stored |= {"truncations": rows["next", "truncated"]}
-        assert len(buffer) == len(did["obs"]) > 400
+        assert len(buffer) == len(did["obs"]) >= 400
         assert_rows({key: values.numpy() for key, values in stored.items()}, did)
     watch.assert_learned(2)
 
@@ -186,7 +186,7 @@ def check_skrl(names: dict[str, Any], watch: Watch) -> None:
         columns = {"obs": "observations", "next_obs": "next_observations", "actions": "actions", "rewards": "rewards"}
         columns["terminations"] = "terminated"
         stored = {key: agent.memory.get_tensor_by_name(name)[:n, 0].numpy() for key, name in columns.items()}
-        assert agent.memory.memory_index == n > 400
+        assert agent.memory.memory_index == n >= 400
         assert_rows(stored, did)
     watch.assert_learned(4)
 
@@ -269,11 +269,13 @@ def of(table: dict[str, Any], name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_example(name: str, watch: Watch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_example(name: str, watch: Watch, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     if module := of(NEEDS, name):
         pytest.importorskip(module)
     if name in ("flax_ddpg", "scripted_helpers", "own_task_set"):
         pytest.importorskip("mujoco")
+    if name == "gymnasium_meta_world":  # its num_goals stays for the whole process
+        monkeypatch.setattr("metaworld._N_GOALS", 50)
     names = runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
     if "collector" in names:
         mixture = names["collector"].stats().mixture
@@ -292,5 +294,5 @@ def test_size_and_place_in_the_documentation(name: str) -> None:
     assert 15 <= sum(bool(line.strip()) for line in source.splitlines()) <= 60
     assert source.startswith('"""')
     page = (ROOT / "docs" / "use_with.md").read_text(encoding="utf-8")
-    blocks = re.findall(rf"\(\.\./examples/{name}\.py\).*?```python\n(.*?)```", page, flags=re.DOTALL)
+    blocks = re.findall(rf"\(\.\./examples/{name}\.py\)\n\n```python\n(.*?)```", page, flags=re.DOTALL)
     assert blocks[:1] == [source], f"docs/use_with.md shows another {name}.py"

@@ -268,6 +268,22 @@ def test_collection_goes_on_as_if_it_had_not_stopped(mode):
         np.testing.assert_array_equal(both, expected.column(field), err_msg=field)
 
 
+def test_normalisations_in_the_processes_of_parts_are_saved():
+    def collector():
+        parts = [AsyncVectorEnv([lambda i=i: gym.wrappers.NormalizeObservation(CountingEnv(i))]) for i in range(2)]
+        policies, q_functions = [policy(k) for k in range(2)], [q_function(t) for t in range(2)]
+        return QMPCollector(ConcatVectorEnv(parts), policies, q_functions, seed=0)
+
+    first, second = collector(), collector()
+    first.collect(n_step=12)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    means = [[part.get_attr("obs_rms")[0].mean for part in c.envs.parts] for c in (first, second)]
+    np.testing.assert_array_equal(means[0], means[1])
+    assert (np.array(means[0])[:, 2] > 0).all()
+    for one in (first, second):
+        one.envs.close()
+
+
 def test_a_refused_state_changes_no_part():
     class Picky(SnapshotVectorEnv):
         def set_state(self, state):
