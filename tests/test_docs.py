@@ -19,6 +19,9 @@ from types import ModuleType
 import gymnasium as gym
 import pytest
 
+import qmp_envs
+from qmp_collect.runs.__main__ import MODULES
+
 torch = pytest.importorskip("torch")
 tyro = pytest.importorskip("tyro")
 pytest.importorskip("mujoco")
@@ -28,28 +31,35 @@ DOCS = ROOT / "docs"
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md"))}
 README = {"README.md": (ROOT / "README.md").read_text(encoding="utf-8")}  # its Python: test_readme.py
 
+EXAMPLES = {path.read_text(encoding="utf-8") for path in (ROOT / "examples").glob("*.py")}  # test_examples.py
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 END = "\x1e"  # printed after each block
 
 
 def with_blocks(pages: dict[str, str], language: str) -> list[str]:
-    return [name for name, text in pages.items() if any(block[1] == language for block in BLOCK.finditer(text))]
+    blocks = ((name, block) for name, text in pages.items() for block in BLOCK.finditer(text))
+    return list(dict.fromkeys(name for name, block in blocks if block[1] == language and block[2] not in EXAMPLES))
 
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A checkout with nothing but what a reader's commands refer to, as the current folder."""
-    for name in ("benchmark", "cleanrl_scripts", "constraints.txt"):
+    for name in ("benchmark", "cleanrl_scripts", "examples", "constraints.txt"):
         (tmp_path / name).symlink_to(ROOT / name)
     for path in ("runs/RUN_NAME/checkpoint.npz", ".venv/bin/activate"):
         (tmp_path / path).parent.mkdir(parents=True)
         (tmp_path / path).touch()
+    square = next(block[2] for block in BLOCK.finditer(PAGES["docs/guides/task_set.md"]) if block[1] == "python")
+    (tmp_path / "square.py").write_text(square, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    registered = dict(gym.registry)
+    registered, own = dict(gym.registry), dict(qmp_envs._OWN)
     precision, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
     yield tmp_path
     gym.registry.clear()
     gym.registry.update(registered)
+    qmp_envs._OWN.clear()
+    qmp_envs._OWN.update(own)
+    sys.modules.pop("square", None)
     torch.set_float32_matmul_precision(precision)
     torch.set_num_threads(threads)
 
@@ -62,7 +72,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 def test_the_python_of_a_page_runs_as_a_file_and_prints_what_stands_below_it(name, workplace, capsys):
     text, program, expected = PAGES[name], "", []
     for block in BLOCK.finditer(text):
-        if block[1] != "python":
+        if block[1] != "python" or block[2] in EXAMPLES:
             continue
         program += f"{block[2]}\nprint({END!r})\n"
         output = BLOCK.match(text, block.end() + 2)  # after an empty line
@@ -78,24 +88,12 @@ def test_the_python_of_a_page_runs_as_a_file_and_prints_what_stands_below_it(nam
         assert said is None or part == said
 
 
-def test_a_script_learns_the_task_set_of_the_guide_by_the_lines_that_it_names(workplace, monkeypatch, capsys):
-    blocks = BLOCK.findall(PAGES["docs/guides/task_set.md"])
-    square = next(block for language, block in blocks if language == "python")
-    script = (ROOT / "cleanrl_scripts" / "sac_qmp_separate.py").read_text(encoding="utf-8")
-    (changes,) = (block for language, block in blocks if language == "diff")
-    for hunk in changes.split("\n \n"):
-        lines = hunk.strip("\n").split("\n")
-        old = "".join(f"{line[1:]}\n" for line in lines if line[0] != "+")
-        assert script.count(old) == 1
-        script = script.replace(old, "".join(f"{line[1:]}\n" for line in lines if line[0] != "-"))
-    (workplace / "square.py").write_text(square, encoding="utf-8")
-    (workplace / "copy.py").write_text(script, encoding="utf-8")
-    monkeypatch.syspath_prepend(workplace)
+def test_a_script_trains_on_the_task_set_of_the_guide(workplace, monkeypatch, capsys):
     tiny = "--env-steps-per-round 40 --gradient-steps-per-round 2 --min-buffer-size 40 --batch-size 8 --hidden-dim 8"
-    words = f"copy.py --env-id Square4-v0 --total-timesteps 320 --eval-every 320 --eval-episodes 1 {tiny}"
+    words = f"script --import square --env-id Square4 --total-timesteps 320 --eval-every 320 --eval-episodes 1 {tiny}"
     monkeypatch.setattr(sys, "argv", words.split())
 
-    runpy.run_path("copy.py", run_name="__main__")
+    runpy.run_path("cleanrl_scripts/sac_qmp_separate.py", run_name="__main__")
 
     (done,) = workplace.glob("runs/Square4-v0__*/done.json")
     assert json.loads(done.read_text())["global_step"] == 320
@@ -155,6 +153,9 @@ def check_python(words: list[str]) -> None:
         assert find_spec(rest[0]) is not None
     elif first.startswith("cleanrl_scripts/"):
         parse_training(ROOT / first, rest)
+    elif first.startswith("examples/"):
+        assert Path(first).is_file()
+        assert not rest
     elif first.startswith("benchmark/"):
         program = load(ROOT / first)
         if hasattr(program, "Args"):
@@ -171,8 +172,8 @@ def check_qmp(words: list[str]) -> None:
         parse_plot(rest)
     elif command == "train" and rest:
         parse_training(ROOT / "cleanrl_scripts" / f"{rest[0]}.py", rest[1:])
-    elif command == "enjoy":
-        tyro.cli(import_module("qmp_collect.runs.enjoy").Args, args=rest)
+    elif command in MODULES:
+        tyro.cli(import_module(MODULES[command]).Args, args=rest)
     else:
         assert (command, rest) == ("train", [])
 
@@ -265,7 +266,7 @@ def test_the_site_builds_strictly_and_asks_nothing_of_the_network(tmp_path):
         pytest.importorskip(package)
     site = tmp_path / "site"
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'envs'}", "NO_MKDOCS_2_WARNING": "1"}
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(site)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)]
     built = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
 
