@@ -67,8 +67,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 # ---------------------------------------------------------------------- Python
 
 
-# docs/use_with.md shows the examples, each of which test_examples.py runs.
-@pytest.mark.parametrize("name", [name for name in with_blocks(PAGES, "python") if name != "docs/use_with.md"])
+@pytest.mark.parametrize("name", with_blocks(PAGES, "python"))
 def test_the_python_of_a_page_runs_as_a_file_and_prints_what_stands_below_it(name, workplace, capsys):
     text, program, expected = PAGES[name], "", []
     for block in BLOCK.finditer(text):
