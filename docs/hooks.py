@@ -16,9 +16,12 @@ _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((\.\./[^)\s#]*)\)")
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
     """A link out of docs/ becomes one into the repository at ``repo_url``, or the path while there is no such address.
 
-    On a code host the same link works as it stands. A target that does not exist ends a strict build.
+    On a code host the same link works as it stands. A target that does not exist ends a strict build. The changelog is
+    the repository's.
     """
     folder, root = posixpath.dirname(page.file.src_uri), Path(config.docs_dir).parent
+    if page.file.src_uri == "changelog.md":
+        markdown = (root / "CHANGELOG.md").read_text(encoding="utf-8").replace("](docs/", "](")
 
     def replace(match: re.Match[str]) -> str:
         text, target = match.groups()

@@ -20,7 +20,7 @@ import gymnasium as gym
 import pytest
 
 import qmp_envs
-from qmp_collect.runs import __main__ as command_line
+from qmp_collect.runs.__main__ import MODULES
 
 torch = pytest.importorskip("torch")
 tyro = pytest.importorskip("tyro")
@@ -31,32 +31,35 @@ DOCS = ROOT / "docs"
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md"))}
 README = {"README.md": (ROOT / "README.md").read_text(encoding="utf-8")}  # its Python: test_readme.py
 
+EXAMPLES = {path.read_text(encoding="utf-8") for path in (ROOT / "examples").glob("*.py")}  # test_examples.py
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 END = "\x1e"  # printed after each block
 
 
 def with_blocks(pages: dict[str, str], language: str) -> list[str]:
-    return [name for name, text in pages.items() if any(block[1] == language for block in BLOCK.finditer(text))]
+    blocks = ((name, block) for name, text in pages.items() for block in BLOCK.finditer(text))
+    return list(dict.fromkeys(name for name, block in blocks if block[1] == language and block[2] not in EXAMPLES))
 
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A checkout with nothing but what a reader's commands refer to, as the current folder."""
-    for name in ("benchmark", "cleanrl_scripts", "constraints.txt"):
+    for name in ("benchmark", "cleanrl_scripts", "examples", "constraints.txt"):
         (tmp_path / name).symlink_to(ROOT / name)
     for path in ("runs/RUN_NAME/checkpoint.npz", ".venv/bin/activate"):
         (tmp_path / path).parent.mkdir(parents=True)
         (tmp_path / path).touch()
-    blocks = BLOCK.findall(PAGES["docs/guides/task_set.md"])
-    (tmp_path / "square.py").write_text(next(block for language, block in blocks if language == "python"))
+    square = next(block[2] for block in BLOCK.finditer(PAGES["docs/guides/task_set.md"]) if block[1] == "python")
+    (tmp_path / "square.py").write_text(square, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "square", raising=False)
-    monkeypatch.setattr(qmp_envs, "_OWN", {})
-    registered = dict(gym.registry)
+    registered, own = dict(gym.registry), dict(qmp_envs._OWN)
     precision, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
     yield tmp_path
     gym.registry.clear()
     gym.registry.update(registered)
+    qmp_envs._OWN.clear()
+    qmp_envs._OWN.update(own)
+    sys.modules.pop("square", None)
     torch.set_float32_matmul_precision(precision)
     torch.set_num_threads(threads)
 
@@ -64,12 +67,11 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 # ---------------------------------------------------------------------- Python
 
 
-# docs/use_with.md shows the examples, each of which test_examples.py runs.
-@pytest.mark.parametrize("name", [name for name in with_blocks(PAGES, "python") if name != "docs/use_with.md"])
+@pytest.mark.parametrize("name", with_blocks(PAGES, "python"))
 def test_the_python_of_a_page_runs_as_a_file_and_prints_what_stands_below_it(name, workplace, capsys):
     text, program, expected = PAGES[name], "", []
     for block in BLOCK.finditer(text):
-        if block[1] != "python":
+        if block[1] != "python" or block[2] in EXAMPLES:
             continue
         program += f"{block[2]}\nprint({END!r})\n"
         output = BLOCK.match(text, block.end() + 2)  # after an empty line
@@ -85,12 +87,12 @@ def test_the_python_of_a_page_runs_as_a_file_and_prints_what_stands_below_it(nam
         assert said is None or part == said
 
 
-def test_a_script_learns_the_task_set_of_the_guide(workplace, monkeypatch):
+def test_a_script_trains_on_the_task_set_of_the_guide(workplace, monkeypatch, capsys):
     tiny = "--env-steps-per-round 40 --gradient-steps-per-round 2 --min-buffer-size 40 --batch-size 8 --hidden-dim 8"
-    words = f"x.py --import square --env-id Square4 --total-timesteps 320 --eval-every 320 --eval-episodes 1 {tiny}"
+    words = f"script --import square --env-id Square4 --total-timesteps 320 --eval-every 320 --eval-episodes 1 {tiny}"
     monkeypatch.setattr(sys, "argv", words.split())
 
-    runpy.run_path(str(ROOT / "cleanrl_scripts" / "sac_qmp_separate.py"), run_name="__main__")
+    runpy.run_path("cleanrl_scripts/sac_qmp_separate.py", run_name="__main__")
 
     (done,) = workplace.glob("runs/Square4-v0__*/done.json")
     assert json.loads(done.read_text())["global_step"] == 320
@@ -151,7 +153,7 @@ def check_python(words: list[str]) -> None:
     elif first.startswith("cleanrl_scripts/"):
         parse_training(ROOT / first, rest)
     elif first.startswith("examples/"):
-        assert (ROOT / first).exists()
+        assert Path(first).is_file()
         assert not rest
     elif first.startswith("benchmark/"):
         program = load(ROOT / first)
@@ -169,11 +171,10 @@ def check_qmp(words: list[str]) -> None:
         parse_plot(rest)
     elif command == "train" and rest:
         parse_training(ROOT / "cleanrl_scripts" / f"{rest[0]}.py", rest[1:])
-    elif command == "train":
-        assert not rest
+    elif command in MODULES:
+        tyro.cli(import_module(MODULES[command]).Args, args=rest)
     else:
-        module = import_module(command_line.MODULES[command])
-        tyro.cli(module.Command if hasattr(module, "Command") else module.Args, args=rest)
+        assert (command, rest) == ("train", [])
 
 
 def check_pip(words: list[str]) -> None:
@@ -264,7 +265,7 @@ def test_the_site_builds_strictly_and_asks_nothing_of_the_network(tmp_path):
         pytest.importorskip(package)
     site = tmp_path / "site"
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'envs'}", "NO_MKDOCS_2_WARNING": "1"}
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(site)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)]
     built = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
 
