@@ -4,7 +4,8 @@
     python benchmark/reliability/stops.py --kills 8 --terms 4 --out /tmp/stops.json
 
 Of each script and task set, one run is left alone. Another is stopped again and again, resumed each time (started
-anew where it had no checkpoint yet), until it ends. Then every row of ``metrics.jsonl``, but for times, and every leaf
+anew where it had no checkpoint yet), until it ends. Episodes are cut to 30 steps: else evaluations would be most of a
+run, and few signals would meet anything else. Then every row of ``metrics.jsonl``, but for times, and every leaf
 of the checkpoint must be equal, bit for bit. Processes are forked from this one, which has imported what scripts
 import, so that a start costs little; they share nothing else.
 """
@@ -22,9 +23,11 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 import torch.utils.tensorboard
@@ -94,6 +97,7 @@ def start(script: str, words: list[str]) -> int:
             os.dup2(quiet, descriptor)
         path = str(ROOT / "cleanrl_scripts" / f"{script}.py")
         sys.argv = [path, *words]
+        gym.make_vec = partial(gym.make_vec, max_episode_steps=30)
         runpy.run_path(path, run_name="__main__")
         code = 0
     except SystemExit as end:
