@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+RUNS := $(VENV)/.trains
 
 .PHONY: run test test-oldest test-newest lint docs install wheel clean
 
 # Multihead SAC + QMP on Maze10. The paper's run has wider networks, 100 rounds of warm-up and 12 M steps.
 LAPTOP := --hidden-dim 256 --warmup-rounds 10 --total-timesteps 600000
 # Ctrl-C saves and ends with exit code 75; make run ARGS="--resume runs/RUN_NAME" goes on.
-run: install
+run: $(RUNS)
 	$(BIN)/python cleanrl_scripts/sac_qmp_multihead.py --env-id Maze10 $(LAPTOP) $(ARGS)
 
 test: lint
@@ -44,12 +45,19 @@ docs: install
 
 install: $(STAMP)
 
+# Training alone needs no developers' tools.
+$(RUNS): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing PyTorch, MuJoCo and what else training needs into $(VENV), once:"
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[train,envs,report]"
+	touch $(RUNS)
+
 # d4rl's own requirements (mujoco-py, gym < 0.25) no longer install; the tests read one pure-Python file of it.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps d4rl
-	touch $(STAMP)
+	touch $(STAMP) $(RUNS)
 
 wheel: install
 	$(BIN)/python -m build --wheel
