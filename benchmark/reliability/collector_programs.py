@@ -1,6 +1,6 @@
 """Random programs of a collector's user against a scalar model: what is stored, counted and held must be the same.
 
-    python benchmark/reliability/collector_programs.py --programs 40000 --out benchmark/results/collector_programs.json
+    python benchmark/reliability/collector_programs.py --out benchmark/results/reliability/collector_programs.json
 
 A program is an environment (autoreset mode, episode lengths and ends, tasks), a collector (policies that break now and
 then, horizon, warm-up, own probability by schedule, switch, form of the callables) and a dozen calls: ``collect`` by
@@ -27,6 +27,7 @@ import tyro
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from qmp_collect import FixedSwitch, OwnPolicy, QMPCollector, QSwitch, Transitions
+from qmp_collect.runs.provenance import provenance
 
 FIELDS = ("obs", "actions", "rewards", "next_obs", "terminations", "truncations", "task_ids", "behavior_ids", "env_ids")
 NAN = float("nan")
@@ -524,8 +525,8 @@ def main(args: Args) -> int:
         print(json.dumps(failure, indent=1))
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        versions = {"numpy": np.__version__, "gymnasium": gym.__version__, "python": sys.version.split()[0]}
-        args.out.write_text(json.dumps(result | {"seconds": round(time.time() - start)} | versions, indent=1) + "\n")
+        result = {"provenance": provenance(), **result, "seconds": round(time.time() - start)}
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
     return 1 if result["wrong_programs"] else 0
 
 
