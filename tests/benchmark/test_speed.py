@@ -29,7 +29,6 @@ def output(tmp_path_factory):
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,
-        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout, json.loads(out.read_text())
