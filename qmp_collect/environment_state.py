@@ -82,7 +82,7 @@ class EnvironmentState:
         if saved != here:
             raise ValueError(f"the state is of the stateful wrappers {saved}, this environment has {here}")
         for layer, entry in zip(self._stateful, state["wrappers"], strict=True):
-            if not _own(layer):
+            if not _own(layer) or isinstance(layer, _InProcesses):
                 _check_form(type(layer).__name__, entry["state"], _state_of(layer))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -91,7 +91,7 @@ class EnvironmentState:
             self._envs.set_state(state["envs"])
         self.touched = bool(state["touched"])
         for layer, entry in zip(self._stateful, state["wrappers"], strict=True):
-            if _own(layer) or isinstance(layer, _InProcesses):
+            if _own(layer):
                 layer.set_state(entry["state"])
                 continue
             for name, value in entry["state"].items():
@@ -190,9 +190,7 @@ def _in_processes(envs: Any) -> Iterator[_InProcesses]:
 
 def _own(layer: Any) -> bool:
     """Whether a wrapper saves itself; asked of its class, as wrappers pass on what they do not have."""
-    return not isinstance(layer, _InProcesses) and all(
-        callable(getattr(type(layer), name, None)) for name in ("get_state", "set_state")
-    )
+    return all(callable(getattr(type(layer), name, None)) for name in ("get_state", "set_state"))
 
 
 def _known(layer: Any) -> tuple[str, ...]:
@@ -200,7 +198,7 @@ def _known(layer: Any) -> tuple[str, ...]:
 
 
 def _state_of(layer: Any) -> Any:
-    if _own(layer) or isinstance(layer, _InProcesses):
+    if _own(layer):
         return layer.get_state()
     values = {name: getattr(layer, name) for name in _known(layer) if hasattr(layer, name)}
     return {

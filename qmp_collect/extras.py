@@ -16,7 +16,16 @@ def needs(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        command = f"pip install 'qmp-collect[{extra}]'"
-        if command in str(error):
+        if command_for(extra) in str(error):
             raise
-        raise ModuleNotFoundError(f"{error}: {command} brings it", name=error.name) from error
+        raise ModuleNotFoundError(missing(error, extra), name=error.name) from error
+
+
+def command_for(extra: str) -> str:
+    """What installs an extra."""
+    return f"pip install 'qmp-collect[{extra}]'"
+
+
+def missing(error: ModuleNotFoundError, extra: str) -> str:
+    """What to say of a package that an extra brings."""
+    return f"{error}: {command_for(extra)} brings it"

@@ -200,13 +200,13 @@ OTHERS: list[Mutant] = [
     ),
     Mutant(TRAINING, "return (step // every + 1) * every", "return step + every", PROTOCOL_TESTS),  # it drifts
     Mutant(
-        TRAINING,
-        "return lambda step: first + change * min(step / self.args.total_timesteps, 1.0)",
-        "return lambda step: first + change * step / self.args.total_timesteps",
+        "qmp_collect/runs/schedule.py",
+        "return lambda step: first + change * min(step / total_timesteps, 1.0)",
+        "return lambda step: first + change * step / total_timesteps",
         "tests/scripts/test_protocol.py -k decaf",
     ),
     Mutant(
-        TRAINING,
+        "qmp_collect/runs/schedule.py",
         "change = 0.0 if last is None else last - first",
         "change = -first if last is None else last - first",
         "tests/scripts/test_protocol.py -k decaf",

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
+from qmp_collect.extras import missing
 from qmp_collect.runs.scripts import script_path, scripts
 
 MODULES = {
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         extra = EXTRAS.get(str(error.name).split(".")[0])
         if extra is None:
             raise
-        raise SystemExit(f"{error}: pip install 'qmp-collect[{extra}]' brings it") from error
+        raise SystemExit(missing(error, extra)) from error
 
 
 def _run(command: str, rest: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ the policy that acts (as in the paper's figure 9b), as a GIF and as a strip of p
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,10 +24,12 @@ from qmp_collect import QMPCollector, QSwitch, evaluate
 from qmp_collect.runs.checkpoint import atomic_file, load_checkpoint
 from qmp_collect.runs.console import say
 from qmp_collect.runs.folder import checked_name
+from qmp_collect.runs.palette import OKABE_ITO
 from qmp_collect.runs.policy import build_agent, load_policy
+from qmp_collect.runs.schedule import linear
 from qmp_collect.runs.scripts import load_script
 from qmp_collect.runs.settings import import_own
-from qmp_collect.runs.video import FRAMES_PER_SECOND, save_episode
+from qmp_collect.runs.video import save_gif, save_task, steps_per_frame
 
 Frame = NDArray[np.uint8]
 _DIVERGENCE: dict[str, Any] = {"on_divergence": "end"}  # as in training
@@ -72,8 +74,7 @@ def main(args: Args) -> None:
     if args.gifs:
         for task, name in enumerate(policy.task_names):
             path = out / f"{checked_name(name)}.gif"
-            with gym.make(policy.env_id, task=task, render_mode="rgb_array", **_DIVERGENCE) as env:
-                save_episode(env, _of_one(policy.of_task(task)), path, seed=args.seed)
+            save_task(policy, task, path, seed=args.seed)
             say(f"{path}")
     if args.mixture:
         for path in film_mixture(args.run_dir, out, seed=args.seed, max_steps=args.max_steps, device=args.device):
@@ -138,9 +139,7 @@ def _own_probability(args: Any, num_tasks: int, step: int) -> float:
     """At a step of the run, how often a decision is the own policy's without a question; 1 during the warm-up."""
     if step < args.warmup_rounds * num_tasks * args.env_steps_per_round:
         return 1.0
-    first, last = args.own_probability, args.own_probability_final
-    share = min(step / args.total_timesteps, 1.0)
-    return float(first if last is None else first + (last - first) * share)
+    return linear(args.own_probability, args.own_probability_final, args.total_timesteps)(step)
 
 
 def _film(
@@ -164,10 +163,6 @@ def _film(
     return films
 
 
-def _of_one(policy: Callable[..., NDArray[Any]]) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    return lambda obs: policy(obs[None])[0]
-
-
 def _table(names: Sequence[str], means: dict[str, NDArray[np.float64]]) -> list[str]:
     """Aligned columns: a line for each task, and the mean over tasks."""
     head = ["task", *means]
@@ -181,14 +176,10 @@ def _table(names: Sequence[str], means: dict[str, NDArray[np.float64]]) -> list[
     return lines
 
 
-# Okabe and Ito's palette: told apart with any kind of colour vision.
-_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-
-
 def colours(num_policies: int) -> list[tuple[int, int, int]]:
     """A colour for each policy; where the palette is too small, hues as far apart as they can be."""
-    if num_policies <= len(_PALETTE):
-        return [(int(c[1:3], 16), int(c[3:5], 16), int(c[5:7], 16)) for c in _PALETTE[:num_policies]]
+    if num_policies <= len(OKABE_ITO):
+        return [(int(c[1:3], 16), int(c[3:5], 16), int(c[5:7], 16)) for c in OKABE_ITO[:num_policies]]
     shades = [colorsys.hls_to_rgb(k / num_policies, (0.4, 0.65)[k % 2], 0.75) for k in range(num_policies)]
     return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in shades]
 
@@ -208,14 +199,9 @@ def _framed(frame: Frame, actors: Sequence[int], step: int, palette: Sequence[tu
 
 
 def _save_gif(frames: list[Frame], actors: list[int], names: Sequence[str], path: Path, fps: float) -> None:
-    from PIL import Image
-
-    palette, every = colours(max(len(names), max(actors) + 1)), max(1, round(fps / FRAMES_PER_SECOND))
-    first, *rest = (
-        Image.fromarray(_framed(frames[step], actors, step, palette)) for step in range(0, len(actors), every)
-    )
-    with atomic_file(path) as file:
-        first.save(file, "GIF", save_all=True, append_images=rest, duration=round(1000 * every / fps), loop=0)
+    palette, every = colours(max(len(names), max(actors) + 1)), steps_per_frame(fps)
+    framed = (_framed(frames[step], actors, step, palette) for step in range(0, len(actors), every))
+    save_gif(framed, path, 1000 * every / fps)
 
 
 def _save_strip(frames: list[Frame], actors: list[int], names: Sequence[str], path: Path, count: int = 8) -> None:

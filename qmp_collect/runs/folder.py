@@ -17,7 +17,7 @@ from typing import Any
 
 from qmp_collect.runs.checkpoint import atomic_file
 
-__all__ = ["RunFolder", "checked_name", "finished", "lock_of"]
+__all__ = ["RunFolder", "checked_name", "finished", "json_object", "lock_of"]
 
 _LONGEST = 200  # bytes; file systems take 255, of which temporary files and numbered names need a few
 
@@ -62,11 +62,16 @@ def checked_name(name: str) -> str:
 
 def finished(path: Path) -> dict[str, Any] | None:
     """What ``done.json`` in a run's folder says: ``None`` for a run that is not finished."""
+    return json_object(path / "done.json")
+
+
+def json_object(path: Path) -> dict[str, Any] | None:
+    """What a file holds, ``None`` if there is none or it is no JSON object."""
     try:
-        done = json.loads((path / "done.json").read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return done if isinstance(done, dict) else None
+    return content if isinstance(content, dict) else None
 
 
 def lock_of(path: Path) -> tuple[dict[str, Any], bool] | None:

@@ -27,6 +27,7 @@ with needs("report"):
 
     from qmp_collect.runs.report.statistics import half_width
 
+from qmp_collect.runs.palette import OKABE_ITO
 from qmp_collect.runs.report.arms import varied
 from qmp_collect.runs.report.runs import Run, align, load_run, mixture_over_training
 
@@ -46,8 +47,6 @@ __all__ = [
 Floats = NDArray[np.float64]
 Method = tuple[str, str, str]
 
-# Okabe and Ito's palette: told apart with any kind of colour vision.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 _SPREADS = {
     "range": "smallest to largest seed",
     "std": "± 1 standard deviation over seeds",
@@ -186,7 +185,7 @@ def plot_curves(groups: Mapping[Group, list[Run]], labels: Mapping[Method, str],
         spread: as in `Args`.
     """
     env_ids = list(dict.fromkeys(group.env_id for group in groups))
-    colors = {method: _COLORS[place % len(_COLORS)] for place, method in enumerate(labels)}
+    colors = {method: OKABE_ITO[place % len(OKABE_ITO)] for place, method in enumerate(labels)}
     columns = min(len(env_ids), 3)
     rows = -(-len(env_ids) // columns)
     figure = Figure(figsize=(4.6 * columns + 0.4, 3.4 * rows + 0.2), layout="constrained")

@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -24,13 +23,14 @@ from qmp_collect.runs.folder import RunFolder, checked_name
 from qmp_collect.runs.forms import check_form
 from qmp_collect.runs.logger import RunLogger
 from qmp_collect.runs.policy import FILE as POLICY_FILE
-from qmp_collect.runs.policy import save_policy
+from qmp_collect.runs.policy import TrainedPolicy, save_policy
 from qmp_collect.runs.precision import set_matmul_precision
 from qmp_collect.runs.saved import SavedParts, Stateful
+from qmp_collect.runs.schedule import linear
 from qmp_collect.runs.seeding import stream_seed
 from qmp_collect.runs.settings import RunArgs, of_the_run
 from qmp_collect.runs.stop import SAVED, StopSignal
-from qmp_collect.runs.video import save_episode
+from qmp_collect.runs.video import save_task
 from qmp_collect.stats import CollectStats
 
 
@@ -137,8 +137,7 @@ class TrainingRun:
 
     def linear(self, first: float, last: float | None) -> Callable[[int], float]:
         """A schedule over the run's env steps, from ``first`` to ``last`` at its end; constant without ``last``."""
-        change = 0.0 if last is None else last - first
-        return lambda step: first + change * min(step / self.args.total_timesteps, 1.0)
+        return linear(first, last, self.args.total_timesteps)
 
     def check_learning_starts(self, needed: int, capacity: int, per_round: int, round_steps: int) -> None:
         """Refuse settings with which no gradient step would ever be made.
@@ -335,19 +334,10 @@ class TrainingRun:
         if not self.args.capture_video or not self._complete:
             return
         self._save()
-        every = torch.arange(len(self.task_names), device=self.device)
+        policy = TrainedPolicy(mean_policy, self._policy_facts(), self.device)
         for task, name in enumerate(self.task_names):
-
-            def act(obs: NDArray[Any], task: int = task) -> NDArray[Any]:
-                rows = torch.as_tensor(obs, dtype=torch.float32, device=self.device).expand(len(every), *obs.shape)
-                action: NDArray[Any] = mean_policy(rows, every)[task].cpu().numpy()
-                return action
-
             say(f"video of {name}")
-            # A simulation that diverges ends the episode, as in training: an error would come again at every resume.
-            settings: dict[str, Any] = {"task": task, "render_mode": "rgb_array", "on_divergence": "end"}
-            with gym.make(self.args.env_id, **settings) as env, torch.no_grad():
-                save_episode(env, act, self.dir / "videos" / f"{name}.gif", seed=self.args.seed)
+            save_task(policy, task, self.dir / "videos" / f"{name}.gif", seed=self.args.seed)
 
     # ------------------------------------------------------------------ internals
 
@@ -369,14 +359,15 @@ class TrainingRun:
             self._saved.save(self._progress() | {"rows": self._logger.rows})
         except FloatingPointError as error:
             raise FloatingPointError(f"step {self.global_step}: {error}") from error
-        save_policy(
-            self.dir / POLICY_FILE,
-            self._saved.parts["agent"].actor,
-            script=self._script,
-            settings=of_the_run(self.args),
-            task_names=self.task_names,
-            global_step=self.global_step,
-        )
+        save_policy(self.dir / POLICY_FILE, self._saved.parts["agent"].actor, **self._policy_facts())
+
+    def _policy_facts(self) -> dict[str, Any]:
+        return {
+            "script": self._script,
+            "settings": of_the_run(self.args),
+            "task_names": self.task_names,
+            "global_step": self.global_step,
+        }
 
     def _load(self) -> int:
         """Put everything back in place, when all of it fits; the number of rows that had been logged."""

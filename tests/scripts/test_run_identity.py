@@ -92,7 +92,7 @@ def test_done_is_written_after_the_videos(
         raise RuntimeError("no pictures today")
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "save_episode", fails)
+        patch.setattr(training, "save_task", fails)
         with pytest.raises(RuntimeError, match="no pictures"):
             run_script(NAME, *TINY, "--capture-video", "--run-dir-root", tmp_path)
     assert not (only_run(tmp_path) / "done.json").exists()

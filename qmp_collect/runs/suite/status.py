@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from qmp_collect.runs.folder import finished, lock_of
+from qmp_collect.runs.folder import finished, json_object, lock_of
 from qmp_collect.runs.suite.manifest import Run
 
 State = Literal["done", "running", "failed", "stale", "stopped", "waiting"]
@@ -56,11 +56,11 @@ def standing(run: Run) -> Standing:
     if done and asked in (None, done.get("total_timesteps")):
         steps, total = _count(done.get("global_step")), _count(done.get("total_timesteps"))
         return Standing(run, "done", steps or 0, total, 0.0, 0.0)
-    config = _json(run.dir / "config.json")
+    config = json_object(run.dir / "config.json") or {}
     total = asked or _count(config.get("total_timesteps"))
     every = _count(config.get("checkpoint_every")) or _int(run.flag("--checkpoint-every"))
     steps, speed = _last(run.dir / "metrics.jsonl")
-    lock, failure = lock_of(run.dir), _json(run.beside(".failed.json")) or None
+    lock, failure = lock_of(run.dir), json_object(run.beside(".failed.json")) or None
     state: State = "waiting"
     if lock is not None and lock[1]:
         state = "running"
@@ -127,14 +127,6 @@ def _last(metrics: Path) -> tuple[int, float | None]:
             speed = float(found)
             break
     return step or 0, speed
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _count(value: Any) -> int | None:
