@@ -10,14 +10,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qmp_collect.callables import Proposal
 from qmp_collect.check import check_callables
 from qmp_collect.collector import QMPCollector
+from qmp_collect.commitment import Commitment, LevyHorizon, UniformHorizon, Until, UntilOwnIsBetter
 from qmp_collect.concat import ConcatVectorEnv
 from qmp_collect.evaluation import evaluate
 from qmp_collect.extras import needs
+from qmp_collect.masks import OwnShareFloor, SuccessGate, all_of
+from qmp_collect.proposal import Proposal
 from qmp_collect.stats import CollectStats
-from qmp_collect.switch import FixedSwitch, OwnPolicy, QSwitch, SoftmaxQSwitch, Switch, UniformSwitch
+from qmp_collect.switch import (
+    Candidates,
+    CandidateSwitch,
+    FixedSwitch,
+    JumpStart,
+    OwnPolicy,
+    QSwitch,
+    SoftmaxQSwitch,
+    Switch,
+    UniformSwitch,
+    lcb,
+)
 from qmp_collect.transitions import Transitions, TransitionSink
 
 if TYPE_CHECKING:
@@ -28,20 +41,32 @@ __version__ = "0.1.0"
 
 # Without what needs PyTorch, so that a star import does not.
 __all__ = [
+    "CandidateSwitch",
+    "Candidates",
     "CollectStats",
+    "Commitment",
     "ConcatVectorEnv",
     "FixedSwitch",
+    "JumpStart",
+    "LevyHorizon",
     "OwnPolicy",
+    "OwnShareFloor",
     "Proposal",
     "QMPCollector",
     "QSwitch",
     "SoftmaxQSwitch",
+    "SuccessGate",
     "Switch",
     "TransitionSink",
     "Transitions",
+    "UniformHorizon",
     "UniformSwitch",
+    "Until",
+    "UntilOwnIsBetter",
+    "all_of",
     "check_callables",
     "evaluate",
+    "lcb",
 ]
 
 # What surrounds a training script has moved to a room of its own.

@@ -16,16 +16,18 @@ With a ``Discrete(n)`` action space, actions are integers and Q-functions return
     q_functions[t](obs (M, *O)) -> (M, n)         q_functions(obs (N, *O), task_ids (N,)) -> (N, n)
 
 A ``list``, a ``tuple`` and an ``nn.ModuleList`` mean one per task; any other callable is batched. A policy may return
-a ``Proposal`` instead of actions. An array that a callable returns must keep its content while
-the others are asked. ``K >= T`` policies are allowed: policy ``t`` is task ``t``'s own, the others
-(frozen, scripted) only propose.
+a ``Proposal`` instead of actions. An array that a callable returns must keep its content while the others are asked.
+``K >= T`` policies are allowed: policy ``t`` is task ``t``'s own, the others (frozen, scripted) only propose.
+
+Where the switch's ``reduce`` is set, Q-functions return the values of an ensemble of ``E`` critics, with one more axis
+in front: ``(E, M)``, ``(E, N, K)``, ``(E, M, n)``.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -34,30 +36,21 @@ from numpy.typing import NDArray
 from qmp_collect.asked import Asked, Shared, asking, common
 from qmp_collect.backends import Backend, host, no_grad, to_numpy
 from qmp_collect.foreign import check_callable
+from qmp_collect.proposal import (
+    Proposal,
+    as_proposal,
+    check_shape,
+    check_values,
+    entropies_of,
+    is_integer,
+    scored_actions,
+    stack_field,
+)
 from qmp_collect.switch import Floats, Ids, QScored
 
 Policies = Sequence[Callable[..., Any]] | Callable[..., Any]
 QFunctions = Sequence[Callable[..., Any]] | Callable[..., Any]
 OwnPolicyFunction = Callable[..., Any]
-
-
-class Proposal(NamedTuple):
-    """What a policy proposes: ``(M, ...)`` for one policy, ``(N, K, ...)`` for batched ones.
-
-    With ``means``, the switch scores the means and the chosen policy's *sampled* action is executed (QMP, section
-    4.2); without, it scores the samples themselves.
-
-    Attributes:
-        actions: sampled actions, ``(M, *A)`` or ``(N, K, *A)``.
-        means: deterministic actions, same shape, or ``None``.
-        entropies: of the action distributions in the states asked about, ``(M,)`` or ``(N, K)``, in nats, or ``None``.
-            Where there is no closed form, an average of ``-log_prob`` over many samples: that of one sample has a
-            standard deviation of a nat or more, and prefers policies whose sample happened to be improbable.
-    """
-
-    actions: Any
-    means: Any = None
-    entropies: Any = None
 
 
 class Callables:
@@ -115,10 +108,34 @@ class Callables:
         self._ids = Shared(task_ids)
         self._rows = {t: Shared(rows) for t, rows in self._rows_of}
 
+        self._listed, self._backend = policies if isinstance(policies, list) else [], (backend, device)
         groups = asking((policies, q_functions, own_policy), backend, device)
         self._policies: Asked | list[Asked] | None = groups[0]
         self._q_functions: Asked | list[Asked] | None = groups[1]
         self._own_policy: Asked | None = groups[2]
+
+    def add_policy(self, policy: Callable[..., Any] | None) -> None:
+        """One more policy at the end of the list, or one more column of a batched callable's next answer.
+
+        Raises:
+            TypeError: A policy beside a batched callable, or none for a list; or it is not callable.
+        """
+        if not isinstance(self._policies, list):
+            if policy is not None:
+                raise TypeError(
+                    "policies is one batched callable: let it return one more candidate, and call add_policy() without "
+                    "a policy"
+                )
+            self.num_policies = None if self.num_policies is None else self.num_policies + 1
+            return
+        index = len(self._policies)
+        if not callable(policy):
+            raise TypeError(f"policies[{index}] must be callable, got {policy!r} of type {type(policy).__name__}")
+        check_callable("policy", f"policies[{index}]", policy, self._action_space)
+        # With the others, so that a module without parameters goes where they are.
+        self._listed = [*self._listed, policy]
+        self._policies = [*self._policies, asking((self._listed,), *self._backend)[0][-1]]
+        self.num_policies = index + 1
 
     def own_actions(self, obs: NDArray[Any], means: bool = False) -> NDArray[Any]:
         """Every row's action by its own task's policy: ``(N, *A)``, a fresh array.
@@ -150,16 +167,24 @@ class Callables:
     def _of_task(self, task: int, inputs: Shared) -> Callable[[Backend], tuple[Any, ...]]:
         return lambda b: (inputs.on(b)[self._rows[task].on(b)],)
 
-    def candidates(self, obs: NDArray[Any], scoring: QScored | None) -> tuple[NDArray[Any], Floats | None]:
-        """All candidate actions ``(N, K, *A)`` and, if ``scoring`` is given, their scores ``(N, K)``.
+    def candidates(
+        self, obs: NDArray[Any], scoring: QScored | None, asked: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[Any], Floats | None, Floats | None]:
+        """All candidate actions ``(N, K, *A)`` and, if ``scoring`` is given, their scores.
 
-        A candidate that is not finite, or whose Q-value is not, scores ``nan``.
+        Args:
+            asked: ``(K,)`` which policies of a list must be asked, at least one. What stands in the columns of the
+                others is of no meaning.
+
+        Returns:
+            Actions, scores ``(N, K)``, and the values ``(E, N, K)`` of an ensemble of which ``scoring.reduce`` made
+            them. A candidate that is not finite, or whose Q-value is not, scores ``nan``.
         """
         inputs, n = Shared(obs, self._floating), len(obs)
         with no_grad():
-            proposal, backend = self._propose(inputs, n)
+            proposal, backend = self._propose(inputs, n, asked)
             if scoring is None:
-                return to_numpy(proposal.actions), None
+                return to_numpy(proposal.actions), None, None
             with_entropies = not is_zero(scoring.entropy_weight)
             scored = [proposal]
             if scoring.samples > 1:
@@ -167,31 +192,34 @@ class Callables:
                 proposal = Proposal(backend.copy(proposal.actions))
                 scored = []
                 for _ in range(scoring.samples):
-                    sample = self._propose(inputs, n)[0]
-                    entropies = backend.copy(_entropies_of(sample)) if with_entropies else None
+                    sample = self._propose(inputs, n, asked)[0]
+                    entropies = backend.copy(entropies_of(sample)) if with_entropies else None
                     scored.append(Proposal(backend.copy(sample.actions), entropies=entropies))
-            values = self._score(inputs, [_scored_actions(p, scoring) for p in scored])
-            entropies = [_entropies_of(p) for p in scored] if with_entropies else []
+            ensemble = scoring.reduce is not None
+            values = self._score(inputs, [scored_actions(p, scoring) for p in scored], ensemble)
+            entropies = [entropies_of(p) for p in scored] if with_entropies else []
             actions, *fetched = host(proposal.actions, *entropies, *values)
             scores = self._assemble(fetched[len(entropies) :], scored, scoring)
             if actions.dtype.kind == "f" and not (finite := np.isfinite(actions)).all():
-                scores[~finite.reshape(*scores.shape, -1).all(axis=2)] = np.nan
+                scores[..., ~finite.reshape(*scores.shape[-2:], -1).all(axis=2)] = np.nan
             if entropies:
                 bonus = sum(fetched[: len(entropies)]) / len(entropies)
                 scores = scores + _per_row(scoring.entropy_weight, self._task_ids, self._num_tasks) * bonus
-            return actions, scores
+            return (actions, scoring.reduced(scores), scores) if ensemble else (actions, scores, None)
 
-    def _propose(self, inputs: Shared, n: int) -> tuple[Proposal, Backend]:
+    def _propose(self, inputs: Shared, n: int, asked: NDArray[np.bool_] | None = None) -> tuple[Proposal, Backend]:
         """Ask every policy: fields ``(N, K, ...)``, and the backend whose arrays they are."""
         if self._policies is None:
             raise TypeError("policies is None: only the switch OwnPolicy() together with own_policy needs none")
         arguments = _alone(inputs)
         if not isinstance(self._policies, list):
             output = self._policies(arguments)
-            return self._checked_batched(_as_proposal(output), n), self._policies.known
-        proposals = [self._checked(f"policies[{k}]", ask(arguments), n) for k, ask in enumerate(self._policies)]
-        backend = common([ask.known for ask in self._policies])
-        return Proposal(*(_stack_field(backend, proposals, name) for name in Proposal._fields)), backend
+            return self._checked_batched(as_proposal(output), n), self._policies.known
+        chosen = range(len(self._policies)) if asked is None else np.flatnonzero(asked).tolist()
+        answers = {k: self._checked(f"policies[{k}]", self._policies[k](arguments), n) for k in chosen}
+        backend = common([self._policies[k].known for k in chosen])
+        proposals = [answers.get(k, answers[chosen[0]]) for k in range(len(self._policies))]
+        return Proposal(*(stack_field(backend, proposals, name) for name in Proposal._fields)), backend
 
     def _checked_batched(self, proposal: Proposal, n: int) -> Proposal:
         shape = tuple(getattr(proposal.actions, "shape", ()))
@@ -207,38 +235,41 @@ class Callables:
 
     def _checked(self, name: str, output: Any, *leading: int) -> Proposal:
         """A policy's output as a proposal, every field of which has the leading axes that it should have."""
-        proposal = _as_proposal(output)
-        _check_shape(name, proposal.actions, (*leading, *self._action_shape))
-        if self._integers_only and not _is_integer(proposal.actions):
+        proposal = as_proposal(output)
+        check_shape(name, proposal.actions, (*leading, *self._action_shape))
+        if self._integers_only and not is_integer(proposal.actions):
             raise TypeError(
                 f"{name} returned {proposal.actions.dtype} actions, expected integers for {self._action_space}"
             )
         if proposal.means is not None:
-            _check_shape(f"{name}: Proposal.means", proposal.means, (*leading, *self._action_shape))
+            check_shape(f"{name}: Proposal.means", proposal.means, (*leading, *self._action_shape))
         if proposal.entropies is not None:
-            _check_shape(f"{name}: Proposal.entropies", proposal.entropies, leading)
+            check_shape(f"{name}: Proposal.entropies", proposal.entropies, leading)
         return proposal
 
-    def _score(self, inputs: Shared, candidates: list[Any]) -> list[Any]:
+    def _score(self, inputs: Shared, candidates: list[Any], ensemble: bool) -> list[Any]:
         """Q-values, averaged over the list of candidates, in the layout that `_assemble` undoes."""
         if self._q_functions is None:
             raise TypeError("q_functions is None, but the switch needs scores: only OwnPolicy() needs none")
         if self._discrete is not None:
-            return self._tables(inputs)
+            return self._tables(inputs, ensemble)
         totals: list[Any] = []
         for actions in candidates:
-            values = self._q_values(inputs, Shared(actions), tuple(actions.shape[:2]), keep=len(candidates) > 1)
+            shape, keep = tuple(actions.shape[:2]), len(candidates) > 1
+            values = self._q_values(inputs, Shared(actions), shape, keep, ensemble)
             totals = [a + b for a, b in zip(totals, values, strict=True)] if totals else values
         return [total / len(candidates) for total in totals] if len(candidates) > 1 else totals
 
-    def _q_values(self, inputs: Shared, actions: Shared, shape: tuple[int, ...], keep: bool) -> list[Any]:
+    def _q_values(
+        self, inputs: Shared, actions: Shared, shape: tuple[int, ...], keep: bool, ensemble: bool
+    ) -> list[Any]:
         """Of candidates ``(N, K)``; ``keep``: the next answer may come in the same arrays."""
         k = shape[1]
         assert self._q_functions is not None
         if not isinstance(self._q_functions, list):
             ask = self._q_functions
             values = ask(lambda b: (inputs.copy(b), actions.copy(b), self._ids.copy(b)))
-            _check_shape("q_functions", values, shape)
+            check_values("q_functions", values, shape, ensemble)
             return [ask.known.copy(values) if keep else values]
 
         def of_task(task: int, m: int) -> Callable[[Backend], tuple[Any, ...]]:
@@ -252,39 +283,47 @@ class Callables:
         for t, rows in self._rows_of:
             ask, m = self._q_functions[t], len(rows)
             values = ask(of_task(t, m))
-            if tuple(getattr(values, "shape", ())) != (m * k, 1):
-                _check_shape(f"q_functions[{t}]", values, (m * k,))
-            values = values.reshape((m, k))
+            got = tuple(getattr(values, "shape", ()))
+            if got[ensemble:] != (m * k, 1):
+                check_values(f"q_functions[{t}]", values, (m * k,), ensemble)
+            values = values.reshape((*got[:ensemble], m, k))
             outputs.append(ask.known.copy(values) if keep else values)
         return outputs
 
-    def _tables(self, inputs: Shared) -> list[Any]:
+    def _tables(self, inputs: Shared, ensemble: bool) -> list[Any]:
         """Discrete actions: the Q-values of all ``n`` actions, once, whatever is proposed."""
         assert self._discrete is not None
         assert self._q_functions is not None
         size = int(self._discrete.n)
         if not isinstance(self._q_functions, list):
             table = self._q_functions(lambda b: (inputs.on(b), self._ids.copy(b)))
-            _check_shape("q_functions", table, (len(self._task_ids), size))
+            check_values("q_functions", table, (len(self._task_ids), size), ensemble)
             return [table]
         tables = []
         for t, rows in self._rows_of:
             table = self._q_functions[t](self._of_task(t, inputs))
-            _check_shape(f"q_functions[{t}]", table, (len(rows), size))
+            check_values(f"q_functions[{t}]", table, (len(rows), size), ensemble)
             tables.append(table)
         return tables
 
     def _assemble(self, parts: list[NDArray[Any]], scored: list[Proposal], scoring: QScored) -> Floats:
-        """The scores ``(N, K)`` from the parts that the Q-functions returned, one part or one per task present."""
+        """The Q-values ``(N, K)`` from the parts that the Q-functions returned, one part or one per task present.
+
+        Those of an ensemble are ``(E, N, K)``.
+        """
         dtype = np.result_type(*parts, np.float32)  # integers, too, must be able to hold nan
         values = np.array(parts[0], dtype)
         if isinstance(self._q_functions, list):
-            values = np.empty((len(self._task_ids), parts[0].shape[1]), dtype)
+            sizes = {part.shape[:-2] for part in parts}
+            if len(sizes) > 1:
+                raise ValueError(f"q_functions return ensembles of different sizes, {sorted(sizes)}")
+            values = np.empty((*sizes.pop(), len(self._task_ids), parts[0].shape[-1]), dtype)
             for (_, rows), part in zip(self._rows_of, parts, strict=True):
-                values[rows] = part
+                values[..., rows, :] = part
         if self._discrete is not None:
-            columns = [self._columns(to_numpy(_scored_actions(p, scoring))) for p in scored]
-            values = np.mean([np.take_along_axis(values, c, axis=1) for c in columns], axis=0)
+            columns = [self._columns(to_numpy(scored_actions(p, scoring))) for p in scored]
+            columns = [c if values.ndim == 2 else c[None] for c in columns]
+            values = np.mean([np.take_along_axis(values, c, axis=-1) for c in columns], axis=0)
         return values
 
     def _columns(self, actions: NDArray[Any]) -> NDArray[np.int64]:
@@ -340,49 +379,6 @@ def _as_list(name: str, callables: Any) -> list[Callable[..., Any]] | Callable[.
     return callables  # type: ignore[no-any-return]
 
 
-def _as_proposal(output: Any) -> Proposal:
-    return output if isinstance(output, Proposal) else Proposal(output)
-
-
-def _is_integer(actions: Any) -> bool:
-    return any(kind in str(actions.dtype) for kind in ("int", "long", "bool"))
-
-
-def _stack_field(backend: Backend, proposals: list[Proposal], name: str) -> Any:
-    values = [getattr(proposal, name) for proposal in proposals]
-    missing = [k for k, value in enumerate(values) if value is None]
-    if not missing:
-        return backend.stack(values, axis=1)
-    if name == "actions" or len(missing) < len(values):
-        raise ValueError(
-            f"policies[{missing[0]}] proposes no {name} while other policies do: either every Proposal has "
-            f"{name} or none has"
-        )
-    return None
-
-
-def _scored_actions(proposal: Proposal, scoring: QScored) -> Any:
-    if scoring.samples > 1 or scoring.score == "sample":
-        return proposal.actions
-    if proposal.means is not None:
-        return proposal.means
-    if scoring.score == "mean":
-        raise ValueError(
-            'score="mean" needs the policies\' mean actions, but they returned none: return '
-            'Proposal(actions, means=...), or use score="sample"'
-        )
-    return proposal.actions
-
-
-def _entropies_of(proposal: Proposal) -> Any:
-    if proposal.entropies is None:
-        raise ValueError(
-            "entropy_weight needs the policies' entropies, but they returned none: return "
-            "Proposal(actions, entropies=...), or use entropy_weight=0"
-        )
-    return proposal.entropies
-
-
 def is_zero(weight: Any) -> bool:
     """Whether an entropy weight is the number 0, so that nobody needs to give entropies."""
     return isinstance(weight, int | float) and weight == 0
@@ -396,22 +392,3 @@ def _per_row(weight: Any, task_ids: Ids, num_tasks: int) -> Floats:
             f"entropy_weight must be one number or have shape ({num_tasks},), one per task, got shape {value.shape}"
         )
     return value[task_ids, None] if value.ndim else value
-
-
-def _check_shape(name: str, array: Any, expected: tuple[int, ...]) -> None:
-    got = getattr(array, "shape", None)
-    if got is None:
-        hint = ""
-        if isinstance(array, tuple | list):
-            of_policy = ": return the actions, or Proposal(actions, means=..., entropies=...)"
-            hint = of_policy if "polic" in name else ": of twin critics return one, or their minimum"
-        raise TypeError(f"{name} must return an array of shape {expected}, got {type(array).__name__}{hint}")
-    got = tuple(got)
-    if got == expected:
-        return
-    hint = ""
-    if len(got) >= 2 and (got[1], got[0], *got[2:]) == expected:
-        hint = ": its first two axes are swapped, the batch axis comes first"
-    elif got == (*expected, 1):
-        hint = ": drop the last axis"
-    raise ValueError(f"{name} returned shape {got}, expected {expected}{hint}")

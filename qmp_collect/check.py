@@ -12,8 +12,9 @@ import numpy as np
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from qmp_collect.callables import Callables, OwnPolicyFunction, Policies, Proposal, QFunctions
-from qmp_collect.switch import Ids, QScored
+from qmp_collect.callables import Callables, OwnPolicyFunction, Policies, QFunctions
+from qmp_collect.proposal import Proposal
+from qmp_collect.switch import Ids, QScored, Reduce
 
 
 def check_callables(
@@ -26,6 +27,7 @@ def check_callables(
     own_policy: OwnPolicyFunction | None = None,
     backend: str | None = None,
     device: Any = None,
+    reduce: Reduce | None = None,
     seed: int = 0,
 ) -> None:
     """Call a learner's callables on random observations, as a collector would, and say what is wrong with them.
@@ -37,12 +39,13 @@ def check_callables(
         obs_space, action_space: Of a single environment.
         num_tasks: ``T``.
         own_policy, backend, device: As for `QMPCollector`.
+        reduce: As for `QSwitch`: the Q-functions return the values of an ensemble.
 
     Raises:
         TypeError, ValueError: With the callable, what was expected and what came.
         FloatingPointError: An action or a Q-value is not finite.
     """
-    rng = np.random.default_rng(seed)
+    rng, scoring = np.random.default_rng(seed), QScored(reduce=reduce)
     task_ids = rng.permutation(np.repeat(np.arange(num_tasks), 2))
     spaces = batch_space(obs_space, len(task_ids))
     spaces.seed(seed)
@@ -63,7 +66,7 @@ def check_callables(
 
     callables = build(task_ids)
     with _gradients_forbidden():
-        actions, scores = callables.candidates(obs, QScored())
+        actions, scores, _ = callables.candidates(obs, scoring)
         own_actions = callables.own_actions(obs)
     assert scores is not None
 
@@ -76,8 +79,8 @@ def check_callables(
     # Rows in another order must get the answers that they got before. Policies may sample, so only Q-functions are
     # held to that with given actions, and policies where two calls agree.
     order = rng.permutation(len(task_ids))
-    given = build(task_ids, lambda _: Proposal(actions)).candidates(obs, QScored())[1]
-    shuffled = build(task_ids[order], lambda _: Proposal(actions[order])).candidates(obs[order], QScored())[1]
+    given = build(task_ids, lambda _: Proposal(actions)).candidates(obs, scoring)[1]
+    shuffled = build(task_ids[order], lambda _: Proposal(actions[order])).candidates(obs[order], scoring)[1]
     _check_same("q_functions", given, shuffled, order)
     again = callables.candidates(obs, None)[0]
     if np.array_equal(actions, again):

@@ -31,8 +31,10 @@ class QMPCollector(Loop):
         num_tasks: ``T``. Needed only if neither the callables nor ``envs`` nor ``task_ids`` tell.
         buffer: Where transitions go: one sink with ``add(transitions)`` for all tasks, or a sequence of ``T``.
         switch: Which policy acts; see `qmp_collect.switch`.
+        candidate_mask: Which candidates may act: ``(T, K)`` booleans, a function ``(obs, task_ids) -> (N, K)``, a gate,
+            or ``all_of`` several; see `qmp_collect.masks`. `OwnPolicy` and the warm-up are not affected.
         horizon: ``H``: a chosen policy acts for ``H`` steps, or until its episode ends, sampling afresh at each state
-            (appendix E.6).
+            (appendix E.6). A number, or a rule such as ``UniformHorizon(10, 30)``; see `qmp_collect.commitment`.
         own_probability: At each decision the own policy acts with this probability without the switch being asked
             (0.7 on MT10, appendix H.5). A number, or a function of ``num_steps``.
         warmup_steps: Stored transitions, summed over tasks, during which only own policies act.

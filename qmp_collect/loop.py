@@ -13,14 +13,16 @@ from qmp_collect.amount import integer
 from qmp_collect.arguments import check_envs, resolve_sinks, resolve_tasks
 from qmp_collect.autoreset import find_autoreset_mode, true_successors
 from qmp_collect.callables import Callables, OwnPolicyFunction, Policies, QFunctions
+from qmp_collect.commitment import Commitment
 from qmp_collect.environment_state import EnvironmentState
 from qmp_collect.episodes import Episodes, Mask, Reduction
 from qmp_collect.ledger import Ledger
-from qmp_collect.mixture import Decision, Mixture, Schedule, scoring_of
+from qmp_collect.masks import CandidateMask
+from qmp_collect.mixture import Decision, Mixture, Schedule
 from qmp_collect.outcome import Outcome, check_numbers, check_partial_reset, clean, flags_of, moved, rows_of
 from qmp_collect.random_actions import RandomActions
 from qmp_collect.states import check_like
-from qmp_collect.switch import OwnPolicy, QSwitch, Switch
+from qmp_collect.switch import AnySwitch, OwnPolicy, QSwitch, scoring_of
 from qmp_collect.transitions import Transitions, TransitionSink, store
 
 State = dict[str, Any]
@@ -38,8 +40,9 @@ class Loop:
         task_ids: ArrayLike | None = None,
         num_tasks: int | None = None,
         buffer: TransitionSink | Sequence[TransitionSink] | None = None,
-        switch: Switch = QSwitch(),  # noqa: B008 (frozen)
-        horizon: int = 1,
+        switch: AnySwitch = QSwitch(),  # noqa: B008 (frozen)
+        candidate_mask: CandidateMask | None = None,
+        horizon: int | Commitment = 1,
         own_probability: float | Schedule = 0.0,
         warmup_steps: int = 0,
         own_policy: OwnPolicyFunction | None = None,
@@ -67,8 +70,6 @@ class Loop:
         )
         if policies is None and not (isinstance(switch, OwnPolicy) and own_policy is not None):
             raise TypeError("policies is None: only the switch OwnPolicy() together with own_policy needs none")
-        if q_functions is None and scoring_of(switch) is not None:
-            raise TypeError(f"q_functions is None, but {switch!r} scores candidates with them")
         self._first_seed = None if seed is None else integer("seed", seed, at_least=0)
         # Streams of their own: Gymnasium makes its generators from the plain seed.
         switch_stream, action_stream = np.random.SeedSequence(self._first_seed).spawn(2)
@@ -76,11 +77,16 @@ class Loop:
             self._callables,
             switch,
             self.task_ids,
+            num_tasks=self.num_tasks,
+            candidate_mask=candidate_mask,
             horizon=horizon,
             own_probability=own_probability,
             warmup_steps=warmup_steps,
             rng=np.random.default_rng(switch_stream),
         )
+        if q_functions is None and self._mixture.scores:
+            needing = switch if scoring_of(switch) is not None else horizon
+            raise TypeError(f"q_functions is None, but {needing!r} scores candidates with them")
         self._sinks = resolve_sinks(buffer, self.num_tasks)
         self._mode = find_autoreset_mode(envs, autoreset_mode)
         self._on_step = on_step
@@ -200,7 +206,7 @@ class Loop:
         if random:
             self._acted = Decision.by_nobody(observed, self._random.sample())
         else:
-            self._acted = self._mixture.choose(observed, self.num_steps, self._episodes.recorded)
+            self._acted = self._mixture.choose(observed, self.num_steps, self._episodes.recorded, self._episodes.lens)
         return self._acted.actions.copy()
 
     def observe(
@@ -261,7 +267,10 @@ class Loop:
         episodes.advance(reward, reports)
         ended = np.flatnonzero(done & recorded)
         if len(ended):
-            self._ledger.add_episodes(episodes.ended(ended), self.task_ids[ended], episodes.success_known)
+            finished = episodes.ended(ended)
+            self._ledger.add_episodes(finished, self.task_ids[ended], episodes.success_known)
+            self._mixture.ended(self.task_ids[ended], finished["successes"], episodes.success_known)
+        self._mixture.stepped(task_ids, acted.behavior_ids[rows])
         self._acted, self._next_obs = None, after
         self._mixture.commit(acted)
         if acted.gaps is not None:
@@ -274,6 +283,27 @@ class Loop:
             self._on_step(transitions)
         return transitions
 
+    def add_policy(self, policy: Callable[..., Any] | None = None, *, tasks: Sequence[int] | None = None) -> int:
+        """One more candidate from the next step on, such as a checkpoint of the learner or a scripted controller.
+
+        A saved state goes into a collector with more candidates than it was saved with: a run that continues may have
+        got one in between.
+
+        Args:
+            policy: As one of ``policies``; ``None`` where those are one batched callable, which returns one more
+                column from now on.
+            tasks: The tasks in which it may act, where ``candidate_mask`` is a matrix. Default: all.
+
+        Returns:
+            Its index.
+
+        Raises:
+            TypeError: It has not the form that ``policies`` has.
+        """
+        self._callables.add_policy(policy)
+        self._mixture.add_policy(tasks)
+        return self.num_policies - 1
+
     def state_dict(self) -> State:
         """Everything that later steps depend on, as arrays and plain values.
 
@@ -282,14 +312,15 @@ class Loop:
         """
         state = {name: part.state_dict() for name, part in self._parts().items()} | self._ledger.state_dict()
         obs = None if self._next_obs is None else self._next_obs.copy()
-        return state | {"started": self._started, "first_seed": self._first_seed, "next_obs": obs}
+        own = {"started": self._started, "first_seed": self._first_seed, "next_obs": obs}
+        return state | own | {"num_policies": self._callables.num_policies or 0}  # 0: not known yet
 
     def load_state_dict(self, state: State) -> None:
         """Continue from ``state_dict()`` of a collector with as many sub-environments.
 
         Raises:
-            ValueError: The state is of another number of sub-environments or tasks, of other wrappers, or damaged.
-                Nothing has changed then.
+            ValueError: The state is of another number of sub-environments or tasks, of more policies, of other
+                wrappers, or damaged. Nothing has changed then.
         """
         try:
             self._check_state(state)
@@ -306,6 +337,12 @@ class Loop:
         for name, part in self._parts().items():
             part.check_state(state[name])
         self._ledger.check_state(state)
+        saved, known = state.get("num_policies", 0), self._callables.num_policies
+        check_like("num_policies", saved, 0)
+        if known is not None and saved > known:
+            raise ValueError(
+                f"the state is of {saved} policies, this collector has {known}: it may have more, not fewer"
+            )
         check_like("started", state["started"], self._started)
         if state["first_seed"] is not None:
             check_like("first_seed", state["first_seed"], 0)

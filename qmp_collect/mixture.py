@@ -1,17 +1,20 @@
-"""Who acts: warm-up, own probability, horizon and switch, one decision per vector step."""
+"""Who acts: warm-up, mask, own probability, switch and commitment, one decision per vector step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qmp_collect.amount import integer
 from qmp_collect.callables import Callables, is_zero
+from qmp_collect.commitment import Commitment
+from qmp_collect.masks import Allowed, CandidateMask, Masks
+from qmp_collect.spread import Spread
 from qmp_collect.states import check_like
-from qmp_collect.switch import Ids, OwnPolicy, QScored, Switch
+from qmp_collect.switch import AnySwitch, Candidates, Ids, OwnPolicy, QScored, ask, scoring_of
 
 Schedule = Callable[[int], float]
 Gaps = tuple[Ids, NDArray[np.floating[Any]]]  # tasks that asked the switch, Q_i(chosen) - Q_i(own)
@@ -24,12 +27,15 @@ class Decision(NamedTuple):
     actions: NDArray[Any]
     behavior_ids: Ids
     hold_left: NDArray[np.int64]
+    held_for: NDArray[np.int64]  # steps since the choice, with this one
     gaps: Gaps | None = None
+    spread: Spread | None = None
 
     @staticmethod
     def by_nobody(obs: NDArray[Any], actions: NDArray[Any]) -> Decision:
         """Actions that no policy chose."""
-        return Decision(obs, actions, np.full(len(obs), -1), np.zeros(len(obs), np.int64))
+        none = np.zeros(len(obs), np.int64)
+        return Decision(obs, actions, np.full(len(obs), -1), none, none)
 
 
 class Mixture:
@@ -38,148 +44,320 @@ class Mixture:
     def __init__(
         self,
         callables: Callables,
-        switch: Switch,
+        switch: AnySwitch,
         task_ids: Ids,
         *,
-        horizon: int,
+        num_tasks: int,
+        horizon: int | Commitment,
+        candidate_mask: CandidateMask | None,
         own_probability: float | Schedule,
         warmup_steps: int,
         rng: np.random.Generator,
     ) -> None:
-        if isinstance(switch, type) or not callable(switch):
+        if isinstance(switch, type) or not (callable(switch) or hasattr(switch, "choose")):
             raise TypeError(f"switch must be a switch such as QSwitch() or OwnPolicy(), got {switch!r}")
-        horizon, warmup_steps = integer("horizon", horizon), integer("warmup_steps", warmup_steps, at_least=0)
+        if isinstance(horizon, type):
+            raise TypeError(f"horizon is the class {horizon.__name__}, expected an object: {horizon.__name__}(...)")
         if not callable(own_probability):
             own_probability = _probability("own_probability", own_probability)
+        self._commitment = cast(Commitment, horizon) if hasattr(horizon, "lengths") else None
+        self._longest = integer("horizon", horizon if self._commitment is None else self._commitment.longest)
+        self._releases = self._commitment is not None and self._commitment.releases
+        self._seen = self._commitment is not None or hasattr(switch, "choose")  # by somebody who is shown candidates
         self._callables = callables
         self._switch = switch
         self._scoring = scoring_of(switch)
+        if self._scoring is None and self._commitment is not None and self._commitment.needs_scores:
+            self._scoring = QScored()
         self._only_own = isinstance(switch, OwnPolicy)
         self._means = isinstance(switch, OwnPolicy) and switch.means
-        self._task_ids = task_ids
+        self._masks = None if candidate_mask is None else Masks(candidate_mask, task_ids, num_tasks)
+        self._task_ids = self._own = task_ids
         self._rows = np.arange(len(task_ids))
-        self._horizon = horizon
         self._own_probability = own_probability
-        self._warmup_steps = warmup_steps
+        self._warmup_steps = integer("warmup_steps", warmup_steps, at_least=0)
         self._rng = rng
-        self._held = task_ids.copy()  # the policy that holds the horizon
+        self._held = np.full(len(task_ids), -1)  # who acted in the episode's last step, and holds the horizon
         self._hold_left = np.zeros(len(task_ids), np.int64)  # steps that it still has
+        self._held_for = np.zeros(len(task_ids), np.int64)  # steps that it has acted for
+        relative = self._scoring is not None and self._scoring.adjusts and self._scoring.relative
+        self._spread = Spread.nothing(num_tasks) if relative else None
+
+    @property
+    def scores(self) -> bool:
+        """Whether Q-functions are ever asked."""
+        return self._scoring is not None
 
     def commit(self, decision: Decision) -> None:
         """The decision was executed: its choices hold from now on."""
         self._held, self._hold_left = decision.behavior_ids.copy(), decision.hold_left
+        self._held_for = decision.held_for
+        self._spread = decision.spread or self._spread
+
+    def stepped(self, task_ids: Ids, behavior_ids: Ids) -> None:
+        """``(M,)`` transitions were stored."""
+        if self._masks is not None:
+            self._masks.stepped(task_ids, behavior_ids)
+
+    def ended(self, task_ids: Ids, successes: NDArray[np.bool_], success_known: bool) -> None:
+        """``(E,)`` episodes ended."""
+        if self._masks is not None:
+            self._masks.ended(task_ids, successes, success_known)
 
     def forget(self, rows: NDArray[np.bool_]) -> None:
         """New episodes begin in ``rows``: held choices end."""
-        self._hold_left[rows] = 0
+        self._held[rows], self._hold_left[rows], self._held_for[rows] = -1, 0, 0
+
+    def add_policy(self, tasks: Sequence[int] | None) -> None:
+        """There is one more candidate, which may act in ``tasks``."""
+        if self._masks is not None:
+            self._masks.add_policy(tasks)
 
     def state_dict(self) -> dict[str, Any]:
-        """Held policies and random state."""
-        return {"held": self._held.copy(), "hold_left": self._hold_left.copy(), "rng": self._rng.bit_generator.state}
+        """Held policies, what gates and relative margins remember, and random state."""
+        state: dict[str, Any] = {
+            "held": self._held.copy(),
+            "hold_left": self._hold_left.copy(),
+            "held_for": self._held_for.copy(),
+            "rng": self._rng.bit_generator.state,
+        }
+        if self._masks is not None:
+            state["gates"] = self._masks.state_dict()
+        if self._spread is not None:
+            state["spread"] = {name: moment.copy() for name, moment in self._spread._asdict().items()}
+        return state
 
-    def check_state(self, state: dict[str, Any]) -> None:
+    def check_state(self, state: Mapping[str, Any]) -> None:
         """``ValueError`` if a `state_dict` is of other rows, of more policies than are here, or of a longer horizon."""
+        state = _with_held_for(state)
         check_like("mixture", state, self.state_dict())
         known, held, left = self._callables.num_policies, state["held"], state["hold_left"]
         if known is not None and held.max() >= known:
             raise ValueError(f"the state holds policy {held.max()}, but there are only {known} policies")
-        if held.min() < -1 or left.min() < 0 or left.max() >= self._horizon:
+        if held.min() < -1 or left.min() < 0 or left.max() >= self._longest:
             raise ValueError(
-                f"the state holds policies for {left.max()} more steps, expected fewer than the horizon {self._horizon}"
+                f"the state holds policies for {left.max()} more steps, expected fewer than the horizon {self._longest}"
             )
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a `state_dict` that passes `check_state`."""
+        state = _with_held_for(state)
         self._held, self._hold_left = state["held"].copy(), state["hold_left"].copy()
+        self._held_for = state["held_for"].copy()
+        if self._masks is not None:
+            self._masks.load_state_dict(state["gates"])
+        if self._spread is not None:
+            self._spread = Spread(**{name: moment.copy() for name, moment in state["spread"].items()})
         self._rng.bit_generator.state = state["rng"]
 
-    def choose(self, obs: NDArray[Any], num_steps: int, recorded: NDArray[np.bool_]) -> Decision:
+    def choose(
+        self, obs: NDArray[Any], num_steps: int, recorded: NDArray[np.bool_], episode_steps: NDArray[np.int64]
+    ) -> Decision:
         """Who acts, and how.
 
         Args:
             obs: ``(N, *O)``.
             num_steps: transitions stored so far.
             recorded: ``(N,)`` rows whose next step will be stored; of the others nothing is counted or complained of.
+            episode_steps: ``(N,)`` steps that the running episodes have had.
 
         Raises:
             FloatingPointError: a task's own action, or its own Q-value, is not finite in a recorded row.
+            ValueError: the switch, the horizon or the mask answers what it should not.
         """
-        own = self._task_ids
-        gaps = None
+        own = self._own
         if self._only_own or num_steps < self._warmup_steps:
-            actions, behavior_ids = self._callables.own_actions(obs, self._means), own.copy()
-            hold_left = np.zeros_like(self._hold_left)
+            actions, none = self._callables.own_actions(obs, self._means), np.zeros_like(self._hold_left)
+            decision = Decision(obs, actions, own.copy(), none, none + 1)
         else:
-            deciding = self._hold_left == 0
-            asking = deciding & ~self._draw_own(num_steps)
-            candidates, scores = self._callables.candidates(obs, self._scoring if asking.any() else None)
-            behavior_ids = np.where(deciding, own, self._held)
-            if asking.any():
-                choice, gaps = self._ask(obs, candidates, scores, asking, num_steps, recorded)
-                behavior_ids = np.where(asking, choice, behavior_ids)
-            actions = candidates[self._rows, behavior_ids]
-            hold_left = np.where(deciding, self._horizon, self._hold_left) - 1
-            if (lost := _broken(actions) & (behavior_ids != own)).any():
-                # A policy that is held, or was drawn unseen, and breaks here loses its turn to the own policy.
-                behavior_ids, hold_left = np.where(lost, own, behavior_ids), np.where(lost, 0, hold_left)
-                actions = candidates[self._rows, behavior_ids]
-        if (broken := _broken(actions) & recorded).any():
+            decision = self._mix(obs, num_steps, recorded, episode_steps)
+        if (broken := _broken(decision.actions) & recorded).any():
             env = int(broken.argmax())
             raise FloatingPointError(
-                f"policy {own[env]} proposed {actions[env].tolist()} for task {own[env]} (sub-environment {env}) at "
-                f"step {num_steps}: {_culprit(obs[env], 'its parameters are not finite')}"
+                f"policy {own[env]} proposed {decision.actions[env].tolist()} for task {own[env]} (sub-environment "
+                f"{env}) at step {num_steps}: {_culprit(obs[env], 'its parameters are not finite')}"
             )
-        return Decision(obs, actions, behavior_ids, hold_left, gaps)
+        return decision
+
+    def _mix(
+        self, obs: NDArray[Any], num_steps: int, recorded: NDArray[np.bool_], episode_steps: NDArray[np.int64]
+    ) -> Decision:
+        own, rows, known = self._own, self._rows, self._callables.num_policies
+        by_own = self._draw_own(num_steps)
+        # Before a batched callable's first answer nobody knows how wide a mask has to be.
+        unknown = self._masks is not None and known is None
+        allowed, deciding, asking = self._turns(obs, by_own, None if unknown else known)
+        score = self._scoring is not None and (self._releases or unknown or bool(asking.any()))
+        asked = None if allowed is None else np.asarray(allowed.any(axis=0))
+        actions, scores, ensemble = self._callables.candidates(obs, self._scoring if score else None, asked)
+        if unknown:
+            allowed, deciding, asking = self._turns(obs, by_own, actions.shape[1])
+
+        looked = np.ones_like(asking) if self._releases else asking
+        judged = looked & recorded
+        if allowed is not None:
+            judged &= allowed[rows, own]
+        usable, own_scores, spread = self._usable(obs, actions, scores, allowed, judged, num_steps)
+
+        def candidates() -> Candidates:
+            return Candidates(
+                scores=usable.copy(),
+                own=own.copy(),
+                rng=self._rng,
+                asking=asking.copy(),
+                actions=actions.copy(),
+                allowed=np.ones(usable.shape, np.bool_) if allowed is None else allowed.copy(),
+                ensemble=None if ensemble is None else ensemble.copy(),
+                obs=obs.copy(),
+                task_ids=self._task_ids.copy(),
+                previous=self._held.copy(),
+                held=self._held_for.copy(),
+                episode_steps=episode_steps.copy(),
+                num_steps=num_steps,
+            )
+
+        if self._commitment is not None and self._releases and not deciding.all():
+            deciding = deciding | self._commitment.released(candidates())
+            asking = self._asking(deciding, by_own, allowed)
+        behavior_ids, gaps = np.where(deciding, own, self._held), None
+        if asking.any():
+            choice = self._switched(usable, allowed, asking, candidates)
+            behavior_ids = np.where(asking, choice, behavior_ids)
+            if scores is not None and own_scores is not None:
+                gain = scores[rows, choice] - own_scores
+                # Where own is masked there is nothing to compare with, and a caller's switch may choose a broken one.
+                counted = (judged & asking if self._releases else judged) & np.isfinite(gain)
+                gaps = self._task_ids[counted], gain[counted]
+        hold_left = np.where(deciding, self._lengths(behavior_ids, deciding, candidates), self._hold_left) - 1
+        held_for = np.where(deciding, 0, self._held_for) + 1 if self._seen else self._held_for
+        executed = actions[rows, behavior_ids]
+        if (lost := _broken(executed) & (behavior_ids != own)).any():
+            # A policy that is held, or was drawn unseen, and breaks here loses its turn to the own policy.
+            behavior_ids = np.where(lost, own, behavior_ids)
+            hold_left, held_for = np.where(lost, 0, hold_left), np.where(lost, np.minimum(held_for, 1), held_for)
+            executed = actions[rows, behavior_ids]
+        return Decision(obs, executed, behavior_ids, hold_left, held_for, gaps, spread)
 
     def _draw_own(self, num_steps: int) -> NDArray[np.bool_]:
         probability = self._own_probability
         if callable(probability):
             probability = _probability(f"own_probability({num_steps})", probability(num_steps))
         if probability == 0.0:
-            return np.zeros(len(self._task_ids), np.bool_)
-        return self._rng.random(len(self._task_ids)) < probability
+            return np.zeros(len(self._own), np.bool_)
+        return self._rng.random(len(self._own)) < probability
 
-    def _ask(
+    def _turns(
+        self, obs: NDArray[Any], by_own: NDArray[np.bool_], num_policies: int | None
+    ) -> tuple[Allowed | None, NDArray[np.bool_], NDArray[np.bool_]]:
+        """What the mask allows ``(N, K)``, and the rows that decide and that ask the switch, ``(N,)``."""
+        allowed, deciding = None, self._hold_left == 0
+        if self._masks is not None and num_policies is not None:
+            allowed = self._masks.allowed(obs, self._own, num_policies)
+            deciding = deciding | ~allowed[self._rows, self._held]  # who may no longer act loses its turn
+        return allowed, deciding, self._asking(deciding, by_own, allowed)
+
+    def _asking(
+        self, deciding: NDArray[np.bool_], by_own: NDArray[np.bool_], allowed: Allowed | None
+    ) -> NDArray[np.bool_]:
+        if allowed is None:
+            return deciding & ~by_own
+        return deciding & ~(by_own & allowed[self._rows, self._own])
+
+    def _usable(
         self,
         obs: NDArray[Any],
-        candidates: NDArray[Any],
+        actions: NDArray[Any],
         scores: NDArray[Any] | None,
-        asking: NDArray[np.bool_],
+        allowed: Allowed | None,
+        judged: NDArray[np.bool_],
         num_steps: int,
-        recorded: NDArray[np.bool_],
-    ) -> tuple[Ids, Gaps | None]:
-        """The switch's choice for every row ``(N,)``, for rows that are not asking too, and what it gains."""
-        own = self._task_ids
+    ) -> tuple[NDArray[Any], NDArray[Any] | None, Spread | None]:
+        """Scores as the switch sees them ``(N, K)``, the own ones ``(N,)``, and their spread if that is the unit.
+
+        Of ``judged`` rows, ``(N,)``, the own score must be finite; the others only need something to compare.
+        """
+        own, own_scores, spread = self._own, None, None
         if scores is None:
-            return self._switched(np.zeros(candidates.shape[:2])), None
-        counted = asking & recorded
-        own_scores = scores[self._rows, own]
-        broken = counted & ~np.isfinite(own_scores)
+            usable = np.zeros(actions.shape[:2])
+        else:
+            own_scores = scores[self._rows, own]
+            self._check_own(obs, actions, own_scores, judged, num_steps)
+            usable = np.where(np.isfinite(scores), scores, -np.inf)  # another policy's broken candidate cannot win
+            if not judged.all():
+                usable[~judged, own[~judged]] = 0.0
+            if self._spread is not None:
+                spread = self._spread.seen(self._task_ids[judged], own_scores[judged])
+            if self._scoring is not None and self._scoring.adjusts:
+                unit = 1.0 if spread is None else spread.std()[self._task_ids]
+                self._scoring.adjust(usable, own, self._held, unit)
+        if allowed is not None:
+            usable[~allowed] = -np.inf
+        return usable, own_scores, spread
+
+    def _check_own(
+        self,
+        obs: NDArray[Any],
+        actions: NDArray[Any],
+        own_scores: NDArray[Any],
+        judged: NDArray[np.bool_],
+        num_steps: int,
+    ) -> None:
+        own, broken = self._own, judged & ~np.isfinite(own_scores)
         if broken.any():
             env = int(broken.argmax())
             entropies = self._scoring is not None and not is_zero(self._scoring.entropy_weight)
             diverged = f"policy {own[env]} or its Q-function has diverged{', or its entropy term' if entropies else ''}"
             raise FloatingPointError(
                 f"task {own[env]}'s Q-function gives {own_scores[env]} for the action of its own policy, "
-                f"{candidates[env, own[env]].tolist()} (sub-environment {env}), at step {num_steps}: "
+                f"{actions[env, own[env]].tolist()} (sub-environment {env}), at step {num_steps}: "
                 f"{_culprit(obs[env], diverged)}. No other task's data is affected"
             )
-        # Another policy's broken candidate cannot win. Rows without a say only need something to compare.
-        usable = np.where(np.isfinite(scores), scores, -np.inf)
-        if not counted.all():
-            usable[~counted, own[~counted]] = 0.0
-        choice = self._switched(usable)
-        gaps = scores[self._rows, choice] - own_scores
-        counted &= np.isfinite(gaps)  # a caller's own switch may choose what it should not
-        return choice, (own[counted], gaps[counted])
 
-    def _switched(self, scores: NDArray[Any]) -> Ids:
+    def _switched(
+        self,
+        scores: NDArray[Any],
+        allowed: Allowed | None,
+        asking: NDArray[np.bool_],
+        candidates: Callable[[], Candidates],
+    ) -> Ids:
         """The switch's answer ``(N,)``, checked: a caller's own switch may write to its inputs and may be wrong."""
-        choice = np.asarray(self._switch(scores, self._task_ids.copy(), self._rng))
+        if hasattr(self._switch, "choose"):
+            choice = np.asarray(ask(self._switch, candidates()))
+        else:
+            given = scores if self._commitment is None else scores.copy()
+            choice = np.asarray(self._switch(given, self._own.copy(), self._rng))
         n, k = scores.shape
         if choice.shape != (n,) or choice.dtype.kind not in "iu" or choice.min() < 0 or choice.max() >= k:
             raise ValueError(f"{self._switch!r} must return {n} policy indices from 0 to {k - 1}, got {choice!r}")
+        if allowed is not None and (forbidden := asking & ~allowed[self._rows, choice]).any():
+            env = int(forbidden.argmax())
+            raise ValueError(
+                f"{self._switch!r} chose policy {choice[env]} for sub-environment {env}, which candidate_mask forbids "
+                "there: what must not be chosen has a score of -inf"
+            )
         return choice
+
+    def _lengths(
+        self, chosen: Ids, deciding: NDArray[np.bool_], candidates: Callable[[], Candidates]
+    ) -> NDArray[np.int64] | int:
+        """For how many steps every row's choice holds."""
+        if self._commitment is None or not deciding.any():
+            return self._longest
+        lengths = np.asarray(self._commitment.lengths(candidates(), chosen.copy()))
+        longest = self._longest
+        if (
+            lengths.shape != chosen.shape
+            or lengths.dtype.kind not in "iu"
+            or lengths.min() < 1
+            or lengths.max() > longest
+        ):
+            raise ValueError(f"{self._commitment!r} must give {len(chosen)} lengths, 1 to {longest}, got {lengths!r}")
+        return lengths
+
+
+def _with_held_for(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A state of before there was ``held_for``, too: how long its policies have acted is not known then."""
+    return {"held_for": np.zeros_like(state["hold_left"]), **state}
 
 
 def _probability(name: str, value: Any) -> float:
@@ -204,10 +382,3 @@ def _broken(actions: NDArray[Any]) -> NDArray[np.bool_]:
         return np.zeros(len(actions), np.bool_)
     broken: NDArray[np.bool_] = ~finite.reshape(len(actions), -1).all(axis=1)
     return broken
-
-
-def scoring_of(switch: Switch) -> QScored | None:
-    """How to score for a switch: by its own settings, by the defaults for a caller's own switch, or not at all."""
-    if isinstance(switch, QScored):
-        return switch
-    return QScored() if getattr(switch, "needs_scores", True) else None

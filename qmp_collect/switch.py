@@ -9,13 +9,17 @@ A switch is a pure NumPy function of the scores; who computes the scores, and fr
 | ``UniformSwitch`` | ``j ~ Uniform`` | section 7.4 |
 | ``FixedSwitch`` | ``j ~ probs[i]`` (QMP-Domain) | section 7.4, appendix D.1 |
 | ``OwnPolicy`` | ``j = i`` (no behaviour sharing) | the baseline |
+| ``JumpStart`` | a guide, then ``i`` or another switch's choice | Jump-Start RL (Uchendu et al., 2023) |
+
+One's own switch is a function of three arguments (`Switch`) or, if it looks at more than scores, an object with
+``choose(candidates)`` (`CandidateSwitch`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,21 +28,76 @@ Ids = NDArray[np.int64]
 Floats = NDArray[np.floating[Any]]
 Score = Literal["auto", "mean", "sample"]
 EntropyWeight = float | Floats | Callable[[], ArrayLike]
+Reduce: TypeAlias = Literal["first", "mean", "min"] | Callable[[Floats], ArrayLike]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """All that is known when somebody must act: ``N`` sub-environments, ``K`` candidates each.
+
+    The arrays are copies, the caller's to keep or to write to.
+
+    Attributes:
+        scores: ``(N, K)`` as the switch's settings have them, with ``margin`` and ``hysteresis``; zeros if it needs
+            none. ``-inf`` marks a candidate that must not be chosen.
+        own: ``(N,)`` index of each row's own policy.
+        rng: the collector's generator for switches; what it draws is saved and restored with the collector.
+        asking: ``(N,)`` rows that a policy must be chosen for. What is chosen for the others does not matter.
+        actions: ``(N, K, *A)`` the candidate actions, those that would be executed.
+        allowed: ``(N, K)`` what ``candidate_mask`` leaves.
+        ensemble: ``(E, N, K)`` the scores of every critic where ``reduce`` is set, else ``None``.
+        obs: ``(N, *O)``.
+        task_ids: ``(N,)``.
+        previous: ``(N,)`` the policy that acted in the episode's last step; -1 at its beginning or for random actions.
+        held: ``(N,)`` steps that it has acted for since it was chosen.
+        episode_steps: ``(N,)`` steps of the episode so far.
+        num_steps: transitions that the collector has stored, summed over tasks.
+    """
+
+    scores: Floats
+    own: Ids
+    rng: np.random.Generator
+    asking: NDArray[np.bool_]
+    actions: NDArray[Any]
+    allowed: NDArray[np.bool_]
+    ensemble: Floats | None
+    obs: NDArray[Any]
+    task_ids: Ids
+    previous: Ids
+    held: NDArray[np.int64]
+    episode_steps: NDArray[np.int64]
+    num_steps: int
 
 
 class Switch(Protocol):
     """What the collector asks of a switch; any object with this call signature will do.
 
-    ``scores`` is ``(M, K)``: row ``m`` holds the Q-values, under the row's own task, of the ``K`` candidates. The
-    row's own candidate is finite; any other may be ``-inf``, which must never be chosen. A switch whose
-    ``needs_scores`` is ``False`` receives zeros and spares the Q-function calls. ``own`` is ``(M,)``, the index of
-    each row's own policy (its task id). Returns ``(M,)`` integer policy indices.
+    ``scores`` is ``(N, K)``: row ``n`` holds the Q-values, under the row's own task, of the ``K`` candidates. A
+    candidate of ``-inf`` is broken, or ``candidate_mask`` forbids it: it must never be chosen. At least one is finite,
+    and without a mask the row's own is. A switch whose ``needs_scores`` is ``False`` receives zeros (``-inf`` where
+    forbidden) and spares the Q-function calls. ``own`` is ``(N,)``, the index of each row's own policy (its task id).
+    Returns ``(N,)`` integer policy indices.
     """
 
     @property
     def needs_scores(self) -> bool: ...
 
     def __call__(self, scores: Floats, own: Ids, rng: np.random.Generator, /) -> Ids: ...
+
+
+class CandidateSwitch(Protocol):
+    """A switch that looks at more than scores; any object with this method will do.
+
+    ``choose`` returns ``(N,)`` integer policy indices. ``needs_scores`` is as for `Switch`.
+    """
+
+    @property
+    def needs_scores(self) -> bool: ...
+
+    def choose(self, candidates: Candidates, /) -> Ids: ...
+
+
+AnySwitch: TypeAlias = Switch | CandidateSwitch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +112,25 @@ class QScored:
         entropy_weight: adds ``entropy_weight * Proposal.entropies`` to the scores (equation 3), with ``samples`` above
             1 their mean over those samples. A number, a ``(T,)`` array indexed by the acting task, or a function that
             returns either (a temperature that is being learned).
+        reduce: the Q-functions return the values of an ensemble, ``(E, ...)``, and this makes one score of them:
+            ``"first"``, ``"mean"``, ``"min"``, ``lcb(k)`` or any function ``(E, N, K) -> (N, K)``. Default: they
+            return one value.
+        margin: what another policy's score must exceed the own one's by (own scores are raised by it): protection
+            against a critic that is wrong early.
+        hysteresis: what a score must exceed that of the policy that acted last by (its scores are raised by it):
+            protection against switching at every step.
+        relative: ``margin`` and ``hysteresis`` are in units of the spread of the task's own scores, their running
+            standard deviation, so that they mean the same at any scale of rewards.
     """
 
     needs_scores: ClassVar[bool] = True
     score: Score = "auto"
     samples: int = 1
     entropy_weight: EntropyWeight = 0.0
+    reduce: Reduce | None = None
+    margin: float = 0.0
+    hysteresis: float = 0.0
+    relative: bool = False
 
     def __post_init__(self) -> None:
         if self.score not in ("auto", "mean", "sample"):
@@ -67,6 +139,63 @@ class QScored:
             raise ValueError(f"samples must be at least 1, got {self.samples}")
         if self.samples > 1 and self.score == "mean":
             raise ValueError(f'samples={self.samples} averages over sampled actions: use score="sample" or "auto"')
+        if self.reduce is not None and self.reduce not in _REDUCTIONS and not callable(self.reduce):
+            raise ValueError(f"reduce must be one of {list(_REDUCTIONS)} or a function, got {self.reduce!r}")
+        for name in ("margin", "hysteresis"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise ValueError(f"{name} must be a finite number, at least 0, got {getattr(self, name)}")
+
+    @property
+    def adjusts(self) -> bool:
+        """Whether scores are raised at all."""
+        return self.margin > 0 or self.hysteresis > 0
+
+    def adjust(self, scores: Floats, own: Ids, previous: Ids, unit: Floats | float = 1.0) -> None:
+        """Raise ``(N, K)`` scores in place: ``previous`` is -1 where nobody acted before, ``unit`` is ``(N,)`` or 1."""
+        rows = np.arange(len(scores))
+        unit = np.broadcast_to(unit, len(scores))
+        scores[rows, own] += self.margin * unit
+        acted = np.flatnonzero(previous >= 0)
+        scores[acted, previous[acted]] += self.hysteresis * unit[acted]
+
+    def reduced(self, values: Floats) -> Floats:
+        """One score for each candidate, ``(E, N, K) -> (N, K)``.
+
+        Raises:
+            ValueError: ``reduce`` is a function that returns another shape.
+        """
+        reduce = _REDUCTIONS[self.reduce] if isinstance(self.reduce, str) else self.reduce
+        assert reduce is not None
+        scores = np.asarray(reduce(values))
+        if scores.shape != values.shape[1:]:
+            raise ValueError(
+                f"reduce must return one score a candidate, shape {values.shape[1:]}, got {scores.shape} of values "
+                f"{values.shape}"
+            )
+        return scores
+
+
+_REDUCTIONS: dict[str, Callable[[Floats], Floats]] = {
+    "first": lambda values: values[0],
+    "mean": lambda values: values.mean(axis=0),
+    "min": lambda values: values.min(axis=0),
+}
+
+
+def lcb(k: float) -> Callable[[Floats], Floats]:
+    """For ``reduce``: the lower confidence bound ``mean - k * std`` over the ensemble's members.
+
+    Raises:
+        ValueError: ``k`` is negative, or not finite.
+    """
+    if not 0 <= k < np.inf:
+        raise ValueError(f"k must be a finite number, at least 0, got {k}")
+
+    def lower_bound(values: Floats) -> Floats:
+        bound: Floats = values.mean(axis=0) - k * values.std(axis=0)
+        return bound
+
+    return lower_bound
 
 
 @dataclass(frozen=True)
@@ -107,11 +236,16 @@ class UniformSwitch:
     needs_scores: ClassVar[bool] = False
 
     def __call__(self, scores: Floats, own: Ids, rng: np.random.Generator) -> Ids:
-        return rng.integers(scores.shape[1], size=len(own))
+        if (allowed := scores > -np.inf).all():
+            return rng.integers(scores.shape[1], size=len(own))
+        return _sample_rows(allowed.astype(np.float64), rng)
 
 
 class FixedSwitch:
     """Sample the acting policy of task ``i`` from row ``i`` of a fixed matrix (QMP-Domain, section 7.4).
+
+    Where candidates are masked, from what the mask leaves of the row; if nothing has a probability there, the allowed
+    candidates are equally likely.
 
     Args:
         probs: ``(T, K)``, rows sum to 1.
@@ -137,7 +271,11 @@ class FixedSwitch:
                 f"probs has shape {self.probs.shape}, but there are {scores.shape[1]} policies and task "
                 f"{own.max()} is asked for: give one row per task and one column per policy"
             )
-        return _sample_rows(self.probs[own], rng)
+        weights = self.probs[own]
+        if not (allowed := scores > -np.inf).all():
+            weights = np.where(allowed, weights, 0.0)
+            weights = np.where(weights.any(axis=1, keepdims=True), weights, allowed)
+        return _sample_rows(weights, rng)
 
     def __repr__(self) -> str:
         return f"FixedSwitch({self.probs.tolist()})"
@@ -157,6 +295,60 @@ class OwnPolicy:
 
     def __call__(self, scores: Floats, own: Ids, rng: np.random.Generator) -> Ids:
         return own
+
+
+@dataclass(frozen=True)
+class JumpStart:
+    """A guide acts first, then the rest of the episode is the learner's (Jump-Start RL, Uchendu et al., ICML 2023).
+
+    Args:
+        guide: index of the guiding candidate, of all tasks or ``(T,)``.
+        steps: steps of every episode that it acts for: a number, or a function of the collector's ``num_steps`` that
+            falls to 0, the curriculum.
+        then: who chooses afterwards, and wherever the guide may not act.
+    """
+
+    guide: int | Sequence[int]
+    steps: float | Callable[[int], float]
+    then: AnySwitch = OwnPolicy()
+
+    @property
+    def needs_scores(self) -> bool:
+        return self.then.needs_scores
+
+    @property
+    def scoring(self) -> QScored | None:
+        """Candidates are scored as for the switch that follows."""
+        return scoring_of(self.then)
+
+    def choose(self, candidates: Candidates) -> Ids:
+        steps = self.steps(candidates.num_steps) if callable(self.steps) else self.steps
+        of_tasks, k = np.asarray(self.guide), candidates.scores.shape[1]
+        guides = of_tasks[candidates.task_ids] if of_tasks.ndim else np.full(len(candidates.own), of_tasks)
+        if guides.min() < 0 or guides.max() >= k:
+            raise ValueError(f"guide is {self.guide}, expected policy indices from 0 to {k - 1}")
+        usable = candidates.scores[np.arange(len(guides)), guides] > -np.inf
+        return np.where((candidates.episode_steps < steps) & usable, guides, ask(self.then, candidates))
+
+
+def ask(switch: AnySwitch, candidates: Candidates) -> Any:
+    """A switch's answer, whichever way it is asked."""
+    if hasattr(switch, "choose"):
+        return switch.choose(candidates)
+    return switch(candidates.scores, candidates.own, candidates.rng)
+
+
+def scoring_of(switch: AnySwitch) -> QScored | None:
+    """How to score for a switch: by its own settings, by the defaults for a caller's own switch, or not at all.
+
+    A switch that asks another one can say how that one scores: an attribute ``scoring``.
+    """
+    if isinstance(switch, QScored):
+        return switch
+    if not getattr(switch, "needs_scores", True):
+        return None
+    scoring: QScored = getattr(switch, "scoring", None) or QScored()
+    return scoring
 
 
 def _sample_rows(weights: Floats, rng: np.random.Generator) -> Ids:

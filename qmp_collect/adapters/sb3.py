@@ -11,8 +11,8 @@ from gymnasium.spaces import Box, Dict, Discrete
 from numpy.typing import NDArray
 
 from qmp_collect.adapters.common import OnlyOne
-from qmp_collect.callables import Proposal
 from qmp_collect.foreign import is_unit
+from qmp_collect.proposal import Proposal
 from qmp_collect.transitions import Transitions
 
 __all__ = ["SB3Sink", "sb3_agents"]

@@ -325,7 +325,7 @@ def test_expected_q_averages_entropies_over_its_own_samples(reuse):
 
     q = lambda obs, actions, ids: actions[..., 0]  # noqa: E731
     asked = Callables(policy, q, None, action_space=Box(-9, 9, (1,)), task_ids=np.arange(2), num_tasks=2)
-    executed, scores = asked.candidates(np.zeros((2, 3)), QSwitch(samples=3, entropy_weight=2.0))
+    executed, scores, _ = asked.candidates(np.zeros((2, 3)), QSwitch(samples=3, entropy_weight=2.0))
     assert executed[0, 0, 0] == 1.0  # the fresh sample; calls 2, 3 and 4 are scored
     assert scores.tolist() == [[3.0 + 2.0 * 30.0, 3.0]] * 2
 
