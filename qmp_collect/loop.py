@@ -283,7 +283,7 @@ class Loop:
             self._on_step(transitions)
         return transitions
 
-    def add_policy(self, policy: Callable[..., Any] | None = None, *, tasks: Sequence[int] | None = None) -> int:
+    def add_policy(self, policy: Callable[..., Any] | None = None, *, tasks: Sequence[int] | None = None) -> None:
         """One more candidate from the next step on, such as a checkpoint of the learner or a scripted controller.
 
         A saved state goes into a collector with more candidates than it was saved with: a run that continues may have
@@ -294,15 +294,11 @@ class Loop:
                 column from now on.
             tasks: The tasks in which it may act, where ``candidate_mask`` is a matrix. Default: all.
 
-        Returns:
-            Its index.
-
         Raises:
             TypeError: It has not the form that ``policies`` has.
         """
         self._callables.add_policy(policy)
         self._mixture.add_policy(tasks)
-        return self.num_policies - 1
 
     def state_dict(self) -> State:
         """Everything that later steps depend on, as arrays and plain values.

@@ -8,8 +8,8 @@
 | ``OwnShareFloor(share)`` | only the own policy, while it acts less than its share |
 | ``all_of(...)`` | what each of several masks allows |
 
-A candidate that is not allowed is never chosen, a commitment to it ends, and a policy of a list is not even asked where
-nobody may choose it. A row in which nothing is allowed falls to its own policy.
+A candidate that is not allowed is never chosen, and a commitment to it ends. A row in which nothing is allowed, or only
+what is broken, falls to its own policy. Policies of a list that nobody may choose are not asked, but for the own ones.
 """
 
 from __future__ import annotations

@@ -188,7 +188,10 @@ class Mixture:
         unknown = self._masks is not None and known is None
         allowed, deciding, asking = self._turns(obs, by_own, None if unknown else known)
         score = self._scoring is not None and (self._releases or unknown or bool(asking.any()))
-        asked = None if allowed is None else np.asarray(allowed.any(axis=0))
+        asked = None
+        if allowed is not None:
+            asked = np.asarray(allowed.any(axis=0))
+            asked[own] = True  # the last resort
         actions, scores, ensemble = self._callables.candidates(obs, self._scoring if score else None, asked)
         if unknown:
             allowed, deciding, asking = self._turns(obs, by_own, actions.shape[1])
@@ -292,6 +295,8 @@ class Mixture:
                 self._scoring.adjust(usable, own, self._held, unit)
         if allowed is not None:
             usable[~allowed] = -np.inf
+            nobody = ~(usable > -np.inf).any(axis=1)  # all that the mask leaves is broken
+            allowed[nobody, own[nobody]], usable[nobody, own[nobody]] = True, 0.0
         return usable, own_scores, spread
 
     def _check_own(

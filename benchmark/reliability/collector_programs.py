@@ -3,9 +3,10 @@
     python benchmark/reliability/collector_programs.py --out benchmark/results/reliability/collector_programs.json
 
 A program is an environment (autoreset mode, episode lengths and ends, tasks), a collector (policies that break now and
-then, horizon, warm-up, own probability by schedule, switch, form of the callables) and a dozen calls: ``collect`` by
-steps or episodes, stopped or not, random or not; a loop of the user's own with altered actions, steps that nobody
-chose, whole and partial resets, by the collector or by other hands; saving and restoring in a new process's objects.
+then, horizons and other commitments, warm-up, own probability by schedule, switches that see scores or everything,
+margins, ensembles, masks and gates, form of the callables) and a dozen calls: ``collect`` by steps or episodes, stopped
+or not, random or not; a loop of the user's own with altered actions, steps that nobody chose, whole and partial resets,
+by the collector or by other hands; another policy; saving and restoring in a new process's objects.
 
 The model steps one row at a time with Python numbers and shares no code with the collector. All numbers are multiples
 of 1/16, so that rows, returns and gaps are compared with ``==``.
@@ -26,7 +27,21 @@ import numpy as np
 import tyro
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from qmp_collect import FixedSwitch, OwnPolicy, QMPCollector, QSwitch, Transitions
+from qmp_collect import (
+    Candidates,
+    FixedSwitch,
+    JumpStart,
+    OwnPolicy,
+    OwnShareFloor,
+    QMPCollector,
+    QSwitch,
+    SuccessGate,
+    Transitions,
+    Until,
+    UntilOwnIsBetter,
+    all_of,
+    lcb,
+)
 from qmp_collect.runs.provenance import provenance
 
 FIELDS = ("obs", "actions", "rewards", "next_obs", "terminations", "truncations", "task_ids", "behavior_ids", "env_ids")
@@ -61,9 +76,51 @@ def action_of(policy: int, row: int, episode: int, t: int) -> float:
     return ((5 * policy + 3 * row + 7 * episode + 11 * t + policy * t) % 16) / 16
 
 
-def value_of(task: int, episode: int, t: int, action: float) -> float:
-    """Two quarters are worth the same: ties are frequent."""
-    return -((int(action * 4) - (task + episode + t) % 4) ** 2) / 4
+def value_of(task: int, episode: int, t: int, action: float, critic: int = 0) -> float:
+    """Two quarters are worth the same: ties are frequent. The second critic prefers other actions."""
+    return -((int(action * 4) - (task + episode + t + critic) % 4) ** 2) / 4
+
+
+def allowed_in(policy: int, row: int, episode: int, t: int) -> bool:
+    """What a mask that is a function says."""
+    return (3 * policy + row + episode + t) % 4 != 0
+
+
+def over_now(row: int, t: int, held: int) -> bool:
+    """What `Until` asks."""
+    return held >= 2 and (t + row) % 3 == 0
+
+
+class Sees:
+    """A switch that depends on all that it is shown."""
+
+    needs_scores = True
+
+    def choose(self, candidates: Candidates) -> Any:
+        c, chosen = candidates, []
+        for row, scores in enumerate(c.scores.tolist()):
+            usable = [k for k, score in enumerate(scores) if score > -np.inf]
+            turn = c.previous[row] + 1 + c.held[row] + c.episode_steps[row] + c.num_steps + c.own[row]
+            chosen.append(usable[int(turn) % len(usable)])
+        return np.array(chosen)
+
+
+class Pattern:
+    """A commitment whose length depends on who was chosen, and when."""
+
+    releases = needs_scores = False
+    longest = 3
+
+    def lengths(self, candidates: Candidates, chosen: Any) -> Any:
+        return 1 + (chosen + candidates.episode_steps) % 3
+
+
+REDUCTIONS: dict[str, Any] = {
+    "first": lambda a, b: a,
+    "mean": lambda a, b: (a + b) / 2,
+    "min": min,
+    "lcb": lambda a, b: (a + b) / 2 - abs(a - b) / 2,
+}
 
 
 class Row(gym.Env[Any, Any]):
@@ -122,11 +179,21 @@ class Program:
     num_tasks: int = 1
     num_policies: int = 1
     horizon: int = 1
+    commitment: str = "steps"
+    margin: float = 0.0
+    hysteresis: float = 0.0
+    reduce: str | None = None
+    matrix: list[list[bool]] | None = None
+    vetoes: bool = False
+    success_gate: tuple[float, int] | None = None
+    share_floor: tuple[float, int] | None = None
     warmup: int = 0
     own_until: tuple[int, int] = (0, 0)
     switch: str = "q"
     fixed: list[int] = field(default_factory=list)
+    guides: list[int] = field(default_factory=list)
     batched: bool = False
+    listed: list[Any] = field(default_factory=list)
 
     @staticmethod
     def draw(seed: int) -> Program:
@@ -134,6 +201,9 @@ class Program:
         n, tasks = r.randint(1, 4), r.randint(1, 3)
         policies = tasks + r.choice([0, 0, 1, 3])
         start = r.randint(0, 30)
+        switch = r.choice(["q", "q", "q", "q", "fixed", "own", "sees", "jump"])
+        masked = switch != "fixed"  # which draws at random where the mask takes its choice away
+        matrix = [[r.random() < 0.7 for _ in range(policies)] for _ in range(tasks)]
         return Program(
             rng=r,
             mode=r.choice(list(AutoresetMode)),
@@ -145,10 +215,22 @@ class Program:
             horizon=r.choice([1, 1, 2, 3, 9]),
             warmup=r.choice([0, 0, 5, 20]),
             own_until=(start, start + r.choice([0, 0, 10])),
-            switch=r.choice(["q", "q", "q", "fixed", "own"]),
+            switch=switch,
+            commitment=r.choice(["steps"] * 4 + ["until", "pattern"] + ["own_better"] * masked),
+            margin=r.choice([0.0, 0.0, 0.25, 0.5]),
+            hysteresis=r.choice([0.0, 0.0, 0.25]),
+            reduce=r.choice([None, None, *REDUCTIONS]),
+            matrix=matrix if masked and r.random() < 0.25 else None,
+            vetoes=masked and r.random() < 0.25,
+            success_gate=(r.choice([0.0, 0.3, 0.5]), r.randint(1, 4)) if masked and r.random() < 0.2 else None,
+            share_floor=(r.choice([0.25, 0.5, 0.75]), r.choice([2, 4])) if masked and r.random() < 0.2 else None,
             fixed=[r.randrange(policies) for _ in range(tasks)],
+            guides=[r.randrange(policies) for _ in range(tasks)],
             batched=r.random() < 0.5,
         )
+
+    def policy(self, k: int) -> Any:
+        return lambda obs: np.array([[action_of(k, *map(int, o))] for o in obs.tolist()]).reshape(-1, 1)
 
     def own_only(self, num_steps: int) -> bool:
         return self.own_until[0] <= num_steps < self.own_until[1]
@@ -160,17 +242,16 @@ class Program:
         ]
         envs = Rows(rows, autoreset_mode=self.mode)
 
-        def policy(k: int) -> Any:
-            return lambda obs: np.array([[action_of(k, *map(int, o))] for o in obs.tolist()]).reshape(-1, 1)
-
         def q(t: int) -> Any:
             def values(obs: Any, actions: Any) -> Any:
-                pairs = zip(obs.tolist(), actions[:, 0].tolist(), strict=True)
-                return np.array([NAN if a != a else value_of(t, int(o[1]), int(o[2]), a) for o, a in pairs])
+                pairs = [(int(o[1]), int(o[2]), a) for o, a in zip(obs.tolist(), actions[:, 0].tolist(), strict=True)]
+                critics = (0,) if self.reduce is None else (0, 1)
+                found = np.array([[NAN if a != a else value_of(t, e, s, a, c) for e, s, a in pairs] for c in critics])
+                return found if self.reduce else found[0]
 
             return values
 
-        policies: Any = [policy(k) for k in range(self.num_policies)]
+        policies: Any = [self.policy(k) for k in range(self.num_policies)]
         qs: Any = [q(t) for t in range(self.num_tasks)]
         if self.batched:
             listed, critics = policies, qs
@@ -179,12 +260,43 @@ class Program:
                 return np.stack([p(obs) for p in listed], axis=1)
 
             def qs(obs: Any, actions: Any, ids: Any) -> Any:
-                return np.stack(
-                    [critics[t](np.repeat(o[None], len(a), 0), a) for o, a, t in zip(obs, actions, ids, strict=True)]
-                )
+                rows = zip(obs, actions, ids, strict=True)
+                return np.stack([critics[t](np.repeat(o[None], len(a), 0), a) for o, a, t in rows], axis=-2)
 
+            self.listed = listed
+
+        masks: list[Any] = [] if self.matrix is None else [self.matrix]
+        if self.vetoes:
+            masks.append(
+                lambda obs, ids: np.array(
+                    [[allowed_in(k, *map(int, o)) for k in range(self.num_policies)] for o in obs.tolist()]
+                )
+            )
+        if self.success_gate is not None:
+            masks.append(SuccessGate(*self.success_gate))
+        if self.share_floor is not None:
+            masks.append(OwnShareFloor(*self.share_floor))
+        commitment: Any = {
+            "steps": self.horizon,
+            "until": Until(
+                lambda c: np.array([over_now(int(o[0]), int(o[2]), h) for o, h in zip(c.obs, c.held, strict=True)]),
+                cap=self.horizon + 2,
+            ),
+            "own_better": UntilOwnIsBetter(cap=self.horizon + 2),
+            "pattern": Pattern(),
+        }[self.commitment]
         one_hot = np.eye(self.num_policies)[self.fixed]
-        switch: Any = {"q": QSwitch(), "own": OwnPolicy(), "fixed": FixedSwitch(one_hot)}[self.switch]
+        reduce: Any = lcb(1) if self.reduce == "lcb" else self.reduce
+        scored = QSwitch(reduce=reduce, margin=self.margin, hysteresis=self.hysteresis)
+        sees = Sees()
+        sees.scoring = scored  # type: ignore[attr-defined]
+        switch: Any = {
+            "q": scored,
+            "own": OwnPolicy(),
+            "fixed": FixedSwitch(one_hot),
+            "sees": sees,
+            "jump": JumpStart(self.guides, 2, then=scored),
+        }[self.switch]
         return QMPCollector(
             envs,
             policies,
@@ -193,7 +305,8 @@ class Program:
             num_tasks=self.num_tasks,
             buffer=sink,
             switch=switch,
-            horizon=self.horizon,
+            candidate_mask=all_of(*masks) if masks else None,
+            horizon=commitment,
             warmup_steps=self.warmup,
             own_probability=lambda steps: float(self.own_only(steps)),
             seed=0,
@@ -220,7 +333,7 @@ class ModelRow:
     def __init__(self, row: int) -> None:
         self.row, self.episode, self.t = row, -1, 0
         self.over = False  # its episode has ended and no other has begun
-        self.held, self.left = 0, 0
+        self.held, self.left, self.age = -1, 0, 0
         self.ret, self.length, self.success = 0.0, 0, False
         self.quota: int | None = None
 
@@ -229,7 +342,7 @@ class ModelRow:
         self.begin()
 
     def begin(self) -> None:
-        self.left, self.ret, self.length, self.success = 0, 0.0, 0, False
+        self.held, self.left, self.age, self.ret, self.length, self.success = -1, 0, 0, 0.0, 0, False
 
 
 class Model:
@@ -242,6 +355,8 @@ class Model:
         self.episodes: list[tuple[int, float, int, bool]] = []
         self.num_steps = self.num_episodes = 0
         self.started, self.seed_left = False, True
+        self.recent: list[list[bool]] = [[] for _ in range(program.num_tasks)]
+        self.own_share = [1.0] * program.num_tasks
         self.clear()
 
     def clear(self) -> None:
@@ -259,41 +374,94 @@ class Model:
         self.seed_left = self.seed_left and by_user
         self.started = True
 
+    def allowed(self, row: ModelRow) -> list[bool]:
+        """What the masks leave to this row."""
+        p, own = self.p, self.p.task_ids[row.row]
+        found = [True] * p.num_policies
+        for k in range(p.num_policies):
+            if p.matrix is not None:
+                found[k] = found[k] and p.matrix[own][k]
+            if p.vetoes:
+                found[k] = found[k] and allowed_in(k, row.row, row.episode, row.t)
+            lends_itself = k == own or k >= p.num_tasks
+            if p.success_gate is not None and not lends_itself:
+                above, episodes = p.success_gate
+                recent = self.recent[k][-episodes:]
+                found[k] = found[k] and sum(recent) > above * len(recent)
+            if p.share_floor is not None and not lends_itself:
+                found[k] = found[k] and self.own_share[own] >= p.share_floor[0]
+        if not any(found):
+            found[own] = True
+        return found
+
     def choose(self, row: ModelRow, steps: int) -> tuple[int, float, float | None]:
         """(policy, action, gap of a counted decision)."""
-        own = self.p.task_ids[row.row]
+        p, own = self.p, self.p.task_ids[row.row]
 
         def action(k: int) -> float:
             return action_of(k, row.row, row.episode, row.t)
 
-        if self.p.switch == "own" or steps < self.p.warmup:
-            row.left = 0
+        if p.switch == "own" or steps < p.warmup:
+            row.held, row.left, row.age = own, 0, 1
             return own, action(own), None
+        allowed = self.allowed(row)
+        scored = p.switch != "fixed" or p.commitment == "own_better"
+        adjusts = p.switch != "fixed"
+        values = [0.0 if not scored else self.value(own, row, action(k), p.reduce) for k in range(p.num_policies)]
+        usable = [value if value == value else -float("inf") for value in values]
+        if adjusts:
+            usable[own] += p.margin
+            if row.held >= 0:
+                usable[row.held] += p.hysteresis
+        usable = [value if ok else -float("inf") for value, ok in zip(usable, allowed, strict=True)]
+        deciding = row.left == 0 or not allowed[row.held]
+        if not deciding and p.commitment == "until":
+            deciding = over_now(row.row, row.t, row.age)
+        if not deciding and p.commitment == "own_better":
+            deciding = usable[own] > usable[row.held]
         gap = None
-        if row.left > 0:
+        if not deciding:
             chosen = row.held
-            row.left -= 1
+            row.left, row.age = row.left - 1, row.age + 1
         else:
-            row.left = self.p.horizon - 1
             chosen = own
-            if not self.p.own_only(steps):
-                if self.p.switch == "fixed":
-                    chosen = self.p.fixed[own]
-                else:
-                    values = [
-                        -float("inf") if action(k) != action(k) else value_of(own, row.episode, row.t, action(k))
-                        for k in range(self.p.num_policies)
-                    ]
-                    chosen = own if values[own] == max(values) else values.index(max(values))
+            if not (p.own_only(steps) and allowed[own]):
+                chosen = self.switched(row, own, steps, usable)
+                if p.switch != "fixed" and allowed[own] and values[chosen] == values[chosen]:
                     gap = values[chosen] - values[own]
+            lengths = {"steps": p.horizon, "pattern": 1 + (chosen + row.length) % 3}
+            row.left, row.age = lengths.get(p.commitment, p.horizon + 2) - 1, 1
         if action(chosen) != action(chosen):  # it breaks here: the own policy acts, and the hold ends
-            chosen, row.left = own, 0
+            chosen, row.left, row.age = own, 0, 1
         row.held = chosen
         return chosen, action(chosen), gap
+
+    def value(self, own: int, row: ModelRow, action: float, reduce: str | None) -> float:
+        if action != action:
+            return NAN
+        critics = [value_of(own, row.episode, row.t, action, c) for c in (0, 1)]
+        return critics[0] if reduce is None else REDUCTIONS[reduce](*critics)
+
+    def switched(self, row: ModelRow, own: int, steps: int, usable: list[float]) -> int:
+        p = self.p
+        if max(usable) == -float("inf"):
+            return own
+        if p.switch == "fixed":
+            return p.fixed[own]
+        if p.switch == "sees":
+            left = [k for k, value in enumerate(usable) if value > -float("inf")]
+            return left[(row.held + 1 + row.age + row.length + steps + own) % len(left)]
+        if p.switch == "jump":
+            guide = p.guides[own]
+            if row.length < 2 and usable[guide] > -float("inf"):
+                return guide
+        return own if usable[own] == max(usable) else usable.index(max(usable))
 
     def step(self, executed: list[float], kind: str, noise: float = 0.0) -> None:
         """One vector step; ``executed`` is what the environment was really given, ``kind`` who chose it."""
         steps = self.num_steps
+        acted: list[list[bool]] = [[] for _ in range(self.p.num_tasks)]
+        ended: list[tuple[int, bool]] = []
         for row in self.rows:
             task = self.p.task_ids[row.row]
             if row.over:
@@ -306,7 +474,7 @@ class Model:
                 action += noise
             else:
                 behavior, action, gap = -1, executed[row.row], None
-                row.left = 0
+                row.held, row.left, row.age = -1, 0, 0
             obs = (row.row, row.episode, row.t)
             lengths, ends = self.p.lengths[row.row], self.p.ends[row.row]
             reward = reward_of(*obs, action)
@@ -322,6 +490,7 @@ class Model:
                 self.steps[task] += 1
                 if behavior >= 0:
                     self.counts[task][behavior] += 1
+                    acted[task].append(behavior == task)
                 if gap is not None:
                     self.decisions[task] += 1
                     self.gaps[task] += gap
@@ -329,12 +498,19 @@ class Model:
                 if recorded:
                     self.num_episodes += 1
                     self.episodes.append((task, row.ret, row.length, row.success))
+                    ended.append((task, row.success))
                     if row.quota is not None:
                         row.quota -= 1
                 row.begin()
                 row.over = True
                 if self.p.mode is AutoresetMode.SAME_STEP:
                     row.reset()
+        for task, success in ended:
+            self.recent[task].append(success)
+        for task, own in enumerate(acted):
+            if own and self.p.share_floor is not None:
+                kept = (1.0 - 1.0 / self.p.share_floor[1]) ** len(own)
+                self.own_share[task] = self.own_share[task] * kept + (1.0 - kept) * sum(own) / len(own)
 
     def fresh(self) -> bool:
         waiting = self.p.mode is AutoresetMode.NEXT_STEP and any(row.over for row in self.rows)
@@ -363,7 +539,7 @@ class Run:
     def run(self) -> int:
         """The number of rows compared. `AssertionError` for the first difference."""
         r = self.p.rng
-        calls = [self.collect, self.collect, self.collect, self.loop, self.loop, self.reset, self.restore, self.clear]
+        calls = [self.collect] * 3 + [self.loop] * 2 + [self.reset, self.restore, self.clear, self.another_policy]
         for _ in range(r.randint(4, 12)):
             r.choice(calls)()
             self.compare()
@@ -496,6 +672,23 @@ class Run:
             self.collector._sinks = self.sink
             assert len(self.sink.rows) == rows
         self.collector.load_state_dict(state)
+
+    def another_policy(self) -> None:
+        """One more candidate, if there are few and no switch has a column for each."""
+        p, r = self.p, self.p.rng
+        if p.switch == "fixed" or p.num_policies > 5:
+            return
+        tasks = [t for t in range(p.num_tasks) if r.random() < 0.7]
+        self.log.append(f"add_policy(tasks={tasks})")
+        policy, p.num_policies = p.policy(p.num_policies), p.num_policies + 1
+        if p.batched:
+            p.listed.append(policy)
+        self.collector.add_policy(None if p.batched else policy, tasks=tasks)
+        if p.matrix is not None:
+            for t, row in enumerate(p.matrix):
+                row.append(t in tasks)
+        for counts in self.model.counts:
+            counts.append(0)
 
     def clear(self) -> None:
         self.log.append("stats(clear=True)")
