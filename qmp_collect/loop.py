@@ -330,15 +330,15 @@ class Loop:
         self._next_obs = None if state["next_obs"] is None else np.array(state["next_obs"])
 
     def _check_state(self, state: State) -> None:
-        for name, part in self._parts().items():
-            part.check_state(state[name])
-        self._ledger.check_state(state)
         saved, known = state.get("num_policies", 0), self._callables.num_policies
         check_like("num_policies", saved, 0)
         if known is not None and saved > known:
             raise ValueError(
                 f"the state is of {saved} policies, this collector has {known}: it may have more, not fewer"
             )
+        for name, part in self._parts().items():
+            part.check_state(state[name])
+        self._ledger.check_state(state)
         check_like("started", state["started"], self._started)
         if state["first_seed"] is not None:
             check_like("first_seed", state["first_seed"], 0)

@@ -47,8 +47,8 @@ class Memory(Protocol):
         """``(E,)`` episodes that ended."""
         ...
 
-    def lends(self) -> Allowed:
-        """``(T, T)``: whether the policy of task ``j`` may act in task ``i``, for ``j != i``."""
+    def lends(self, num_policies: int) -> Allowed:
+        """``(T, K)``: whether policy ``j`` may act in task ``i``, for ``j != i``."""
         ...
 
 
@@ -95,10 +95,11 @@ class _Successes:
         self.arrays["successes"][task_ids, places] = successes
         np.add.at(self.arrays["episodes"], task_ids, 1)
 
-    def lends(self) -> Allowed:
+    def lends(self, num_policies: int) -> Allowed:
         known = np.minimum(self.arrays["episodes"], self._gate.episodes)
-        trusted = self.arrays["successes"].sum(axis=1) > self._gate.above * known
-        return np.broadcast_to(trusted, (len(trusted), len(trusted)))
+        lends = np.ones((len(known), num_policies), np.bool_)
+        lends[:, : len(known)] = self.arrays["successes"].sum(axis=1) > self._gate.above * known
+        return lends
 
 
 @dataclass(frozen=True)
@@ -142,9 +143,9 @@ class _OwnShares:
     def ended(self, task_ids: Ids, successes: NDArray[np.bool_], success_known: bool) -> None:
         pass
 
-    def lends(self) -> Allowed:
+    def lends(self, num_policies: int) -> Allowed:
         enough = self.arrays["own_share"] >= self._gate.share
-        return np.broadcast_to(enough[:, None], (len(enough), len(enough)))
+        return np.repeat(enough[:, None], num_policies, axis=1)
 
 
 @dataclass(frozen=True)
@@ -207,8 +208,9 @@ class Masks:
                 )
             allowed &= said
         for memory in self._memories:
-            lends = memory.lends() | np.eye(self._num_tasks, dtype=np.bool_)
-            allowed[:, : self._num_tasks] &= lends[self._task_ids]
+            lends = memory.lends(num_policies)[self._task_ids]
+            lends[rows, own] = True
+            allowed &= lends
         nobody = ~allowed.any(axis=1)
         allowed[rows[nobody], own[nobody]] = True
         return allowed

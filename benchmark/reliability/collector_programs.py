@@ -383,12 +383,11 @@ class Model:
                 found[k] = found[k] and p.matrix[own][k]
             if p.vetoes:
                 found[k] = found[k] and allowed_in(k, row.row, row.episode, row.t)
-            lends_itself = k == own or k >= p.num_tasks
-            if p.success_gate is not None and not lends_itself:
+            if p.success_gate is not None and k != own and k < p.num_tasks:
                 above, episodes = p.success_gate
                 recent = self.recent[k][-episodes:]
                 found[k] = found[k] and sum(recent) > above * len(recent)
-            if p.share_floor is not None and not lends_itself:
+            if p.share_floor is not None and k != own:
                 found[k] = found[k] and self.own_share[own] >= p.share_floor[0]
         if not any(found):
             found[own] = True
