@@ -68,8 +68,20 @@ class Args(settings.RunArgs):
     """score with the first critic or with the smaller value of both"""
     entropy_term: bool = False
     """add alpha times the proposing policy's entropy to its score"""
+    switch_margin: float = 0.0
+    """by how much another policy's score must exceed the own one's"""
+    switch_hysteresis: float = 0.0
+    """by how much a score must exceed that of the policy that acted last"""
+    switch_relative: bool = False
+    """margin and hysteresis are in units of the running standard deviation of the task's own scores"""
+    success_gate: float | None = None
+    """a task's policy acts elsewhere only while more than this share of its own last 20 episodes succeed"""
+    own_share_floor: float | None = None
+    """nobody else acts in a task while its own policy acts in less than this share of its last 1000 steps or so"""
     horizon: int = 1
-    """steps for which a chosen policy keeps acting"""
+    """steps for which a chosen policy keeps acting; with another --horizon-rule than fixed, at most"""
+    horizon_rule: Literal["fixed", "uniform", "levy", "until-own"] = "fixed"
+    """always so many steps, a random number (equally likely, or n ** -2), until the own policy scores higher"""
     own_probability: float = 0.0
     """at each decision, probability of the own policy acting without a question to the switch"""
     own_probability_final: float | None = None
@@ -275,6 +287,9 @@ def make_switch(args, agent, task_set):
     scoring = {
         "score": "sample" if args.switch_samples > 1 else args.switch_score,
         "samples": args.switch_samples,
+        "margin": args.switch_margin,
+        "hysteresis": args.switch_hysteresis,
+        "relative": args.switch_relative,
         "entropy_weight": (lambda: agent.log_alpha.detach().exp()) if args.entropy_term else 0.0,
     }
     switches = {
@@ -285,6 +300,25 @@ def make_switch(args, agent, task_set):
         "softmax": lambda: qmp_collect.SoftmaxQSwitch(args.switch_temperature, **scoring),
     }
     return switches[args.switch]()
+
+
+def make_candidate_mask(args):
+    gates = []
+    if args.success_gate is not None:
+        gates.append(qmp_collect.SuccessGate(args.success_gate, episodes=20))
+    if args.own_share_floor is not None:
+        gates.append(qmp_collect.OwnShareFloor(args.own_share_floor, steps=1000))
+    return qmp_collect.all_of(*gates) if gates else None
+
+
+def make_horizon(args):
+    rules = {
+        "fixed": lambda: args.horizon,
+        "uniform": lambda: qmp_collect.UniformHorizon(1, args.horizon),
+        "levy": lambda: qmp_collect.LevyHorizon(2.0, cap=args.horizon),
+        "until-own": lambda: qmp_collect.UntilOwnIsBetter(cap=args.horizon),
+    }
+    return rules[args.horizon_rule]()
 
 
 if __name__ == "__main__":
@@ -326,7 +360,8 @@ if __name__ == "__main__":
         own_policy=agent.own_policy,
         buffer=buffer,
         switch=make_switch(args, agent, task_set),
-        horizon=args.horizon,
+        candidate_mask=make_candidate_mask(args),
+        horizon=make_horizon(args),
         own_probability=run.linear(args.own_probability, args.own_probability_final),
         warmup_steps=warmup_steps,
         backend="torch",

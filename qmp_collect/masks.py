@@ -69,8 +69,8 @@ class SuccessGate:
 
     def __post_init__(self) -> None:
         integer("episodes", self.episodes)
-        if not 0.0 <= self.above < 1.0:
-            raise ValueError(f"above must be a share of successes in [0, 1), got {self.above}")
+        if not 0.0 <= self.above <= 1.0:
+            raise ValueError(f"above must be a share of successes in [0, 1], got {self.above}")
 
     def start(self, num_tasks: int) -> Memory:
         return _Successes(self, num_tasks)
@@ -108,7 +108,7 @@ class OwnShareFloor:
     data of its own to correct what its critic believes of it.
 
     Args:
-        share: Above 0 and below 1.
+        share: Above 0, at most 1.
         steps: How far back recent steps reach: an exponential average with this time constant, in steps of the task.
     """
 
@@ -117,10 +117,8 @@ class OwnShareFloor:
 
     def __post_init__(self) -> None:
         integer("steps", self.steps)
-        if not 0.0 < self.share < 1.0:
-            raise ValueError(
-                f"share must be above 0 (no floor) and below 1 (OwnPolicy() shares nothing), got {self.share}"
-            )
+        if not 0.0 < self.share <= 1.0:
+            raise ValueError(f"share must be above 0, which were no floor, and at most 1, got {self.share}")
 
     def start(self, num_tasks: int) -> Memory:
         return _OwnShares(self, num_tasks)

@@ -81,7 +81,9 @@ PROTOCOL: list[tuple[tuple[str, ...], str, str]] = [
         "own_probability=run.linear(args.own_probability, args.own_probability_final),",
         "own_probability=run.linear(args.own_probability, None),",
     ),
-    (SHARING, "horizon=args.horizon,", "horizon=1,"),
+    (tuple(name for name in SHARING if name not in ENTROPY), "horizon=args.horizon,", "horizon=1,"),
+    (ENTROPY, "horizon=make_horizon(args),", "horizon=args.horizon,"),
+    (ENTROPY, "candidate_mask=make_candidate_mask(args),", "candidate_mask=None,"),
     (SHARING, "warmup_steps = args.warmup_rounds * round_steps", "warmup_steps = args.warmup_rounds"),
     (SHARING, "warmup_steps=warmup_steps,", "warmup_steps=0,"),
     (

@@ -393,7 +393,7 @@ def test_until_somebody_says_so():
         (lambda: QSwitch(margin=-1.0), ValueError, "margin must be a finite number, at least 0"),
         (lambda: QSwitch(hysteresis=np.inf), ValueError, "hysteresis must be a finite number"),
         (lambda: lcb(-1.0), ValueError, "k must be a finite number"),
-        (lambda: SuccessGate(1.0), ValueError, r"share of successes in \[0, 1\)"),
+        (lambda: SuccessGate(1.5), ValueError, r"share of successes in \[0, 1\]"),
         (lambda: OwnShareFloor(0.0), ValueError, "above 0"),
     ],
 )

@@ -35,7 +35,7 @@ FLAGS: dict[str, Any] = {
     "env_steps_per_round": 20, "gradient_steps_per_round": 4, "batch_size": 12, "hidden_dim": 4, "envs_per_task": 2,
     "buffer_size": 90, "min_buffer_size": 30, "eval_episodes": 6, "eval_envs_per_task": 2, "torch_threads": 1,
     "seed": 7, "switch": "qmp", "horizon": 5, "own_probability": 0.8, "own_probability_final": 0.2, "warmup_rounds": 2,
-    "distill_steps": 2,
+    "distill_steps": 2, "horizon_rule": "uniform", "own_share_floor": 0.5, "switch_margin": 0.125,
 }  # fmt: skip
 
 
@@ -208,7 +208,12 @@ def test_what_happens_when(name: str, spies: Spies, run_script: RunScript, tmp_p
         assert collector["switch"] == qmp_collect.OwnPolicy()
         return
     assert isinstance(collector["switch"], qmp_collect.QSwitch)
-    assert collector["horizon"] == 5
+    if "horizon_rule" in known:
+        assert collector["horizon"] == qmp_collect.UniformHorizon(1, 5)
+        assert collector["candidate_mask"] == qmp_collect.all_of(qmp_collect.OwnShareFloor(0.5, steps=1000))
+        assert collector["switch"].margin == 0.125
+    else:
+        assert collector["horizon"] == 5
     assert collector["warmup_steps"] == 40 * tasks
     own_probability = [collector["own_probability"](share * tasks) for share in (0, 25, 50, 100, 200)]
     assert own_probability == pytest.approx([0.8, 0.65, 0.5, 0.2, 0.2])

@@ -26,6 +26,7 @@ SETTINGS = {
     "min-buffer-size": 100, "buffer-size": 900, "batch-size": 8, "hidden-dim": 16, "warmup-rounds": 1,
     "horizon": 3, "own-probability": 0.3, "own-probability-final": 0.1, "eval-every": 900, "eval-episodes": 1,
     "checkpoint-every": 450, "torch-threads": 1, "distill-every": 400, "distill-steps": 3,
+    "horizon-rule": "levy", "switch-margin": 0.1, "own-share-floor": 0.3,
 }  # fmt: skip
 RunScript = Callable[..., None]
 
@@ -35,7 +36,7 @@ def tiny(name: str) -> list[str]:
     known = vars(load_script(name).Args())
     settings = SETTINGS | ({"env-id": "PointReach"} if name == "point_reaching" else {})
     found = [f"--{flag}={value}" for flag, value in settings.items() if flag.replace("-", "_") in known]
-    return found + ["--entropy-term"] * ("entropy_term" in known)
+    return found + [f"--{flag}" for flag in ("entropy-term", "switch-relative") if flag.replace("-", "_") in known]
 
 
 def only_run(root: Path) -> Path:

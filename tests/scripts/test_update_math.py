@@ -381,8 +381,24 @@ def test_switch_flags() -> None:
     assert switch(switch="softmax", switch_temperature=0.1, switch_score="sample") == qmp_collect.SoftmaxQSwitch(
         0.1, score="sample"
     )
+    assert switch(switch_margin=0.5, switch_hysteresis=0.25, switch_relative=True) == qmp_collect.QSwitch(
+        score="mean", margin=0.5, hysteresis=0.25, relative=True
+    )
     assert switch(switch="uniform") == qmp_collect.UniformSwitch()
     assert switch(switch="own") == qmp_collect.OwnPolicy()
     assert torch.equal(switch(entropy_term=True).entropy_weight(), torch.ones(T))
     with pytest.raises(SystemExit, match="no hand-made mixture"):
         switch(switch="domain")
+
+
+def test_flags_of_gates_and_commitments() -> None:
+    horizon = lambda **settings: separate.make_horizon(separate.Args(horizon=7, **settings))  # noqa: E731
+    assert horizon() == 7
+    assert horizon(horizon_rule="uniform") == qmp_collect.UniformHorizon(1, 7)
+    assert horizon(horizon_rule="levy") == qmp_collect.LevyHorizon(2.0, cap=7)
+    assert horizon(horizon_rule="until-own") == qmp_collect.UntilOwnIsBetter(cap=7)
+    mask = lambda **settings: separate.make_candidate_mask(separate.Args(**settings))  # noqa: E731
+    assert mask() is None
+    assert mask(success_gate=0.25, own_share_floor=0.5) == qmp_collect.all_of(
+        qmp_collect.SuccessGate(0.25, episodes=20), qmp_collect.OwnShareFloor(0.5, steps=1000)
+    )

@@ -31,7 +31,15 @@ INCIDENTAL = frozenset(
 
 # What runs did that were made before a script had the setting. Whatever else some runs of a script have and others have
 # not makes arms of their own, which is seen, where taking it for the same might not be.
-BEFORE = {"switch_critic_of": "task"}
+BEFORE: dict[str, Any] = {
+    "switch_critic_of": "task",
+    "switch_margin": 0.0,
+    "switch_hysteresis": 0.0,
+    "switch_relative": False,
+    "success_gate": None,
+    "own_share_floor": None,
+    "horizon_rule": "fixed",
+}
 
 # A folder of this name holds runs that are published and count nowhere.
 SET_ASIDE = "set_aside"
