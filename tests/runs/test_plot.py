@@ -293,13 +293,13 @@ def test_mixture_figure_has_one_matrix_per_window_averaged_over_seeds(tmp_path):
 @pytest.mark.parametrize(
     "options", [[], ["--mixture", "--windows", "2"], ["--metric", "qmp/mixture/0/1", "--labels", "L"]]
 )
-def test_the_command_writes_a_figure(options, tmp_path, monkeypatch, capfd):
+def test_the_command_writes_a_figure(options, tmp_path, monkeypatch, capsys):
     rows = [row | extra for row, extra in zip(mixture_rows(A, B), curve(0.1, 0.9), strict=True)]
     paths = [write_run(tmp_path, rows, seed=seed) for seed in range(2)]
     out = tmp_path / "figures" / "figure.png"
     monkeypatch.setattr(sys, "argv", ["plot", *map(str, [*paths, "--out", out, *options])])
     runpy.run_path(plot.__file__, run_name="__main__")
-    assert capfd.readouterr().out.strip() == str(out)
+    assert capsys.readouterr().out.strip() == str(out)
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
