@@ -151,11 +151,11 @@ class Result:
 
 
 def measure(comparison: Comparison, args: Args) -> Result:
-    """Interleaved samples of all sides, after one of each as warm-up."""
+    """Interleaved samples of all sides, after one of each as warm-up (where the ratios mean something)."""
     sides = (comparison.ours, *comparison.others)
-    repeats = 2 if args.quick else comparison.repeats or args.repeats
-    samples = [[_sample(side, args.quick) for side in sides] for _ in range(1 + repeats)]
-    columns = np.array(samples[1:]).T
+    warmups, repeats = (0, 2) if args.quick else (1, comparison.repeats or args.repeats)
+    samples = [[_sample(side, args.quick) for side in sides] for _ in range(warmups + repeats)]
+    columns = np.array(samples[warmups:]).T
     return Result(comparison, columns[0], list(columns[1:]))
 
 
@@ -397,11 +397,10 @@ def meta_world(args: Args) -> Iterator[Comparison]:
     Meta-World makes its 50 goals of each task beforehand, by as many resets; this package makes each when it is needed.
     All in one process.
     """
-    import metaworld  # registers its environments  # noqa: F401
+    import metaworld
 
     from qmp_envs import sawyer
-
-    goals = 1 if args.quick else 50
+    from qmp_envs.meta_world import META_WORLD
 
     def ours(env_id: str, num_envs: int) -> None:
         sawyer._model.cache_clear()  # as in a process that has made none before
@@ -409,16 +408,26 @@ def meta_world(args: Args) -> Iterator[Comparison]:
         envs.reset(seed=1)
         envs.close()
 
-    def theirs(benchmark: str) -> None:
-        envs = gym.make_vec(f"Meta-World/{benchmark}", vector_strategy="sync", seed=1, num_goals=goals)
+    def theirs(env_id: str, **kwargs: Any) -> None:
+        envs = gym.make_vec(f"Meta-World/{env_id}", vector_strategy="sync", seed=1, **kwargs)
         envs.reset(seed=1)
         envs.close()
 
-    vector: Any = gym.make_vec("MetaWorldMT10-v0", num_envs=10, vector_strategy="sync").unwrapped
+    made: list[tuple[str, int, Callable[[], None]]] = [
+        ("MT10", 10, functools.partial(theirs, "MT10", num_goals=50)),
+        ("MT50", 50, functools.partial(theirs, "MT50", num_goals=50)),
+    ]
+    n = 10
+    if args.quick:  # two tasks of MT10, with a goal each
+        n, metaworld._N_GOALS = 2, 1
+        tasks = META_WORLD["MetaWorldMT10-v0"].task_names[:n]
+        made = [("MT10", n, functools.partial(theirs, "custom-mt-envs", envs_list=list(tasks)))]
+
+    vector: Any = gym.make_vec("MetaWorldMT10-v0", num_envs=n, vector_strategy="sync").unwrapped
     simulations = [env.unwrapped._simulation for env in vector.envs]
     full = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
     inputs = mujoco.mjtState.mjSTATE_CTRL.value | mujoco.mjtState.mjSTATE_MOCAP_POS.value
-    actions = np.random.default_rng(1).uniform(-1, 1, (4 if args.quick else 50, 10, 4)).astype(np.float32)
+    actions = np.random.default_rng(1).uniform(-1, 1, (4 if args.quick else 50, n, 4)).astype(np.float32)
     vector.reset(seed=1)
     stretches = []
     for action in actions:
@@ -440,20 +449,20 @@ def meta_world(args: Args) -> Iterator[Comparison]:
 
     units = len(stretches)
     yield Comparison(
-        "MT10 step, 10 sub-environments",
+        f"MT10 step, {n} sub-environments",
         "speedup",
         0.2,
         Side("vector step", vector_steps, units=units),
         (Side("bare mj_step", bare_steps, units=units),),
         unit="env step",
     )
-    for benchmark, num_envs in (("MT10", 10), ("MT50", 50))[: 1 if args.quick else 2]:
+    for benchmark, num_envs, other in made:
         yield Comparison(
             f"{benchmark} made and reset",
             "speedup",
             5,
             Side("this package", functools.partial(ours, f"MetaWorld{benchmark}-v0", num_envs)),
-            (Side("Meta-World", functools.partial(theirs, benchmark)),),
+            (Side("Meta-World", other),),
             unit=f"{num_envs} sub-environments",
             repeats=3,
         )

@@ -133,7 +133,7 @@ trees = st.recursive(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(tree=trees)
 def test_random_trees_come_back(tree, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tree")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("matplotlib")
 pytest.importorskip("tyro")
 
+from qmp_collect.runs import plot
 from qmp_collect.runs.plot import (
     Args,
     Group,
@@ -292,13 +293,13 @@ def test_mixture_figure_has_one_matrix_per_window_averaged_over_seeds(tmp_path):
 @pytest.mark.parametrize(
     "options", [[], ["--mixture", "--windows", "2"], ["--metric", "qmp/mixture/0/1", "--labels", "L"]]
 )
-def test_the_command_writes_a_figure(options, tmp_path):
+def test_the_command_writes_a_figure(options, tmp_path, monkeypatch, capsys):
     rows = [row | extra for row, extra in zip(mixture_rows(A, B), curve(0.1, 0.9), strict=True)]
     paths = [write_run(tmp_path, rows, seed=seed) for seed in range(2)]
     out = tmp_path / "figures" / "figure.png"
-    command = [sys.executable, "-m", "qmp_collect.runs.plot", *paths, "--out", out, *options]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == str(out)
+    monkeypatch.setattr(sys, "argv", ["plot", *map(str, [*paths, "--out", out, *options])])
+    runpy.run_path(plot.__file__, run_name="__main__")
+    assert capsys.readouterr().out.strip() == str(out)
     assert out.read_bytes().startswith(b"\x89PNG")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -216,6 +217,7 @@ def test_train_enjoy_and_who_acted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["qmp"])  # which the command changes
+    monkeypatch.setattr(gym, "make_vec", functools.partial(gym.make_vec, max_episode_steps=20))
     tiny = (
         "--env-id Maze3 --total-timesteps 60 --env-steps-per-round 20 --gradient-steps-per-round 1 --eval-every 60 "
         "--min-buffer-size 20 --batch-size 8 --hidden-dim 8 --eval-episodes 1 --matmul-precision highest"

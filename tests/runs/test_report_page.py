@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -200,11 +201,12 @@ def test_metrics_are_those_asked_for(tmp_path):
     assert re.findall("<h3>(eval/.*?)</h3>", text) == ["eval/stages"]
 
 
-def test_the_command(tmp_path):
+def test_the_command(tmp_path, monkeypatch, capsys):
     runs = arms(tmp_path / "runs", 1)
-    command = [sys.executable, "-m", "qmp_collect.runs.report", runs, "--out", tmp_path / "out", "--title", "Mine"]
-    done = subprocess.run([*command, "--hypotheses", "QMP > own"], check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == str(tmp_path / "out" / "index.html")
+    words = [runs, "--out", tmp_path / "out", "--title", "Mine", "--hypotheses", "QMP > own"]
+    monkeypatch.setattr(sys, "argv", ["report", *map(str, words)])
+    runpy.run_module("qmp_collect.runs.report", run_name="__main__", alter_sys=True)
+    assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "index.html")
     assert "<h1>Mine</h1>" in (tmp_path / "out" / "index.html").read_text()
 
 

@@ -195,8 +195,8 @@ def test_bootstrap_draws_whole_runs_and_repeats_itself():
 def task_by_task(scores: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
     """The interval of tools that take tasks to be independent: each task's score is drawn from another run."""
     runs, tasks = scores.shape
-    rows = rng.integers(runs, size=(400, runs, tasks))
-    drawn = np.sort(scores[rows, np.arange(tasks)].reshape(400, -1), axis=1)
+    rows = rng.integers(runs, size=(200, runs, tasks))
+    drawn = np.sort(scores[rows, np.arange(tasks)].reshape(200, -1), axis=1)
     cut = drawn.shape[1] // 4
     low, high = np.quantile(drawn[:, cut : drawn.shape[1] - cut].mean(axis=1), [0.025, 0.975])
     return float(low), float(high)
@@ -205,11 +205,11 @@ def task_by_task(scores: np.ndarray, rng: np.random.Generator) -> tuple[float, f
 def test_resampling_tasks_by_themselves_covers_too_rarely():
     """Ten runs of five tasks whose scores share most of their noise; the true interquartile mean is 0 by symmetry."""
     rng = np.random.default_rng(0)
-    whole, apart, trials = 0, 0, 300
+    whole, apart, trials = 0, 0, 150
     for trial in range(trials):
         common, own = rng.normal(size=(10, 1)), rng.normal(size=(10, 5))
         scores = np.sqrt(0.8) * common + np.sqrt(0.2) * own
-        interval = bootstrap(interquartile_mean, scores, resamples=400, seed=trial)
+        interval = bootstrap(interquartile_mean, scores, resamples=200, seed=trial)
         whole += not interval.excludes(0.0)
         low, high = task_by_task(scores, rng)
         apart += low <= 0.0 <= high

@@ -6,9 +6,10 @@ import runpy
 import sys
 from collections.abc import Callable, Iterator
 
+import gymnasium as gym
 import pytest
 import torch
-from script_files import SCRIPTS
+from script_files import SCRIPTS, shortened
 
 
 @pytest.fixture
@@ -23,6 +24,11 @@ def run_script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]
     yield run
     torch.set_float32_matmul_precision(precision)
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def short_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gym, "make_vec", shortened)
 
 
 @pytest.fixture

@@ -164,6 +164,7 @@ def test_fewer_rows_than_tasks() -> None:
     assert torch.isfinite(agent.update(batch(T, T - 1))["divergence"]).all()
 
 
+@pytest.mark.usefixtures("short_episodes")
 @pytest.mark.parametrize(("flags", "distillations"), [("", 10), ("--distill-every 24", 5), ("--no-distill", 0)])
 def test_schedule(flags: str, distillations: int, run_script: Callable[..., None], tmp_path: Path) -> None:
     """Ten times in a run, never at its end. 11 rounds of 12 steps."""

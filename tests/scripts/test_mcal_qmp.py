@@ -143,6 +143,7 @@ def test_critics_have_networks_or_heads_of_their_own(critic: str) -> None:
     assert moved == [own, own, own] if critic == "mn" else [[True, True], [True, True], own]
 
 
+@pytest.mark.usefixtures("short_episodes")
 def test_update_counts(run_script: Callable[..., None], tmp_path: Path) -> None:
     """Of five gradient steps of each task's critics, three rounds long; the policy makes three times as many."""
     batches: list[int] = []

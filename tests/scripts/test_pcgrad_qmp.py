@@ -222,6 +222,7 @@ def test_one_task_has_nobody_to_conflict_with() -> None:
     assert all(parameter.grad.isfinite().all() for parameter in agent.actor.parameters())
 
 
+@pytest.mark.usefixtures("short_episodes")
 def test_every_task_has_the_same_share_of_a_batch(run_script: Callable[..., None], tmp_path: Path) -> None:
     shapes: list[tuple[int, ...]] = []
     sample = qmp_collect.TaskReplayBuffer.sample

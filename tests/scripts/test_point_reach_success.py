@@ -1,4 +1,8 @@
-"""Every method learns: success 1.0 of the policy without noise on PointReach-v0, within 2500 steps."""
+"""Every method learns: success 1.0 of the policy without noise on PointReach-v0, within 1000 steps.
+
+Rates ten times as high as usual make do with 450 gradient steps: alpha and the policy, which Adam moves by a rate a
+step, need about two thousand at the usual ones.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,13 @@ from pathlib import Path
 import pytest
 
 SETTINGS = {
-    "env-id": "PointReach", "hidden-dim": 64, "learning-rate": 1e-3, "batch-size": 128, "env-steps-per-round": 20,
-    "gradient-steps-per-round": 20, "min-buffer-size": 100, "total-timesteps": 2500, "eval-every": 500,
-    "eval-episodes": 1, "torch-threads": 1,
+    "env-id": "PointReach", "hidden-dim": 32, "learning-rate": 1e-2, "tau": 0.05, "gamma": 0.9, "batch-size": 64,
+    "env-steps-per-round": 20, "gradient-steps-per-round": 10, "min-buffer-size": 100, "total-timesteps": 1000,
+    "eval-every": 250, "eval-episodes": 1, "torch-threads": 1,
 }  # fmt: skip
 RUNS = [
     "sac_qmp_separate", "sac_qmp_multihead", "sac_shared", "pcgrad_qmp", "mcal_qmp --critic mn", "mcal_qmp --critic mh",
-    "uds_qmp", "decaf", "dnc",
+    "uds_qmp", "decaf", "dnc --distill-steps 50",
 ]  # fmt: skip
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
+import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from script_files import SCRIPTS, load_script
+from script_files import load_script, run_as_program
 
 from qmp_collect.runs import StopSignal, load_checkpoint, training
 from qmp_collect.runs.replay_files import load_run_state
@@ -29,6 +29,11 @@ SETTINGS = {
     "horizon-rule": "levy", "switch-margin": 0.1, "own-share-floor": 0.3,
 }  # fmt: skip
 RunScript = Callable[..., None]
+pytestmark = pytest.mark.usefixtures("short_episodes")
+
+# What is killed are processes forked from one that has imported all that a script does, which takes longer than a run.
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["pytest", "torch.utils.tensorboard", "qmp_collect.runs.training", "qmp_envs.maze"])
 
 
 def tiny(name: str) -> list[str]:
@@ -85,22 +90,18 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Ru
     return run
 
 
-def command(name: str, *arguments: object) -> list[str]:
-    return [sys.executable, str(SCRIPTS / f"{name}.py"), *map(str, arguments)]
-
-
 parents = ["sac_qmp_separate", "sac_qmp_multihead"]
 names = pytest.mark.parametrize("name", parents)
 METHODS = ["uds_qmp", "decaf", "dnc", "sac_shared", "pcgrad_qmp", "mcal_qmp", "point_reaching"]
 
 
-# How often the loop asks in vain whether to stop, and amid what the run then ends: an evaluation of 600 steps, rounds
+# How often the loop asks in vain whether to stop, and amid what the run then ends: an evaluation of 20 steps, rounds
 # of 50 and their gradient steps, which begin in the second round (with one replay buffer for all tasks in the first).
 STOPS = [
-    *[("sac_qmp_separate", *stop) for stop in ((0, ""), (5, ""), (625, "steps"), (660, "steps"), (710, "updates"))],
-    *[("sac_qmp_multihead", *stop) for stop in ((0, ""), (5, ""), (625, "steps"), (660, "updates"), (710, "steps"))],
-    *[(name, *stop) for name in ("uds_qmp", "decaf", "dnc", "mcal_qmp") for stop in ((660, "steps"), (710, "updates"))],
-    *[(name, *stop) for name in ("sac_shared", "pcgrad_qmp") for stop in ((625, "steps"), (660, "updates"))],
+    *[("sac_qmp_separate", *stop) for stop in ((0, ""), (5, ""), (45, "steps"), (80, "steps"), (130, "updates"))],
+    *[("sac_qmp_multihead", *stop) for stop in ((0, ""), (5, ""), (45, "steps"), (80, "updates"), (130, "steps"))],
+    *[(name, *stop) for name in ("uds_qmp", "decaf", "dnc", "mcal_qmp") for stop in ((80, "steps"), (130, "updates"))],
+    *[(name, *stop) for name in ("sac_shared", "pcgrad_qmp") for stop in ((45, "steps"), (80, "updates"))],
     *[("point_reaching", *stop) for stop in ((5, ""), (60, "steps"), (130, "updates"))],
 ]
 
@@ -129,6 +130,22 @@ def test_stopped_anywhere(
     assert_same(only_run(tmp_path), uninterrupted(name, run_script))
 
 
+def run_to_be_killed(name: str, root: Path, sender: Any) -> None:
+    """In a process of its own: a script that says when it is amid the round after step 600, and waits there."""
+    asked, after = StopSignal.__bool__, itertools.count()
+
+    def held(stop: StopSignal) -> bool:
+        logged = any('"global_step": 600' in file.read_text() for file in root.glob("*/metrics.jsonl"))
+        if logged and next(after) == 7:
+            sender.send("kill me")
+            while not asked(stop):
+                time.sleep(0.01)
+        return asked(stop)
+
+    StopSignal.__bool__ = held  # type: ignore[method-assign]
+    run_as_program(name, *tiny(name), "--run-dir-root", root)
+
+
 @pytest.mark.parametrize(
     ("name", "kill"),
     [
@@ -143,17 +160,15 @@ def test_killed(
     run_script: RunScript,
     tmp_path: Path,
 ) -> None:
-    process = subprocess.Popen(
-        command(name, *tiny(name), "--run-dir-root", tmp_path), stdout=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 100
-    while not any('"global_step": 600' in file.read_text() for file in tmp_path.glob("*/metrics.jsonl")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(kill)
-    process.communicate(timeout=60)
-    assert process.returncode == (75 if kill == signal.SIGTERM else -kill)
+    receiver, sender = processes.Pipe(False)
+    process = processes.Process(target=run_to_be_killed, args=(name, tmp_path, sender))
+    process.start()
+    sender.close()
+    receiver.recv()
+    assert process.pid is not None
+    os.kill(process.pid, kill)
+    process.join()
+    assert process.exitcode == (75 if kill == signal.SIGTERM else -kill)
     run_script(name, "--resume", only_run(tmp_path))
     assert_same(only_run(tmp_path), uninterrupted(name, run_script))
 
@@ -175,7 +190,7 @@ def test_a_finished_run_can_be_made_longer(name: str, run_script: RunScript, tmp
 def test_a_round_is_logged_once_however_often_it_is_made(run_script: RunScript, tmp_path: Path) -> None:
     """Stopped between gradient steps, resumed, killed before the next checkpoint, resumed again."""
     flags = [*tiny("sac_qmp_separate"), "--checkpoint-every", "100000", "--run-dir-root", tmp_path]
-    left = iter([False] * 710)  # as above
+    left = iter([False] * 130)  # as above
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StopSignal, "__bool__", lambda stop: next(left, True))
         with pytest.raises(SystemExit):

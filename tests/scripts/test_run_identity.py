@@ -375,7 +375,7 @@ def test_the_same_command_starts_continues_and_leaves_alone(
 
 
 def test_what_the_run_was_left_to_decide_it_has_decided(own: Path, run_script: RunScript) -> None:
-    flags = ["--eval-every", 0, "--checkpoint-every", 0, "--distill-every", 0, "--run-dir", own]
+    flags = ["--eval-every", 0, "--checkpoint-every", 0, "--distill-every", 0, "--distill-steps", 2, "--run-dir", own]
     run_script("dnc", *TINY, *flags)
     decided = {name: json.loads((own / "config.json").read_text())[name] for name in ("eval_every", "distill_every")}
     assert decided == {"eval_every": 1, "distill_every": 17}

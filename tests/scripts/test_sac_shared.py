@@ -96,6 +96,7 @@ def test_nothing_depends_on_the_task() -> None:
         assert torch.equal(actions, agents[0].own_policy(obs, torch.zeros(T, dtype=torch.int64)))
 
 
+@pytest.mark.usefixtures("short_episodes")
 def test_gradient_steps_are_as_many_as_those_of_separate_agents(
     run_script: Callable[..., None], tmp_path: Path
 ) -> None:
