@@ -59,10 +59,14 @@ class Pace:
     def left(self, first: int, now: int, due: float, evaluating: float | None = None) -> float | None:
         """Seconds that the rest takes; ``None`` until a round with gradient steps has shown what they cost.
 
+        A run without any in its first twentieth is taken to have none.
+
         Args:
             evaluating: seconds since an evaluation began that is not over yet.
         """
         collect, learn = self._collecting.each, self._learning.each
+        if learn is None and now >= 0.05 * self._total:
+            learn = 0.0
         if collect is None or learn is None:
             return None
         rest = max(self._total - now, 0)

@@ -20,7 +20,7 @@ _COLUMNS = 30
 def summary(run_dir: Path, task_names: Sequence[str]) -> str:
     """Of the finished run in this folder: each task's own policy, from the first evaluation to the last."""
     evaluations = _evaluations(run_dir)
-    first, last = evaluations[0], evaluations[-1]
+    first, last = evaluations[0], evaluations[-1]  # there is one of the last step, or the run is not finished
     name = "success" if "eval/success" in last else "return"
     tags = {task: f"eval/{task}/{name}" for task in task_names} | {f"mean of {len(task_names)}": f"eval/{name}"}
     width = max(map(len, tags))
@@ -52,10 +52,10 @@ def curve(values: Sequence[float], share: bool) -> str:
     except UnicodeEncodeError:
         return ""
     columns = min(_COLUMNS, len(values))
-    means = [float(np.mean(part)) for part in np.array_split(values, columns)]
-    low, high = (0.0, 1.0) if share else (min(means), max(means))
-    top = len(_LEVELS) - 1
-    return "".join(_LEVELS[round((mean - low) / (high - low) * top) if high > low else 0] for mean in means)
+    means = np.array([np.mean(part) for part in np.array_split(values, columns)])
+    low, high = (0.0, 1.0) if share else (means.min(), means.max())
+    heights = (means - low) / (high - low or 1.0) * (len(_LEVELS) - 1)
+    return "".join(_LEVELS[round(height)] if np.isfinite(height) else " " for height in heights)
 
 
 def _evaluations(run_dir: Path) -> list[dict[str, float]]:

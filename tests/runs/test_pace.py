@@ -21,8 +21,9 @@ def test_the_last_ones_weigh_most() -> None:
 def test_of_what_has_not_been_seen_nothing_is_claimed() -> None:
     pace = Pace(total=1000, eval_every=100)
     pace.add_evaluation(5.0)
-    pace.add_round(100, collecting=1.0, learning=None)  # a warm-up: what gradient steps cost is not known
-    assert pace.left(100, 100, due=1.0) is None
+    pace.add_round(40, collecting=0.4, learning=None)  # a warm-up: what gradient steps cost is not known
+    assert pace.left(40, 49, due=1.0) is None
+    assert pace.left(40, 50, due=1.0) == pytest.approx(950 * 0.01 + 10 * 5.0)  # or a method without gradient steps
 
 
 def test_gradient_steps_and_evaluations_count() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -50,6 +51,7 @@ def test_a_task_set_without_success(tmp_path: Path) -> None:
 def test_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     assert curve([0.0, 0.5, 1.0], share=True) == "▁▅█"
     assert curve([3.0, 3.0], share=False) == "▁▁"
+    assert curve([0.0, math.nan, 1.0], share=True) == "▁ █"
     assert curve([0.0] * 300 + [1.0] * 300, share=True) == "▁" * 15 + "█" * 15
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
     assert curve([0.0, 1.0], share=True) == ""
