@@ -66,4 +66,4 @@ class Watched:
 
     def __bool__(self) -> bool:
         self._look()
-        return self._stop.requested
+        return bool(self._stop)
