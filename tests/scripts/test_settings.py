@@ -45,7 +45,8 @@ def test_presets_lie_in_their_ranges(name: str) -> None:
     ("setting", "accepted", "refused", "expected"),
     [
         ("gradient_steps_per_round", (1, 10**9), (0, -1), "a number from 1"),
-        ("total_timesteps", (1,), (0, -7), "a number from 1"),
+        ("total_timesteps", (1, 10**12), (0, -7, 10**12 + 1), "a number from 1 to 1000000000000"),
+        ("envs_per_task", (1, 100_000), (0, 100_001), "a number from 1 to 100000"),
         ("warmup_rounds", (0,), (-1,), "a number from 0"),
         ("torch_threads", (0,), (-1,), "a number from 0"),
         ("learning_rate", (1e-9, 2.0), (0.0, -1.0, math.nan, math.inf), "a number above 0"),
