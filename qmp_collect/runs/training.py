@@ -243,7 +243,8 @@ class TrainingRun:
             self._draw_bar()
 
     def _draw_bar(self) -> None:
-        self._console.advance(round(self._pace.position(*self._place())), self._shown, self._left())
+        shown = self._shown | ({"evaluating": "..."} if self.evaluation_due() else {})
+        self._console.advance(round(self._pace.position(*self._place())), shown, self._left())
 
     def _place(self) -> tuple[int, int, float]:
         """What `Pace` counts with: steps at the round's start and now, and the share of updates left."""
