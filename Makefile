@@ -2,16 +2,17 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
-RUNS := $(VENV)/.trains
+# Touched when all of it is installed, so that nothing is twice: what training needs, and what the tests need besides.
+TRAINS := $(VENV)/.trains
+TESTS := $(VENV)/.tests
 
 .PHONY: run test test-oldest test-newest lint docs install wheel clean
 
-# Multihead SAC + QMP on Maze10. The paper's run has wider networks, 100 rounds of warm-up and 12 M steps.
-LAPTOP := --hidden-dim 256 --warmup-rounds 10 --total-timesteps 600000
+# `make run` is a first run of three minutes; `make run RUN=laptop`, `make run RUN=paper` (see `qmp train`).
 # Ctrl-C saves and ends with exit code 75; make run ARGS="--resume runs/RUN_NAME" goes on.
-run: $(RUNS)
-	$(BIN)/python cleanrl_scripts/sac_qmp_multihead.py --env-id Maze10 $(LAPTOP) $(ARGS)
+RUN ?= first
+run: $(TRAINS)
+	$(BIN)/qmp train $(RUN) $(ARGS)
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
@@ -43,21 +44,30 @@ lint: install
 docs: install
 	PYTHONPATH=.:envs $(BIN)/python -m mkdocs build --strict $(ARGS)
 
-install: $(STAMP)
+install: $(TESTS)
+
+CPU_INDEX := PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+define SAY_INSTALLING
+	@echo
+	@echo "== Installing $(1) into $(VENV), once: minutes."
+	@echo "== On Linux, PyTorch brings 2 GB for NVIDIA GPUs; without one, begin anew with $(CPU_INDEX) make $(2)"
+	@echo "== pip says what it fetches; then its line 'Installing collected packages' stands for a minute or two."
+endef
 
 # Training alone needs no developers' tools.
-$(RUNS): pyproject.toml constraints.txt
+$(TRAINS): pyproject.toml constraints.txt
+	$(call SAY_INSTALLING,PyTorch and MuJoCo,run)
 	$(PYTHON) -m venv $(VENV)
-	@echo "Installing PyTorch, MuJoCo and what else training needs into $(VENV), once:"
 	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[train,envs,report]"
-	touch $(RUNS)
+	touch $@
 
 # d4rl's own requirements (mujoco-py, gym < 0.25) no longer install; the tests read one pure-Python file of it.
-$(STAMP): pyproject.toml constraints.txt
+$(TESTS): pyproject.toml constraints.txt
+	$(call SAY_INSTALLING,all task sets and the developers' tools,test)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps d4rl
-	touch $(STAMP) $(RUNS)
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --constraint constraints.txt --no-deps d4rl
+	touch $(TRAINS) $@
 
 wheel: install
 	$(BIN)/python -m build --wheel

@@ -21,6 +21,7 @@ import pytest
 
 import qmp_envs
 from qmp_collect.runs.__main__ import MODULES
+from qmp_collect.runs.named import NAMED
 
 torch = pytest.importorskip("torch")
 tyro = pytest.importorskip("tyro")
@@ -169,6 +170,9 @@ def check_qmp(words: list[str]) -> None:
     command, *rest = words
     if command == "plot":
         parse_plot(rest)
+    elif command == "train" and rest and rest[0] in NAMED:
+        run = NAMED[rest[0]]
+        parse_training(ROOT / "cleanrl_scripts" / f"{run.script}.py", [*run.flags.split(), *rest[1:]])
     elif command == "train" and rest:
         parse_training(ROOT / "cleanrl_scripts" / f"{rest[0]}.py", rest[1:])
     elif command in MODULES:
@@ -190,7 +194,11 @@ def check_pip(words: list[str]) -> None:
 
 def check_make(words: list[str]) -> None:
     targets = re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
-    assert set(words) <= set(targets)
+    settings = dict(word.split("=", 1) for word in words if "=" in word)
+    assert {word for word in words if "=" not in word} <= set(targets)
+    assert settings.keys() <= {"RUN", "ARGS"}
+    if "RUN" in settings:
+        check_qmp(["train", settings["RUN"]])
 
 
 def not_ours(words: list[str]) -> None:

@@ -1,5 +1,6 @@
 """``qmp COMMAND``, or ``python -m qmp_collect.runs COMMAND``: train, and look at what was trained.
 
+qmp train first            a first run, of three minutes; `qmp train` lists what else there is
 qmp train SCRIPT [flags]   run a training script, e.g. `qmp train sac_qmp_separate --env-id Maze3`
 qmp enjoy RUN_DIR          evaluate a trained policy, film it, show who acts
 qmp plot [RUN_DIRS]        learning curves and mixtures of runs
@@ -12,12 +13,14 @@ from __future__ import annotations
 import ast
 import os
 import runpy
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
 from qmp_collect.extras import missing
+from qmp_collect.runs.named import NAMED
 from qmp_collect.runs.scripts import script_path, scripts
 
 MODULES = {
@@ -86,12 +89,22 @@ def _train(rest: Sequence[str]) -> None:
         print("qmp train SCRIPT [flags]; `qmp train SCRIPT --help` lists a script's flags\n")
         for name, path in scripts().items():
             print(f"  {name:20} {_first_line(path)}")
+        print("\nqmp train NAME [flags]: a script with flags that make\n")
+        for name, run in NAMED.items():
+            print(f"  {name:20} {run.line}")
         return
+    name, flags = rest[0], list(rest[1:])
+    if name in NAMED:
+        run = NAMED[name]
+        if not any(flag.partition("=")[0] == "--resume" for flag in flags):  # a resumed run has its own settings
+            flags = [*run.flags.split(), *flags]
+        name = run.script
+        print(f"{rest[0]}: {run.line}\nqmp train {shlex.join([name, *flags])}", flush=True)
     try:
-        path = script_path(rest[0])
+        path = script_path(name, also=NAMED)
     except ValueError as error:
         raise SystemExit(f"qmp train: {error}") from error
-    sys.argv = [str(path), *rest[1:]]
+    sys.argv = [str(path), *flags]
     runpy.run_path(str(path), run_name="__main__")
 
 

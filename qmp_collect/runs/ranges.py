@@ -27,17 +27,19 @@ class Range(NamedTuple):
 
 
 _COUNT, _MAYBE = Range(1), Range(0)  # at least one; 0 for none, or for "a share of the run"
+_TRILLION, _SIDE_BY_SIDE = 10**12, 100_000  # a typing error; environments beyond this end the machine's memory
 _POSITIVE, _FRACTION, _ANY = Range(0, above=True), Range(0, 1), Range()
 
 # Of all scripts, which give a name one meaning. What is absent here is no number.
 RANGES: Mapping[str, Range] = {
     "seed": Range(0, 2**32 - 1),  # what numpy's global generator takes
-    **dict.fromkeys(
-        ("total_timesteps", "eval_episodes", "envs_per_task", "buffer_size", "env_steps_per_round"), _COUNT
-    ),
+    "total_timesteps": Range(1, _TRILLION),
+    **dict.fromkeys(("eval_episodes", "envs_per_task"), Range(1, _SIDE_BY_SIDE)),
+    "eval_envs_per_task": Range(0, _SIDE_BY_SIDE),
+    **dict.fromkeys(("buffer_size", "env_steps_per_round"), _COUNT),
     **dict.fromkeys(("gradient_steps_per_round", "batch_size", "hidden_dim", "switch_samples", "horizon"), _COUNT),
     **dict.fromkeys(("distill_steps",), _COUNT),
-    **dict.fromkeys(("checkpoint_every", "eval_every", "eval_envs_per_task", "torch_threads", "distill_every"), _MAYBE),
+    **dict.fromkeys(("checkpoint_every", "eval_every", "torch_threads", "distill_every"), _MAYBE),
     **dict.fromkeys(("min_buffer_size", "warmup_rounds", "kl_coefficient", "helper_std"), _MAYBE),
     **dict.fromkeys(("switch_margin", "switch_hysteresis"), _MAYBE),
     **dict.fromkeys(("learning_rate", "policy_learning_rate", "switch_temperature"), _POSITIVE),

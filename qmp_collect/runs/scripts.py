@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
@@ -18,18 +19,27 @@ def scripts() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.py"))}
 
 
-def script_path(name: str) -> Path:
+def script_path(name: str, also: Iterable[str] = ()) -> Path:
     """The file of a script.
+
+    Args:
+        also: other names that would do in its place, for the message.
 
     Raises:
         ValueError: There is none of that name.
     """
     known = scripts()
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        meant = f", did you mean {close[0]}?" if close else ":"
-        raise ValueError(f"there is no script {name!r}{meant} expected one of {', '.join(known)}")
+        names = [*also, *known]
+        raise ValueError(f"there is no script {name!r}:{did_you_mean(name, names)} expected one of {', '.join(names)}")
     return known[name]
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """`` did you mean Maze10?``, for a message to go on with; empty if nothing known is close to what was given."""
+    names = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(given.lower(), names, n=1)
+    return f" did you mean {names[close[0]]}?" if close else ""
 
 
 def load_script(name: str) -> ModuleType:

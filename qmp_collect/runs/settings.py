@@ -17,6 +17,7 @@ from qmp_collect.runs.console import say
 from qmp_collect.runs.folder import finished
 from qmp_collect.runs.provenance import OF_THE_STARTER
 from qmp_collect.runs.ranges import check_ranges
+from qmp_collect.runs.scripts import did_you_mean
 
 with needs("train"):
     import tyro
@@ -159,7 +160,8 @@ def _full_id(env_id: str, known: list[str]) -> str:
         if candidate in known:
             return candidate
     raise SystemExit(
-        f"--env-id {env_id}: expected one of {', '.join(known)}; or --import the module that registers one of your own"
+        f"--env-id {env_id}:{did_you_mean(env_id, [name.removesuffix('-v0') for name in known])} expected one of "
+        f"{', '.join(known)}; or --import the module that registers one of your own"
     )
 
 

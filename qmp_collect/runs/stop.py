@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, final
 
@@ -54,3 +55,15 @@ class StopSignal:
         self._interrupts += number == signal.SIGINT
         if self._interrupts > 1:
             raise KeyboardInterrupt
+
+
+@final
+class Watched:
+    """Whether to stop, as ``stop`` says; ``look`` is called whenever somebody asks, which is before every step."""
+
+    def __init__(self, stop: StopSignal, look: Callable[[], None]) -> None:
+        self._stop, self._look = stop, look
+
+    def __bool__(self) -> bool:
+        self._look()
+        return bool(self._stop)

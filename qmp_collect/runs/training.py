@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 import sys
 import time
@@ -18,10 +17,11 @@ from numpy.typing import NDArray
 
 from qmp_collect.collector import QMPCollector
 from qmp_collect.runs.acceleration import accelerate
-from qmp_collect.runs.console import Console, say
+from qmp_collect.runs.console import Console, duration, say
 from qmp_collect.runs.folder import RunFolder, checked_name
 from qmp_collect.runs.forms import check_form
 from qmp_collect.runs.logger import RunLogger
+from qmp_collect.runs.pace import Pace
 from qmp_collect.runs.policy import FILE as POLICY_FILE
 from qmp_collect.runs.policy import TrainedPolicy, save_policy
 from qmp_collect.runs.precision import set_matmul_precision
@@ -29,7 +29,8 @@ from qmp_collect.runs.saved import SavedParts, Stateful
 from qmp_collect.runs.schedule import linear
 from qmp_collect.runs.seeding import stream_seed
 from qmp_collect.runs.settings import RunArgs, of_the_run
-from qmp_collect.runs.stop import SAVED, StopSignal
+from qmp_collect.runs.stop import SAVED, StopSignal, Watched
+from qmp_collect.runs.summary import summary
 from qmp_collect.runs.video import save_task
 from qmp_collect.stats import CollectStats
 
@@ -140,7 +141,7 @@ class TrainingRun:
         return linear(first, last, self.args.total_timesteps)
 
     def check_learning_starts(self, needed: int, capacity: int, per_round: int, round_steps: int) -> None:
-        """Refuse settings with which no gradient step would ever be made.
+        """Refuse settings with which no gradient step would ever be made, or the run would be longer than asked for.
 
         Args:
             needed: transitions that a buffer must hold before learning starts.
@@ -149,8 +150,13 @@ class TrainingRun:
             round_steps: env steps of a round, summed over tasks.
 
         Raises:
-            SystemExit: Nothing would be learned.
+            SystemExit: Nothing would be learned, or one round is more than the whole run.
         """
+        if round_steps > self.args.total_timesteps:
+            raise SystemExit(
+                f"--total-timesteps {self.args.total_timesteps}: less than a round, which is {round_steps} env steps, "
+                f"--env-steps-per-round {round_steps // len(self.task_names)} of each of {len(self.task_names)} tasks"
+            )
         rounds = -(-self.args.total_timesteps // round_steps)
         if needed > capacity:
             raise SystemExit(
@@ -190,17 +196,20 @@ class TrainingRun:
         with self._folder:
             with (
                 self._logging() as self._logger,
-                StopSignal() as self.stop,
+                StopSignal() as asked,
                 closing(self._open_console()) as self._console,
             ):
+                self.stop = Watched(asked, self._move_bar)
                 if self.args.resume is None:
                     collector.reset(seed=stream_seed(self.args.seed, 0))
                 yield self
+                self._draw_bar()
                 self._save()
             if not self._complete:
                 say(f"stopped at step {self.global_step}; continue it with --resume {self.dir}")
                 raise SystemExit(SAVED)
             self._folder.finish(global_step=self.global_step, total_timesteps=self.args.total_timesteps)
+            say(summary(self.dir, self.task_names))
 
     def _logging(self) -> RunLogger:
         args, rows = self.args, None
@@ -223,8 +232,29 @@ class TrainingRun:
 
     def _open_console(self) -> Console:
         self._shown: dict[str, object] = {}
+        self._pace = Pace(self.args.total_timesteps, self.args.eval_every)
+        self._first, self._round_updates, self._collect_time = self.global_step, 0, 0.0
         say(f"{self.dir} on {self.device}; Ctrl-C saves a checkpoint and stops")
-        return Console(self.args.total_timesteps, self.global_step)
+        return Console(self.args.total_timesteps, self.global_step, timed=True)
+
+    def _move_bar(self) -> None:
+        """Show how far the run is, if the bar has stood still for long enough; asked with every step of any kind."""
+        if self._console.due():
+            self._draw_bar()
+
+    def _draw_bar(self) -> None:
+        shown = self._shown | ({"evaluating": "..."} if self.evaluation_due() else {})
+        self._console.advance(round(self._pace.position(*self._place())), shown, self._left())
+
+    def _place(self) -> tuple[int, int, float]:
+        """What `Pace` counts with: steps at the round's start and now, and the share of updates left."""
+        due = self.updates_due / self._round_updates if self.updates_due and self._round_updates else 1.0
+        return self._first, self.global_step, due
+
+    def _left(self) -> float | None:
+        """Seconds until the end, as far as anybody knows."""
+        evaluating = time.perf_counter() - self._round_time if self.evaluation_due() else None
+        return self._pace.left(*self._place(), evaluating)
 
     @property
     def global_step(self) -> int:
@@ -265,6 +295,7 @@ class TrainingRun:
         """Log an evaluation. One during which somebody asked to stop is made again by the resumed run."""
         if self.stop:
             return
+        self._pace.add_evaluation(time.perf_counter() - self._round_time)
         step, scalars = self.global_step, {}
         for name, per_task in stats.episode_means().items():
             scalars[f"eval/{name}"] = float(per_task.mean())
@@ -274,9 +305,14 @@ class TrainingRun:
             matrices["qmp/mixture"] = self._collector.stats(clear=True).mixture  # since the last evaluation
             self._logger.log_image(step, "qmp/mixture", _picture(matrices["qmp/mixture"]))
         self._logger.log(step, scalars, matrices)
-        self._shown["eval"] = f"{scalars.get('eval/success', math.nan):.2f}"
-        say(f"global_step={step}, success={self._shown['eval']}, return={scalars['eval/return']:.1f}")
         self._evaluated_at, self._next_eval = step, _next(step, self.args.eval_every)
+        said = [f"return {scalars['eval/return']:.1f}"]
+        if "eval/success" in scalars:
+            self._shown["success"] = f"{scalars['eval/success']:.2f}"
+            said.insert(0, f"success {self._shown['success']}")
+        if (left := self._left()) is not None:
+            said.append(f"{duration(left)} left")
+        say(f"step {step} of {self.args.total_timesteps}: {', '.join(said)}")
 
     def collected(self, stats: CollectStats) -> bool:
         """Take note of what was collected. Whether the round has all its steps: if not, somebody asked to stop."""
@@ -285,13 +321,16 @@ class TrainingRun:
             return False
         times = {"time/act": stats.act_time, "time/env": stats.env_time, "time/store": stats.store_time}
         self._scalars = stats.scalars(self.task_names) | times
-        self._console.advance(self.global_step, self._shown)
-        self._round_time = time.perf_counter()
+        now = time.perf_counter()
+        self._collect_time, self._round_time = now - self._round_time, now
         return True
 
     def update_due(self) -> bool:
         """Whether to make one more gradient step in this round; counts down."""
-        if not self.updates_due or self.stop:
+        if not self.updates_due:
+            return False
+        self._round_updates = self._round_updates or self.updates_due
+        if self.stop:
             return False
         self.updates_due -= 1
         return True
@@ -317,11 +356,12 @@ class TrainingRun:
         times = {"time/update": now - self._round_time}
         if now > self._start_time:
             times["time/sps"] = (self.global_step - self._start_step) / (now - self._start_time)
-            self._shown["SPS"] = int(times["time/sps"])
         self._logger.log(self.global_step, self._scalars | times)
         if "charts/success" in self._scalars:
-            self._shown["success"] = f"{self._scalars['charts/success']:.2f}"
-        self._console.advance(self.global_step, self._shown)
+            self._shown["collecting"] = f"{self._scalars['charts/success']:.2f}"
+        learning = times["time/update"] if self._round_updates else None
+        self._pace.add_round(self.global_step - self._first, self._collect_time, learning)
+        self._first, self._round_updates = self.global_step, 0
 
     def save_videos(self, mean_policy: Callable[..., Any]) -> None:
         """With --capture-video, at the end of the run: an evaluation episode of each task as a picture file.

@@ -333,6 +333,18 @@ def test_a_run_that_could_never_learn_is_refused(name: str, run_script: RunScrip
 
 @pytest.mark.usefixtures("settings_only")
 @every_script
+def test_a_run_of_less_than_a_round_is_refused(name: str, run_script: RunScript, tmp_path: Path) -> None:
+    """It would be as long as a round, whatever was asked for."""
+    round_steps = 20 * tasks_of(name)
+    flags = {"min_buffer_size": 1, "env_steps_per_round": 20}
+    with pytest.raises(Accepted):
+        run_script(name, *command(name, tmp_path, **flags, total_timesteps=round_steps))
+    with pytest.raises(SystemExit, match=rf"--total-timesteps {round_steps - 1}: less than a round, .* {round_steps} "):
+        run_script(name, *command(name, tmp_path, **flags, total_timesteps=round_steps - 1))
+
+
+@pytest.mark.usefixtures("settings_only")
+@every_script
 def test_a_replay_is_no_larger_than_what_a_run_stores(
     name: str, spies: Spies, run_script: RunScript, tmp_path: Path
 ) -> None:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
+import runpy
+import sys
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
 from script_files import SCRIPTS, load_script
 
+from qmp_collect.runs.__main__ import main
+from qmp_collect.runs.named import NAMED
 from qmp_collect.runs.ranges import RANGES, check_ranges
 from qmp_collect.runs.settings import of_the_run
 
@@ -40,7 +45,8 @@ def test_presets_lie_in_their_ranges(name: str) -> None:
     ("setting", "accepted", "refused", "expected"),
     [
         ("gradient_steps_per_round", (1, 10**9), (0, -1), "a number from 1"),
-        ("total_timesteps", (1,), (0, -7), "a number from 1"),
+        ("total_timesteps", (1, 10**12), (0, -7, 10**12 + 1), "a number from 1 to 1000000000000"),
+        ("envs_per_task", (1, 100_000), (0, 100_001), "a number from 1 to 100000"),
         ("warmup_rounds", (0,), (-1,), "a number from 0"),
         ("torch_threads", (0,), (-1,), "a number from 0"),
         ("learning_rate", (1e-9, 2.0), (0.0, -1.0, math.nan, math.inf), "a number above 0"),
@@ -69,6 +75,28 @@ def test_a_number_that_cannot_be_meant_is_refused_first_of_all(name: str, tmp_pa
     assert not root.exists()
 
 
+@pytest.mark.parametrize("name", NAMED)
+def test_a_run_that_has_a_name_is_its_script_with_its_flags(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is said besides comes later and wins; a run that is resumed has its settings already."""
+    run = NAMED[name]
+    args = load_script(run.script).parse_args(run.flags.split())
+    assert args.total_timesteps >= 10 * args.env_steps_per_round
+    started: list[list[str]] = []
+    monkeypatch.setattr(runpy, "run_path", lambda path, run_name: started.append(sys.argv))
+    monkeypatch.setattr(sys, "argv", ["qmp"])
+    for said in (["--seed", "7"], ["--resume", "runs/X"], ["--resume=runs/X"]):
+        main(["train", name, *said])
+    path = str(SCRIPTS / f"{run.script}.py")
+    assert started == [
+        [path, *run.flags.split(), "--seed", "7"], [path, "--resume", "runs/X"], [path, "--resume=runs/X"]
+    ]  # fmt: skip
+
+
+def test_make_run_is_a_run_that_has_a_name() -> None:
+    (name,) = re.findall(r"^RUN \?= (\w+)$", (SCRIPTS.parent / "Makefile").read_text(), flags=re.MULTILINE)
+    assert name in NAMED
+
+
 @pytest.fixture
 def begun(tmp_path: Path) -> Path:
     """The folder of a run that was begun by ``--env-id Maze3 --seed 4``."""
@@ -89,6 +117,7 @@ def test_the_line_that_started_a_run_resumes_it(begun: Path, env_id: str) -> Non
     [
         (["--env-id", "Maze10"], "env_id cannot be changed"),
         (["--env-id", "Nowhere"], "--env-id Nowhere: expected one of"),
+        (["--env-id", "maze10"], r"--env-id maze10: did you mean Maze10\? expected one of"),
         (["--seed", "5"], "seed cannot be changed"),
         (["--total-timesteps", "0"], "--total-timesteps 0: expected a number from 1"),
     ],

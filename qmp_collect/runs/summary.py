@@ -1,0 +1,73 @@
+"""What a run says at its end: what was learned, where it lies, and how to look at it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from qmp_collect.runs.policy import FILE as POLICY_FILE
+
+_LEVELS = "▁▂▃▄▅▆▇█"
+_COLUMNS = 30
+
+
+def summary(run_dir: Path, task_names: Sequence[str]) -> str:
+    """Of the finished run in this folder: each task's own policy, from the first evaluation to the last."""
+    evaluations = _evaluations(run_dir)
+    first, last = evaluations[0], evaluations[-1]  # there is one of the last step, or the run is not finished
+    name = "success" if "eval/success" in last else "return"
+    tags = {task: f"eval/{task}/{name}" for task in task_names} | {f"mean of {len(task_names)}": f"eval/{name}"}
+    width = max(map(len, tags))
+    lines = [f"finished. {name} of each task's own policy, from step {first['global_step']} to {last['global_step']}:"]
+    for row, tag in tags.items():
+        values = [evaluation[tag] for evaluation in evaluations if tag in evaluation]
+        lines.append(f"  {row:{width}}  {first[tag]:8.2f} -> {last[tag]:8.2f}  {curve(values, name == 'success')}")
+    folder, qmp = shlex.quote(str(run_dir)), _qmp()
+    return "\n".join(
+        [
+            *lines,
+            f"run folder      {folder}, the log in metrics.jsonl",
+            f"policy          {shlex.quote(str(run_dir / POLICY_FILE))}",
+            f"learning curve  {qmp} plot {folder} --out {shlex.quote(str(run_dir / 'success.png'))}",
+            f"watch it        {qmp} enjoy {folder} --gifs",
+        ]
+    )
+
+
+def curve(values: Sequence[float], share: bool) -> str:
+    """A learning curve in a few block characters; empty where standard output cannot show them.
+
+    Args:
+        values: at least one, in their order.
+        share: they are parts of 1, and the curve's axis goes from 0 to 1. Otherwise it goes from the least to the most.
+    """
+    try:
+        _LEVELS.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return ""
+    columns = min(_COLUMNS, len(values))
+    means = np.array([np.mean(part) for part in np.array_split(values, columns)])
+    low, high = (0.0, 1.0) if share else (means.min(), means.max())
+    heights = (means - low) / (high - low or 1.0) * (len(_LEVELS) - 1)
+    return "".join(_LEVELS[round(height)] if np.isfinite(height) else " " for height in heights)
+
+
+def _evaluations(run_dir: Path) -> list[dict[str, float]]:
+    with open(run_dir / "metrics.jsonl", encoding="utf-8") as file:
+        return [json.loads(line) for line in file if '"eval/return"' in line]
+
+
+def _qmp() -> str:
+    """How this Python's ``qmp`` is called from the current folder."""
+    beside = Path(sys.executable).parent / "qmp"
+    if not beside.exists():
+        return f"{shlex.quote(sys.executable)} -m qmp_collect.runs"
+    if shutil.which("qmp") == str(beside):
+        return "qmp"
+    return shlex.quote(str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside))

@@ -1,0 +1,70 @@
+"""What a run says at its end."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+from qmp_collect.runs import summary as module
+from qmp_collect.runs.summary import curve, summary
+
+
+def row(step: int, **values: float) -> str:
+    return json.dumps({"global_step": step, **{f"eval/{name.replace('__', '/')}": v for name, v in values.items()}})
+
+
+def test_what_was_learned_and_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        row(0, success=0.0, left__success=0.0, far_right__success=0.0, **{"return": -9.0}),
+        json.dumps({"global_step": 50, "charts/success": 1.0}),
+        row(100, success=0.5, left__success=1.0, far_right__success=0.0, **{"return": -8.0}),
+        row(200, success=0.75, left__success=1.0, far_right__success=0.5, **{"return": -7.0}),
+    ]
+    (tmp_path / "my run").mkdir()
+    (tmp_path / "my run" / "metrics.jsonl").write_text("\n".join(rows) + "\n")
+    monkeypatch.setattr(module, "_qmp", lambda: ".venv/bin/qmp")
+    monkeypatch.chdir(tmp_path)
+    said = summary(Path("my run"), ["left", "far_right"])
+    assert said == (
+        "finished. success of each task's own policy, from step 0 to 200:\n"
+        "  left           0.00 ->     1.00  ▁██\n"
+        "  far_right      0.00 ->     0.50  ▁▁▅\n"
+        "  mean of 2      0.00 ->     0.75  ▁▅▆\n"
+        "run folder      'my run', the log in metrics.jsonl\n"
+        "policy          'my run/policy.safetensors'\n"
+        "learning curve  .venv/bin/qmp plot 'my run' --out 'my run/success.png'\n"
+        "watch it        .venv/bin/qmp enjoy 'my run' --gifs"
+    )
+
+
+def test_a_task_set_without_success(tmp_path: Path) -> None:
+    rows = [row(0, walk__return=-10.0, **{"return": -10.0}), row(9, walk__return=30.0, **{"return": 30.0})]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(rows) + "\n")
+    assert "  walk         -10.00 ->    30.00  ▁█\n" in summary(tmp_path, ["walk"])
+
+
+def test_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert curve([0.0, 0.5, 1.0], share=True) == "▁▅█"
+    assert curve([3.0, 3.0], share=False) == "▁▁"
+    assert curve([0.0, math.nan, 1.0], share=True) == "▁ █"
+    assert curve([0.0] * 300 + [1.0] * 300, share=True) == "▁" * 15 + "█" * 15
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert curve([0.0, 1.0], share=True) == ""
+
+
+def test_how_qmp_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = tmp_path / "a venv" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "qmp").touch(mode=0o755)
+    monkeypatch.setattr(sys, "executable", str(programs / "python"))
+    monkeypatch.chdir(tmp_path)
+    assert module._qmp() == "'a venv/bin/qmp'"
+    monkeypatch.setenv("PATH", str(programs))
+    assert module._qmp() == "qmp"
+    (programs / "qmp").unlink()
+    assert module._qmp() == f"'{programs}/python' -m qmp_collect.runs"
