@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
-import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,8 +12,10 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_ori
 from qmp_collect.extras import needs
 from qmp_collect.runs.console import say
 from qmp_collect.runs.folder import finished
+from qmp_collect.runs.modules import named_module
 from qmp_collect.runs.provenance import OF_THE_STARTER
 from qmp_collect.runs.ranges import check_ranges
+from qmp_collect.runs.tracker import tracker_module
 
 with needs("train"):
     import tyro
@@ -41,8 +40,10 @@ class RunArgs:
     """train on the GPU if there is one"""
     track: bool = False
     """also log to Weights & Biases"""
+    tracker: Annotated[str | None, tyro.conf.arg(metavar="MODULE")] = None
+    """also log to this module, used like wandb: init(project=, name=, config=), log(values, step=), finish()"""
     wandb_project_name: str = "qmp"
-    """Weights & Biases project"""
+    """Weights & Biases project, or another tracker's"""
     wandb_entity: str | None = None
     """Weights & Biases entity (team)"""
     capture_video: bool = False
@@ -122,7 +123,7 @@ def parse_args(
     preset = {"env_id": env_id, **presets.get(env_id.split("-v")[0], {})}
     args = tyro.cli(args_class, default=args_class(**preset), args=argv)
     args.env_id = env_id
-    _check_ranges(args)
+    _check(args)
     if args.run_dir is not None:
         _continue(args, Path(args.run_dir), list(env_ids))
     return args
@@ -134,24 +135,32 @@ def import_own(module: str) -> None:
     Raises:
         SystemExit: There is no such module.
     """
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
     try:
-        importlib.import_module(module)
+        named_module(module)
     except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+        if error.name != module:
             raise
-        raise SystemExit(
-            f"--import {module}: there is no such module, neither installed nor in {os.getcwd()} (a name as in an "
-            "import statement, without .py)"
-        ) from error
+        raise SystemExit(f"--import {error}") from error
 
 
-def _check_ranges(args: RunArgs) -> None:
+def _check(args: RunArgs) -> None:
+    """Refuse numbers that cannot be meant, and a tracker that could not be told anything."""
+    tracker = tracker_of(args)
     try:
         check_ranges(vars(args))
+        if tracker is not None:
+            tracker_module(tracker)
     except ValueError as error:
         raise SystemExit(str(error)) from error
+    except (ModuleNotFoundError, TypeError) as error:
+        if getattr(error, "name", tracker) != tracker:  # what the module itself misses
+            raise
+        raise SystemExit(f"--tracker {error}") from error
+
+
+def tracker_of(args: RunArgs) -> str | None:
+    """Name of the module that the run is sent to."""
+    return args.tracker or ("wandb" if args.track else None)
 
 
 def _full_id(env_id: str, known: list[str]) -> str:
@@ -177,7 +186,7 @@ def _resumed(args_class: type[ArgsT], run_dir: Path, env_ids: list[str], argv: S
     default = args_class(**_read(args_class, config, env_ids), resume=str(run_dir))
     args = tyro.cli(args_class, default=default, args=argv)
     args.env_id = _full_id(args.env_id, env_ids)
-    _check_ranges(args)
+    _check(args)
     may_change = ("total_timesteps", *OF_THE_STARTER)
     changed = [k for k, v in vars(args).items() if v != getattr(default, k) and k not in may_change]
     if changed:
