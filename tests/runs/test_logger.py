@@ -435,9 +435,7 @@ def test_a_tracker_that_could_not_be_told_anything_is_refused(tmp_path, monkeypa
     (tmp_path / "half_tracker.py").write_text("def init(**options): ...\nlog = 3\n")
     with pytest.raises(ModuleNotFoundError, match="nowhere: there is no such module, neither installed nor in"):
         plain(tmp_path / "a", track="nowhere")
-    with pytest.raises(
-        TypeError, match=r"half_tracker: expected a module with .* without log and finish$"
-    ):
+    with pytest.raises(TypeError, match=r"half_tracker: expected a module with .* without log and finish$"):
         plain(tmp_path / "b", track="half_tracker")
 
 
