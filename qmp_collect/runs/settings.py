@@ -123,7 +123,7 @@ def parse_args(
     preset = {"env_id": env_id, **presets.get(env_id.split("-v")[0], {})}
     args = tyro.cli(args_class, default=args_class(**preset), args=argv)
     args.env_id = env_id
-    _check(args)
+    _check_ranges(args)
     if args.run_dir is not None:
         _continue(args, Path(args.run_dir), list(env_ids))
     return args
@@ -143,24 +143,32 @@ def import_own(module: str) -> None:
         raise SystemExit(f"--import {error}") from error
 
 
-def _check(args: RunArgs) -> None:
-    """Refuse numbers that cannot be meant, and a tracker that could not be told anything."""
-    tracker = tracker_of(args)
+def _check_ranges(args: RunArgs) -> None:
     try:
         check_ranges(vars(args))
-        if tracker is not None:
-            tracker_module(tracker)
     except ValueError as error:
         raise SystemExit(str(error)) from error
-    except (ModuleNotFoundError, TypeError) as error:
-        if getattr(error, "name", tracker) != tracker:  # what the module itself misses
-            raise
-        raise SystemExit(f"--tracker {error}") from error
 
 
 def tracker_of(args: RunArgs) -> str | None:
     """Name of the module that the run is sent to."""
     return args.tracker or ("wandb" if args.track else None)
+
+
+def check_tracker(args: RunArgs) -> None:
+    """Refuse a module that the run could not be sent to.
+
+    Raises:
+        SystemExit: There is no such module, or it is no tracker. What it misses itself passes through.
+    """
+    if (tracker := tracker_of(args)) is None:
+        return
+    try:
+        tracker_module(tracker)
+    except (ModuleNotFoundError, TypeError) as error:
+        if getattr(error, "name", tracker) != tracker:
+            raise
+        raise SystemExit(f"--tracker {error}") from error
 
 
 def _full_id(env_id: str, known: list[str]) -> str:
@@ -186,7 +194,7 @@ def _resumed(args_class: type[ArgsT], run_dir: Path, env_ids: list[str], argv: S
     default = args_class(**_read(args_class, config, env_ids), resume=str(run_dir))
     args = tyro.cli(args_class, default=default, args=argv)
     args.env_id = _full_id(args.env_id, env_ids)
-    _check(args)
+    _check_ranges(args)
     may_change = ("total_timesteps", *OF_THE_STARTER)
     changed = [k for k, v in vars(args).items() if v != getattr(default, k) and k not in may_change]
     if changed:

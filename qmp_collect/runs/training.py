@@ -29,7 +29,7 @@ from qmp_collect.runs.precision import set_matmul_precision
 from qmp_collect.runs.saved import SavedParts, Stateful
 from qmp_collect.runs.schedule import linear
 from qmp_collect.runs.seeding import stream_seed
-from qmp_collect.runs.settings import RunArgs, of_the_run, tracker_of
+from qmp_collect.runs.settings import RunArgs, check_tracker, of_the_run, tracker_of
 from qmp_collect.runs.stop import SAVED, StopSignal
 from qmp_collect.runs.video import save_task
 from qmp_collect.stats import CollectStats
@@ -89,6 +89,7 @@ class TrainingRun:
             raise SystemExit(f"a run of {args.env_id!r} as --exp-name {args.exp_name!r}: {error}") from error
         if len(set(self.task_names)) < len(self.task_names):
             raise SystemExit(f"{args.env_id}: two tasks have the same name: {self.task_names}")
+        check_tracker(args)
         if args.resume is None:
             args.eval_every = args.eval_every or max(args.total_timesteps // 100, 1)
             args.checkpoint_every = args.checkpoint_every or max(args.total_timesteps // 20, 1)
