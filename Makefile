@@ -20,18 +20,17 @@ test: lint
 # What pyproject.toml promises: the tests against the oldest and the newest versions that it allows, in environments of
 # their own. Meta-World pins the oldest MuJoCo, so the newest one is put over it. UV_ARGS="--torch-backend cpu" spares
 # the CUDA libraries.
-TOOLS := pytest pytest-xdist hypothesis
 test-oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet uv
-	.venv-oldest/bin/uv pip install --python .venv-oldest --resolution lowest-direct $(UV_ARGS) --editable ".[all]"
-	.venv-oldest/bin/uv pip install --python .venv-oldest $(UV_ARGS) $(TOOLS)
+	.venv-oldest/bin/uv pip install --python .venv-oldest --resolution lowest-direct $(UV_ARGS) --editable ".[all,track]"
+	.venv-oldest/bin/uv pip install --python .venv-oldest $(UV_ARGS) --group test --group package
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 test-newest:
 	$(PYTHON) -m venv .venv-newest
 	.venv-newest/bin/python -m pip install --quiet uv
-	.venv-newest/bin/uv pip install --python .venv-newest --upgrade $(UV_ARGS) --editable ".[dev]"
+	.venv-newest/bin/uv pip install --python .venv-newest --upgrade $(UV_ARGS) --group dev --editable ".[all,track]"
 	.venv-newest/bin/uv pip install --python .venv-newest --upgrade "mujoco<3.5"
 	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
 
@@ -46,31 +45,34 @@ docs: install
 
 install: $(TESTS)
 
-CPU_INDEX := PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 define SAY_INSTALLING
 	@echo
 	@echo "== Installing $(1) into $(VENV), once: minutes."
-	@echo "== On Linux, PyTorch brings 2 GB for NVIDIA GPUs; without one, begin anew with $(CPU_INDEX) make $(2)"
+	@echo "== On Linux, PyTorch brings 2 GB for NVIDIA GPUs; docs/start/install.md says how to do without."
 	@echo "== pip says what it fetches; then its line 'Installing collected packages' stands for a minute or two."
 endef
 
 # Training alone needs no developers' tools.
 $(TRAINS): pyproject.toml constraints.txt
-	$(call SAY_INSTALLING,PyTorch and MuJoCo,run)
+	$(call SAY_INSTALLING,PyTorch and MuJoCo)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[train,envs,report]"
 	touch $@
 
+# Dependency groups need pip 25.1, which is newer than the one that Python 3.11 brings.
 # d4rl's own requirements (mujoco-py, gym < 0.25) no longer install; the tests read one pure-Python file of it.
 $(TESTS): pyproject.toml constraints.txt
-	$(call SAY_INSTALLING,all task sets and the developers' tools,test)
+	$(call SAY_INSTALLING,all task sets and the developers' tools)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet "pip>=25.1"
+	$(BIN)/python -m pip install --constraint constraints.txt --group dev --editable ".[all,track]"
 	$(BIN)/python -m pip install --constraint constraints.txt --no-deps d4rl
 	touch $(TRAINS) $@
 
+# What could be published: dist/ with an sdist and a wheel. `make test` builds and checks both, too.
 wheel: install
-	$(BIN)/python -m build --wheel
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
 
 clean:
 	rm -rf $(VENV) .venv-oldest .venv-newest build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -25,7 +25,7 @@ MISSED = {
     "import qmp_collect.runs.settings": ("tqdm", "train"),
     "import qmp_collect.runs.plot": ("tyro", "report"),
     "from qmp_collect.runs.suite.slurm import submit; submit([], None, None)": ("submitit", "suite"),
-    "runs.RunLogger('.', {})": ("torch", "train"),
+    "runs.RunLogger('.', {}, tensorboard=True)": ("torch", "train,tensorboard"),
     "runs.RunLogger('.', {}, resume_rows=0, track=True)": ("wandb", "track"),
     "from qmp_collect.runs.video import save_episode; save_episode(None, None, None, seed=0)": ("PIL", "train"),
 }

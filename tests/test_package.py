@@ -1,28 +1,96 @@
-"""What is shipped: a wheel that works without the checkout."""
+"""What is shipped: an sdist and a wheel that an index would take, the wheel working without the checkout."""
 
 from __future__ import annotations
 
+import email
 import os
+import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
+import qmp_collect
+
 ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory):
+def built(tmp_path_factory):
+    """A folder with the sdist and a wheel made from it."""
+    folder = tmp_path_factory.mktemp("dist")
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    done = subprocess.run(build, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def installed(built, tmp_path_factory):
     """A folder with the wheel's files in it and nothing else."""
-    folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = folder.glob("qmp_collect-*.whl")
+    folder = tmp_path_factory.mktemp("site")
+    (wheel,) = built.glob("qmp_collect-*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder / "site")
-    return folder / "site"
+        archive.extractall(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shown(installed):
+    """What an index would show as the project's page, in Markdown."""
+    (metadata,) = installed.glob("qmp_collect-*.dist-info/METADATA")
+    message = email.message_from_bytes(metadata.read_bytes())
+    assert message["Description-Content-Type"] == "text/markdown"
+    return message.get_payload(decode=True).decode()
+
+
+def test_an_index_would_take_both(built):
+    check = [sys.executable, "-m", "twine", "check", "--strict", *map(str, built.iterdir())]
+    done = subprocess.run(check, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.count("PASSED")) == (0, 2), done.stdout
+
+
+def test_the_sdist_holds_the_project_without_results_and_caches(built):
+    (sdist,) = built.glob("qmp_collect-*.tar.gz")
+    assert sdist.stat().st_size < 5e6  # most of it the documentation's pictures
+    with tarfile.open(sdist) as archive:
+        files = {name.partition("/")[2] for name in archive.getnames()}
+    assert not [
+        name for name in files if re.search(r"^benchmark/results|^runs|__pycache__|\.pyc$|/\.[\w]+_cache", name)
+    ]
+    listed = subprocess.run(["git", "-C", str(ROOT), "ls-files"], check=False, capture_output=True, text=True)
+    if listed.returncode:  # this is an sdist itself
+        pytest.skip("which files belong to the project is known in a checkout only")
+    tracked = {name for name in listed.stdout.splitlines() if not name.startswith("benchmark/results/")}
+    assert {name for name in tracked if (ROOT / name).exists()} <= files
+
+
+def test_the_page_of_an_index_has_no_link_or_picture_that_leads_nowhere(shown):
+    text = re.sub(r"```.*?```", "", shown, flags=re.DOTALL)
+    targets = re.findall(r"\]\(([^)\s]*)\)|(?:src|href)=\"([^\"]*)\"|^\[[^\]]+\]:\s*(\S+)", text, flags=re.MULTILINE)
+    assert [target for found in targets if not (target := "".join(found)).startswith("https://")] == []
+    assert "`docs/start/own_agent.md`" in text  # what was a link into the repository says where to look
+    blocks = r"```python\n.*?```"
+    assert re.findall(blocks, shown, flags=re.DOTALL) == re.findall(blocks, README, flags=re.DOTALL)
+
+
+def test_how_to_cite_it():
+    yaml = pytest.importorskip("yaml")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()  # what the format requires
+    assert (citation["cff-version"], citation["title"]) == ("1.2.0", "QMPCollector")
+    assert (citation["version"], citation["license"]) == (qmp_collect.__version__, "MIT")
+    paper = citation["preferred-citation"]
+    authors = " and ".join(f"{author['family-names']}, {author['given-names']}" for author in paper["authors"])
+    assert re.findall(r"^  (?:author|year) +=.*$", README, flags=re.MULTILINE) == [
+        f"  author    = {{{authors}}},",
+        f"  year      = {{{paper['year']}}}",
+    ]
+    assert paper["title"] in README.replace("{", "").replace("}", "")
 
 
 def run(program, folder):

@@ -15,6 +15,8 @@ from qmp_envs.task_set import Array, TaskSet
 
 # What happens to a simulation that diverges: an error, or the end of the episode.
 OnDivergence: TypeAlias = Literal["raise", "end"]
+# Who draws pictures: this package, with NumPy alone, or MuJoCo, with OpenGL.
+Renderer: TypeAlias = Literal["numpy", "mujoco"]
 
 
 def assign_tasks(
@@ -48,12 +50,16 @@ def checked_limit(max_episode_steps: int | None, task_set: TaskSet) -> int:
     return limit
 
 
-def check_modes(render_mode: str | None, on_divergence: str) -> None:
-    """`ValueError` unless both are known."""
+def check_modes(
+    render_mode: str | None, on_divergence: str, renderer: str, renderers: Sequence[str] = get_args(Renderer)
+) -> None:
+    """`ValueError` unless all are known, and ``renderer`` is one of those that the environment has."""
     if render_mode not in (None, "rgb_array"):
         raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
     if on_divergence not in get_args(OnDivergence):
         raise ValueError(f"on_divergence must be one of {get_args(OnDivergence)}, got {on_divergence!r}")
+    if renderer not in renderers:
+        raise ValueError(f"renderer must be {' or '.join(map(repr, renderers))}, got {renderer!r}")
 
 
 def checked_seed(seed: Any) -> int | None:

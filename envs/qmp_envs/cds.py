@@ -17,7 +17,7 @@ from qmp_envs.assets import delete, package_folder
 from qmp_envs.engine import CONTROL
 from qmp_envs.physics import PhysicsVectorEnv
 from qmp_envs.single import SingleEnv
-from qmp_envs.sketch import Camera, Marker, Sketch
+from qmp_envs.sketch import Camera, Marker
 from qmp_envs.task_set import TaskSet
 from qmp_envs.vector import Array, Rows
 
@@ -131,11 +131,6 @@ def _strip(spec: mujoco.MjSpec) -> None:
 @cache
 def _model() -> mujoco.MjModel:
     return cds_spec().compile()
-
-
-@cache
-def _sketch() -> Sketch:
-    return Sketch(_model())
 
 
 @cache
@@ -305,6 +300,7 @@ class MetaWorldCDSVectorEnv(PhysicsVectorEnv):
     """
 
     metadata = {**PhysicsVectorEnv.metadata, "render_fps": 80}
+    renderers = ("numpy", "mujoco")
     info_types = {"success": bool, "handle_distance": float}
     frame_skip = SUBSTEPS
     # two gripper servos; positions of the hand's target, the drawer and the door
@@ -384,7 +380,7 @@ class MetaWorldCDSVectorEnv(PhysicsVectorEnv):
         self._engine.control[index, :, 2:] = self._episode["mocap"][index]
         goal, radius = self._episode["goal"][index], float(self._radii[index])
         markers = (Marker(goal, 0.015, (*_GREEN, 1.0)), Marker(goal, radius, (*_GREEN, 0.35)))
-        return _sketch().draw(self._engine.evaluate(index), _CAMERA, markers)
+        return self._photograph(index, _CAMERA, markers)
 
 
 class MetaWorldCDSEnv(SingleEnv):

@@ -14,9 +14,12 @@ import mujoco
 import numpy as np
 import numpy.typing as npt
 
+from qmp_envs.arguments import Renderer
 from qmp_envs.assets import delete, package_folder
 from qmp_envs.cores import usable_cores
+from qmp_envs.opengl import Scene
 from qmp_envs.physics import PhysicsVectorEnv
+from qmp_envs.pictures import picture_of
 from qmp_envs.single import SingleEnv
 from qmp_envs.sketch import Camera, Marker, Sketch
 from qmp_envs.task_set import TaskSet
@@ -165,9 +168,12 @@ _PART = (0.13, 0.62, 0.38, 1.0)
 
 
 @cache
-def _picture() -> tuple[mujoco.MjModel, Sketch]:
+def _picture(renderer: Renderer) -> tuple[mujoco.MjModel, Sketch | Scene]:
     """The kitchen as it looks, with the same joints as `kitchen_model`."""
     spec = kitchen_spec()
+    if renderer == "mujoco":
+        model = spec.compile()
+        return model, picture_of(model, renderer)
     # The arm's visual meshes have 130 000 triangles; what it collides with looks the same at this size.
     fine = [geom for geom in spec.geoms if geom.meshname.endswith("_viz") and geom.meshname != "finger_viz"]
     delete(spec, fine)
@@ -175,7 +181,7 @@ def _picture() -> tuple[mujoco.MjModel, Sketch]:
     meshes = (model.geom_type == mujoco.mjtGeom.mjGEOM_MESH) & (model.geom_group == 3)
     model.geom_rgba[meshes] = 0.95, 0.99, 0.92, 1.0
     model.geom_group[meshes] = 0
-    return model, Sketch(model, groups=(0, 1))
+    return model, picture_of(model, renderer, (0, 1))
 
 
 @cache
@@ -242,6 +248,7 @@ class KitchenVectorEnv(PhysicsVectorEnv):
     """
 
     metadata = {**PhysicsVectorEnv.metadata, "render_fps": 12}
+    renderers = ("numpy", "mujoco")
     info_types = {"success": bool, "part_distance": float}
     frame_skip = 40
     task_set: KitchenTaskSet
@@ -336,12 +343,13 @@ class KitchenVectorEnv(PhysicsVectorEnv):
         return np.hstack((self._episode["reading"], self._shown_goals), dtype=np.float32)
 
     def _draw(self, index: int) -> npt.NDArray[np.uint8]:
-        model, sketch = _picture()
+        model, picture = _picture(self.renderer)
         data = mujoco.MjData(model)
         data.qpos[:] = self._engine.qpos[index]
         mujoco.mj_kinematics(model, data)
+        mujoco.mj_camlight(model, data)
         part = Marker(data.site(_SITES[self._sites[index]]).xpos, 0.03, _PART)
-        return sketch.draw(data, _CAMERA, [part])
+        return picture.draw(data, _CAMERA, [part])
 
 
 class KitchenEnv(SingleEnv):

@@ -5,6 +5,7 @@ The physics are D4RL's point maze, number for number. Paper: section 6.1 and app
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
@@ -17,7 +18,9 @@ import numpy.typing as npt
 
 from qmp_envs.drawing import Image, blend, blur, disc, rounded
 from qmp_envs.physics import PhysicsVectorEnv
+from qmp_envs.pictures import picture_of
 from qmp_envs.single import SingleEnv
+from qmp_envs.sketch import Camera, Marker
 from qmp_envs.task_set import TaskSet
 from qmp_envs.vector import Array, Rows
 
@@ -232,6 +235,27 @@ def _background(layout: tuple[str, ...], start: Cell, goal: Cell) -> Image:
     return image
 
 
+_GOAL = (0.15, 0.59, 0.38, 0.4)
+
+
+@cache
+def _painted(layout: tuple[str, ...]) -> mujoco.MjModel:
+    """The model in the colours of our own pictures."""
+    model = copy.copy(_model(layout))
+    kinds = mujoco.mjtGeom.mjGEOM_PLANE, mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_SPHERE
+    for kind, colour in zip(kinds, (_FLOOR, _WALL, AGENT_COLOUR), strict=True):
+        model.geom_rgba[model.geom_type == kind, :3] = np.array(colour) / 255
+    return model
+
+
+def _camera(layout: tuple[str, ...]) -> Camera:
+    """Where MuJoCo's picture is taken from: all of the maze, turned as ours is, from a slant."""
+    rows, columns = len(layout), len(layout[0])
+    middle = (0.5 * (rows - 1) + WALL_OFFSET, 0.5 * (columns - 1) + WALL_OFFSET, 0.0)
+    size = (CELL_PIXELS * rows, CELL_PIXELS * columns)
+    return Camera(lookat=middle, distance=1.35 * rows, azimuth=180.0, elevation=-70.0, size=size)
+
+
 class MazeVectorEnv(PhysicsVectorEnv):
     """N balls in mazes of one layout.
 
@@ -248,6 +272,7 @@ class MazeVectorEnv(PhysicsVectorEnv):
     """
 
     metadata = {**PhysicsVectorEnv.metadata, "render_fps": 100}
+    renderers = ("numpy", "mujoco")
     task_set: MazeTaskSet
 
     def __init__(
@@ -300,6 +325,10 @@ class MazeVectorEnv(PhysicsVectorEnv):
 
     def _draw(self, index: int) -> npt.NDArray[np.uint8]:
         task_set, task = self.task_set, self.task_ids[index]
+        if self.renderer == "mujoco":
+            goal = Marker((*(self._goals[index] + BALL_OFFSET), 0.0), GOAL_RADIUS, _GOAL)
+            painted = picture_of(_painted(task_set.layout), self.renderer)
+            return painted.draw(self._engine.evaluate(index), _camera(task_set.layout), [goal])
         image = _background(task_set.layout, task_set.starts[task], task_set.goals[task]).copy()
         centre = _pixel(self._engine.qpos[index])
         disc(image, (centre[0] + 2.0, centre[1] + 2.0), 8.0, _INK, 0.3)

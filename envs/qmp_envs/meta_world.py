@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from qmp_envs.arguments import (
     OnDivergence,
+    Renderer,
     assign_tasks,
     check_modes,
     checked_limit,
@@ -100,6 +101,7 @@ class MetaWorldEnv(gym.Env[Array, Array]):
         autoreset: whether a step after the end of an episode starts a new one, as Gymnasium's vector environments do
             in mode NEXT_STEP, instead of being an error.
         render_mode: None or "rgb_array".
+        renderer: "numpy" or "mujoco", see `BatchedVectorEnv`.
 
     Raises:
         ModuleNotFoundError: the package ``metaworld`` is missing.
@@ -117,15 +119,17 @@ class MetaWorldEnv(gym.Env[Array, Array]):
         on_divergence: OnDivergence = "raise",
         autoreset: bool = False,
         render_mode: str | None = None,
+        renderer: Renderer = "numpy",
     ) -> None:
         if env_id not in META_WORLD:
             raise ValueError(f"env_id must be one of {list(META_WORLD)}, got {env_id!r}")
-        check_modes(render_mode, on_divergence)
+        check_modes(render_mode, on_divergence, renderer)
         self.task_set = META_WORLD[env_id]
         self.task = int(assign_tasks(self.task_set, 1, [operator.index(task)])[0])
         self.max_episode_steps = self._limit = checked_limit(max_episode_steps, self.task_set)
         self.on_divergence = on_divergence
         self.render_mode = render_mode
+        self.renderer = renderer
         self.metadata = {**type(self).metadata, "task_attribute": "task"}  # as `qmp_envs.single.SingleEnv`
         low = np.array([*_FRAME_LOW, *_FRAME_LOW, *_GOAL_LOW], dtype=np.float32)
         high = np.array([*_FRAME_HIGH, *_FRAME_HIGH, *_GOAL_HIGH], dtype=np.float32)
@@ -209,7 +213,7 @@ class MetaWorldEnv(gym.Env[Array, Array]):
             gym.logger.warn("render() needs render_mode='rgb_array', given when the environment is made")
             return None
         self._require_reset("render")
-        return self._simulation.picture()
+        return self._simulation.picture(self.renderer)
 
     def get_state(self) -> dict[str, Any]:
         """Everything that the future depends on, as a tree of arrays, numbers and strings.
@@ -310,7 +314,7 @@ def make_vector_env(
             at least `ASYNC_CORES` cores that this process may use, and 2 sub-environments or more, but no more than
             `ASYNC_ENVS_PER_CORE` for each core, and this process may start others (a daemonic one may not).
         kwargs: ``task_ids``, (N,) task of each sub-environment; ``autoreset_mode``, one of Gymnasium's three;
-            ``max_episode_steps``, ``on_divergence`` and ``render_mode``, see `MetaWorldEnv`.
+            ``max_episode_steps``, ``on_divergence``, ``render_mode`` and ``renderer``, see `MetaWorldEnv`.
 
     Raises:
         ModuleNotFoundError: the package ``metaworld`` is missing.

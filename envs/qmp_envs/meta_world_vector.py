@@ -18,7 +18,7 @@ import numpy.typing as npt
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.vector.async_vector_env import AsyncState, _async_worker
 
-from qmp_envs.arguments import OnDivergence, assign_tasks, check_modes, checked_mask, checked_seeds, diverged
+from qmp_envs.arguments import OnDivergence, Renderer, assign_tasks, check_modes, checked_mask, checked_seeds, diverged
 from qmp_envs.meta_world import META_WORLD, MetaWorldEnv
 from qmp_envs.task_set import Array, Reduction
 
@@ -60,11 +60,12 @@ class _MetaWorldVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         on_divergence: OnDivergence = "raise",
         render_mode: str | None = None,
+        renderer: Renderer = "numpy",
         **kwargs: Any,
     ) -> None:
         if env_id not in META_WORLD:
             raise ValueError(f"env_id must be one of {list(META_WORLD)}, got {env_id!r}")
-        check_modes(render_mode, on_divergence)
+        check_modes(render_mode, on_divergence, renderer)
         self.task_set = META_WORLD[env_id]
         self.task_ids = assign_tasks(self.task_set, num_envs, task_ids)
         self.on_divergence = on_divergence
@@ -75,6 +76,7 @@ class _MetaWorldVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
             on_divergence="end",  # told here; what is to be raised is raised by this class
             autoreset=mode is AutoresetMode.NEXT_STEP,
             render_mode=render_mode,
+            renderer=renderer,
             **kwargs,
         )
         env_fns: list[Callable[[], MetaWorldEnv]] = [partial(make, int(task)) for task in self.task_ids]

@@ -8,9 +8,12 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import mujoco
 import numpy as np
+import numpy.typing as npt
 
 from qmp_envs.arguments import diverged
 from qmp_envs.engine import CONTROL, Engine
+from qmp_envs.pictures import picture_of
+from qmp_envs.sketch import Camera, Marker
 from qmp_envs.task_set import TaskSet
 from qmp_envs.vector import Array, BatchedVectorEnv, Rows
 
@@ -88,6 +91,10 @@ class PhysicsVectorEnv(BatchedVectorEnv):
         self._engine.restart(rows)
         super()._begin(rows)
         self._engine.sense(rows)
+
+    def _photograph(self, index: int, camera: Camera, markers: Sequence[Marker]) -> npt.NDArray[np.uint8]:
+        """Picture (H, W, 3) of one sub-environment's model as it is, by ``self.renderer``."""
+        return picture_of(self._engine.models[index], self.renderer).draw(self._engine.evaluate(index), camera, markers)
 
     def get_state(self) -> dict[str, Any]:
         """See `BatchedVectorEnv.get_state`; MuJoCo's states are an array (N, ...) under ``physics``."""

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from qmp_envs.physics import PhysicsVectorEnv
 from qmp_envs.single import SingleEnv
-from qmp_envs.sketch import Camera, Marker, Sketch
+from qmp_envs.sketch import Camera, Marker
 from qmp_envs.task_set import TaskSet
 from qmp_envs.vector import Array, Rows
 
@@ -278,11 +278,6 @@ _CAMERA = Camera(lookat=(0.2, 0.0, 0.4), distance=1.5, azimuth=140.0, elevation=
 _DONE, _NOW, _LATER = (0.5, 0.5, 0.5, 0.35), (0.15, 0.6, 0.38, 0.85), (0.2, 0.47, 0.75, 0.4)
 
 
-@cache
-def _sketch() -> Sketch:
-    return Sketch(_model())
-
-
 class ReacherVectorEnv(PhysicsVectorEnv):
     """N arms, each with its task.
 
@@ -303,6 +298,7 @@ class ReacherVectorEnv(PhysicsVectorEnv):
     """
 
     metadata = {**PhysicsVectorEnv.metadata, "render_fps": 25}
+    renderers = ("numpy", "mujoco")
     frame_skip = 4
     info_types = {"success": bool, "hit": bool, "any_hit": bool, "stages": int, "hit_fraction": float}
 
@@ -388,7 +384,7 @@ class ReacherVectorEnv(PhysicsVectorEnv):
             Marker(points[k], HIT_RADIUS, _NOW if k == stage or last == 1 else _DONE if k < stage else _LATER)
             for k in range(last)
         ]
-        return _sketch().draw(self._engine.evaluate(index), _CAMERA, markers)
+        return self._photograph(index, _CAMERA, markers)
 
 
 class ReacherEnv(SingleEnv):

@@ -18,8 +18,10 @@ import numpy.typing as npt
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.sawyer_xyz_env import SawyerXYZEnv
 
+from qmp_envs.arguments import Renderer
 from qmp_envs.assets import delete
-from qmp_envs.sketch import Camera, Marker, Sketch
+from qmp_envs.pictures import picture_of
+from qmp_envs.sketch import Camera, Marker
 
 Array = npt.NDArray[np.float64]
 
@@ -48,10 +50,10 @@ _GOAL = (0.20, 0.95, 0.55, 0.75)
 
 
 @cache
-def _sketch(path: str) -> tuple[mujoco.MjModel, mujoco.MjData, Sketch, threading.Lock]:
+def _whole(path: str) -> tuple[mujoco.MjModel, mujoco.MjData, threading.Lock]:
     """The whole model, for pictures, and what belongs to whoever draws one: all simulations of a scene share it."""
     model = mujoco.MjModel.from_xml_path(path)
-    return model, mujoco.MjData(model), Sketch(model), threading.Lock()
+    return model, mujoco.MjData(model), threading.Lock()
 
 
 class Sawyer(SawyerXYZEnv):
@@ -133,14 +135,16 @@ class Sawyer(SawyerXYZEnv):
         if state["first_distance"] is not None:
             self._target_to_obj_init = state["first_distance"]
 
-    def picture(self) -> npt.NDArray[np.uint8]:
+    def picture(self, renderer: Renderer = "numpy") -> npt.NDArray[np.uint8]:
         """The current state, (H, W, 3); the goal's position is a green ball."""
-        model, data, sketch, turn = _sketch(self.fullpath)
+        model, data, turn = _whole(self.fullpath)
         with turn:
             model.body_pos[:] = self.model.body_pos
             data.qpos[:] = self.data.qpos
             mujoco.mj_kinematics(model, data)
-            return sketch.draw(data, _CAMERA, [Marker(self._get_pos_goal(), 0.02, _GOAL)])
+            mujoco.mj_camlight(model, data)
+            goal = Marker(self._get_pos_goal(), 0.02, _GOAL)
+            return picture_of(model, renderer).draw(data, _CAMERA, [goal])
 
     # ------------------------------------------------------------------ what Meta-World's code calls
 

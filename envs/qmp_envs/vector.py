@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import gymnasium as gym
 import numpy as np
@@ -19,6 +19,7 @@ from gymnasium.vector.utils import batch_space
 
 from qmp_envs.arguments import (
     OnDivergence,
+    Renderer,
     assign_tasks,
     check_modes,
     checked_limit,
@@ -49,12 +50,15 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
             there, with the observation before the step and the reward ``task_set.min_reward``; ``infos["diverged"]``
             and the episode metric of that name tell.
         render_mode: None or "rgb_array".
+        renderer: "numpy", pictures that need nothing and are the same everywhere; or, where ``renderers`` has it,
+            "mujoco": MuJoCo's own, which need OpenGL (EGL or OSMesa).
 
     Raises:
         ValueError: arguments out of range.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "autoreset_mode": AutoresetMode.NEXT_STEP}
+    renderers: ClassVar[tuple[Renderer, ...]] = ("numpy",)  # those that `_draw` knows
     # what `_judge` reports besides reward and termination; a reset reports zeros
     info_types: Mapping[str, type] = MappingProxyType({"success": bool})
 
@@ -74,8 +78,9 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         max_episode_steps: int | None = None,
         on_divergence: OnDivergence = "raise",
         render_mode: str | None = None,
+        renderer: Renderer = "numpy",
     ) -> None:
-        check_modes(render_mode, on_divergence)
+        check_modes(render_mode, on_divergence, renderer, self.renderers)
         self.task_set = task_set
         self.task_ids = assign_tasks(task_set, num_envs, task_ids)
         self.num_envs = num_envs
@@ -86,6 +91,7 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = render_mode
+        self.renderer = renderer
         self.single_observation_space = observation_space
         self.single_action_space = action_space
         self.observation_space = batch_space(observation_space, num_envs)
@@ -129,7 +135,7 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         raise NotImplementedError
 
     def _draw(self, index: int) -> npt.NDArray[np.uint8]:
-        """Picture (H, W, 3) of one sub-environment."""
+        """Picture (H, W, 3) of one sub-environment, by ``self.renderer``."""
         raise NotImplementedError
 
     # ------------------------------------------------------------------ Gymnasium's interface
@@ -260,7 +266,11 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         return observations, rewards, terminations, truncations, infos
 
     def render(self) -> tuple[npt.NDArray[np.uint8], ...] | None:
-        """N pictures (H, W, 3) uint8, or None if the environment was made without a render mode."""
+        """N pictures (H, W, 3) uint8, or None if the environment was made without a render mode.
+
+        Raises:
+            RuntimeError: before the first reset; or with ``renderer="mujoco"``, where OpenGL does not work.
+        """
         if self.render_mode is None:
             gym.logger.warn("render() needs render_mode='rgb_array', given when the environment is made")
             return None

@@ -20,6 +20,7 @@ from qmp_envs.drawing import Colour, capsule, rectangle
 from qmp_envs.engine import CONTROL
 from qmp_envs.physics import PhysicsVectorEnv
 from qmp_envs.single import SingleEnv
+from qmp_envs.sketch import Camera
 from qmp_envs.task_set import TaskSet
 from qmp_envs.vector import Array, Rows
 
@@ -61,6 +62,7 @@ def _model(crawl: bool) -> mujoco.MjModel:
             size=[half_x, 2.0, half_z],
             contype=1,  # It counts for the sizes, but the walker collides by the others' conaffinity alone.
             conaffinity=int(crawl),
+            rgba=[0.26, 0.29, 0.36, 0.4 if crawl else 0.0],  # The walker is looked at through them.
         )
     return spec.compile()
 
@@ -232,6 +234,7 @@ class WalkerVectorEnv(PhysicsVectorEnv):
     """
 
     metadata = {**PhysicsVectorEnv.metadata, "render_fps": 125}
+    renderers = ("numpy", "mujoco")
     info_types = {"success": bool, "x_position": float, "x_velocity": float}
     frame_skip = 4
     control_spec = CONTROL | mujoco.mjtState.mjSTATE_XFRC_APPLIED.value
@@ -324,6 +327,11 @@ class WalkerVectorEnv(PhysicsVectorEnv):
 
     def _draw(self, index: int) -> npt.NDArray[np.uint8]:
         qpos = self._engine.qpos[index]
+        if self.renderer == "mujoco":
+            size = round((ABOVE + BELOW) * PIXELS), round(WIDTH * PIXELS)
+            return self._photograph(
+                index, Camera(lookat=(qpos[0], 0.0, 0.85), distance=3.2, elevation=-8.0, size=size), []
+            )
         points = skeleton(qpos[None])[0]
         left = qpos[0] - WIDTH / 2  # The camera follows the walker.
         image = np.full((round((ABOVE + BELOW) * PIXELS), round(WIDTH * PIXELS), 3), _SKY, dtype=np.float64)

@@ -24,7 +24,7 @@ _LONGEST = 200  # bytes; file systems take 255, of which temporary files and num
 # What a run writes, and nothing else is ever removed.
 _WRITTEN = (
     *("config.json", "provenance.jsonl", "metrics.jsonl", "events.out.tfevents.*", "replay", "diverged.npz"),
-    *("policy.safetensors", "videos", "trajectories.npz", "wandb", "wandb.json", "lock.json", ".*.tmp"),
+    *("policy.safetensors", "videos", "trajectories.npz", "wandb", "tracker.json", "lock.json", ".*.tmp"),
 )
 
 _LOOKS = 20  # tries, a hundredth of a second apart: whoever looks at a lock (`lock_of`) has it for an instant

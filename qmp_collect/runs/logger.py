@@ -1,12 +1,10 @@
-"""One run's records: local JSON files always, TensorBoard events by default, Weights & Biases on request."""
+"""One run's records: local JSON files always, TensorBoard events where it is installed, a tracker on request."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import time
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 from qmp_collect.extras import needs
 from qmp_collect.runs.checkpoint import atomic_file
 from qmp_collect.runs.provenance import provenance
+from qmp_collect.runs.tracker import Tracker
 
 __all__ = ["RunLogger"]
 
@@ -39,22 +38,25 @@ class RunLogger:
 
     Attributes:
         rows: rows logged so far, those of a continued run included.
+        tensorboard: whether TensorBoard events are written, too.
 
     Args:
         run_dir: folder of the run, made if it is not there.
         config: the resolved settings; values that JSON can hold, paths and numpy values.
         resume_rows: continue the run in `run_dir` from a checkpoint that was saved when it had so many `rows`: later
             ones are dropped.
-        track: also send to Weights & Biases (``WANDB_MODE=offline`` works). The run's id there is drawn once and kept
-            in ``RUN_DIR/wandb.json``: a resumed run goes on, and no two runs share one.
+        track: also send to Weights & Biases (``WANDB_MODE=offline`` works), or to another module of this name that has
+            ``init(project=, name=, config=)``, ``log(values, step=)`` and ``finish()``. The run's id there is drawn
+            once and kept in ``RUN_DIR/tracker.json``: a resumed run goes on, and no two runs share one.
         wandb_project, wandb_entity: where to, as in ``wandb.init``.
-        run_name: of the run on Weights & Biases; the name of `run_dir` by default.
-        tensorboard: also write TensorBoard events into `run_dir`.
+        run_name: of the run at the tracker; the name of `run_dir` by default.
+        tensorboard: also write TensorBoard events into `run_dir`; by default, if it is installed.
 
     Raises:
         FileExistsError: if `run_dir` has metrics already and `resume_rows` is not given.
         ValueError: if `run_dir` has fewer readable rows than `resume_rows`.
-        ImportError: if `track` is set and wandb is not installed.
+        ImportError: if what `track` or `tensorboard` asks for is not installed.
+        TypeError: if the module that `track` names has not the functions of a tracker.
     """
 
     def __init__(
@@ -63,11 +65,11 @@ class RunLogger:
         config: Mapping[str, Any],
         *,
         resume_rows: int | None = None,
-        track: bool = False,
+        track: bool | str = False,
         wandb_project: str | None = None,
         wandb_entity: str | None = None,
         run_name: str | None = None,
-        tensorboard: bool = True,
+        tensorboard: bool | None = None,
     ) -> None:
         self.run_dir = Path(run_dir)
         self.run_dir.mkdir(parents=True, exist_ok=True)
@@ -83,17 +85,23 @@ class RunLogger:
         document = json.dumps(dict(config), indent=2, default=_plain)
         _replace(self.run_dir / "config.json", document + "\n")
         _append_line(self.run_dir / "provenance.jsonl", json.dumps(provenance(config)))
-        self._wandb: Any = None
+        self._tracker: Tracker | None = None
         if track:
-            self._wandb = _start_wandb(self.run_dir, json.loads(document), wandb_project, wandb_entity, run_name)
+            self._tracker = Tracker(
+                "wandb" if track is True else track,
+                self.run_dir,
+                json.loads(document),
+                project=wandb_project,
+                entity=wandb_entity,
+                name=run_name,
+            )
         self._board: Any = None
-        if tensorboard:
-            with needs("train"):
-                from torch.utils.tensorboard import SummaryWriter
-
+        writer = None if tensorboard is False else _summary_writer(required=tensorboard is True)
+        self.tensorboard = writer is not None
+        if writer is not None:
             _age_events(self.run_dir)
             purge_step = None if last_step is None else last_step + 1
-            self._board = SummaryWriter(str(self.run_dir), purge_step=purge_step)
+            self._board = writer(str(self.run_dir), purge_step=purge_step)
             if resume_rows is None:
                 self._board.add_text("config", _table(json.loads(document)))
         # Made in the way that its name in the folder is on the disk too.
@@ -128,15 +136,15 @@ class RunLogger:
             for tag, value in values.items():
                 self._board.add_scalar(tag, value, step, walltime=now)
             self._board.flush()
-        if self._wandb is not None:
-            self._wandb.log({"global_step": int(step), **values})
+        if self._tracker is not None:
+            self._tracker.log(int(step), values)
 
     def sync(self) -> None:
         """Wait until all rows are on the disk, before something that counts on them is written, a checkpoint."""
         os.fsync(self._metrics.fileno())
 
     def log_image(self, step: int, tag: str, image: NDArray[np.uint8]) -> None:
-        """Record a ``(height, width, channels)`` uint8 image; only TensorBoard and Weights & Biases keep it.
+        """Record a ``(height, width, channels)`` uint8 image; only TensorBoard and a tracker keep it.
 
         Raises:
             ValueError: for another shape or dtype.
@@ -148,19 +156,17 @@ class RunLogger:
         if self._board is not None:
             self._board.add_image(tag, image, step, dataformats="HWC")
             self._board.flush()
-        if self._wandb is not None:
-            import wandb
-
-            self._wandb.log({"global_step": int(step), tag: wandb.Image(image)})
+        if self._tracker is not None:
+            self._tracker.log_media(int(step), tag, "Image", image)
 
     def close(self) -> None:
-        """Close all files and finish the Weights & Biases run. Closing twice is fine."""
+        """Close all files and finish the run at the tracker. Closing twice is fine."""
         self._metrics.close()
         if self._board is not None:
             self._board.close()
-        if self._wandb is not None:
-            self._wandb.finish()
-        self._board = self._wandb = None
+        if self._tracker is not None:
+            self._tracker.finish()
+        self._board = self._tracker = None
 
     def __enter__(self) -> RunLogger:
         return self
@@ -205,6 +211,18 @@ def _append_line(path: Path, line: str) -> None:
         os.fsync(file.fileno())  # a start that a power cut forgets may be one from modified files
 
 
+def _summary_writer(*, required: bool) -> Any:
+    """TensorBoard's writer, ``None`` if it is not installed and need not be."""
+    try:
+        with needs("train,tensorboard"):
+            from torch.utils.tensorboard import SummaryWriter
+    except ModuleNotFoundError:
+        if required:
+            raise
+        return None
+    return SummaryWriter
+
+
 def _age_events(run_dir: Path) -> None:
     """Have TensorBoard read earlier event files first, wherever the clock stood when they were written.
 
@@ -227,32 +245,3 @@ def _plain(value: Any) -> Any:
 
 def _table(config: Mapping[str, Any]) -> str:
     return "\n".join(["|setting|value|", "|-|-|", *(f"|{key}|{value}|" for key, value in config.items())])
-
-
-def _start_wandb(
-    run_dir: Path, config: Mapping[str, Any], project: str | None, entity: str | None, name: str | None
-) -> Any:
-    with needs("track"):
-        import wandb
-
-    kept = run_dir / "wandb.json"
-    if not kept.exists():
-        _replace(kept, json.dumps({"id": uuid.uuid4().hex}) + "\n")
-    try:
-        run_id = json.loads(kept.read_text(encoding="utf-8"))["id"]
-        if not re.fullmatch("[0-9a-f]{32}", run_id):
-            raise ValueError(f"expected 32 hexadecimal digits, got {run_id!r:.80}")
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{kept} does not hold the id that Weights & Biases knows the run by: {error}") from error
-    run = wandb.init(
-        project=project,
-        entity=entity,
-        name=name or run_dir.resolve().name,
-        config=dict(config),
-        dir=str(run_dir),
-        id=run_id,
-        resume="allow",
-    )
-    # An own axis instead of wandb's step counter, which refuses the steps that a resumed run repeats.
-    run.define_metric("*", step_metric="global_step")
-    return run

@@ -19,7 +19,10 @@ _PACKAGES = ("qmp-collect", "numpy", "gymnasium", "mujoco", "torch")
 
 # Said by whoever starts or resumes a run, never by its folder: where it lies, what code is imported for it, and whether
 # and to whom it is uploaded.
-OF_THE_STARTER = ("run_dir", "run_dir_root", "resume", "import_", "track", "wandb_project_name", "wandb_entity")
+OF_THE_STARTER = (
+    *("run_dir", "run_dir_root", "resume", "import_"),
+    *("track", "tracker", "wandb_project_name", "wandb_entity"),
+)
 
 # Settings that say who somebody is, or where on a machine something lies.
 _PERSONAL = ("wandb_project_name", "wandb_entity")

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
-import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,9 +12,11 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_ori
 from qmp_collect.extras import needs
 from qmp_collect.runs.console import say
 from qmp_collect.runs.folder import finished
+from qmp_collect.runs.modules import named_module
 from qmp_collect.runs.provenance import OF_THE_STARTER
 from qmp_collect.runs.ranges import check_ranges
 from qmp_collect.runs.scripts import did_you_mean
+from qmp_collect.runs.tracker import tracker_module
 
 with needs("train"):
     import tyro
@@ -42,8 +41,10 @@ class RunArgs:
     """train on the GPU if there is one"""
     track: bool = False
     """also log to Weights & Biases"""
+    tracker: Annotated[str | None, tyro.conf.arg(metavar="MODULE")] = None
+    """also log to this module, used like wandb: init(project=, name=, config=), log(values, step=), finish()"""
     wandb_project_name: str = "qmp"
-    """Weights & Biases project"""
+    """Weights & Biases project, or another tracker's"""
     wandb_entity: str | None = None
     """Weights & Biases entity (team)"""
     capture_video: bool = False
@@ -135,17 +136,12 @@ def import_own(module: str) -> None:
     Raises:
         SystemExit: There is no such module.
     """
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
     try:
-        importlib.import_module(module)
+        named_module(module)
     except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+        if error.name != module:
             raise
-        raise SystemExit(
-            f"--import {module}: there is no such module, neither installed nor in {os.getcwd()} (a name as in an "
-            "import statement, without .py)"
-        ) from error
+        raise SystemExit(f"--import {error}") from error
 
 
 def _check_ranges(args: RunArgs) -> None:
@@ -153,6 +149,27 @@ def _check_ranges(args: RunArgs) -> None:
         check_ranges(vars(args))
     except ValueError as error:
         raise SystemExit(str(error)) from error
+
+
+def tracker_of(args: RunArgs) -> str | None:
+    """Name of the module that the run is sent to."""
+    return args.tracker or ("wandb" if args.track else None)
+
+
+def check_tracker(args: RunArgs) -> None:
+    """Refuse a module that the run could not be sent to.
+
+    Raises:
+        SystemExit: There is no such module, or it is no tracker. What it misses itself passes through.
+    """
+    if (tracker := tracker_of(args)) is None:
+        return
+    try:
+        tracker_module(tracker)
+    except (ModuleNotFoundError, TypeError) as error:
+        if getattr(error, "name", tracker) != tracker:
+            raise
+        raise SystemExit(f"--tracker {error}") from error
 
 
 def _full_id(env_id: str, known: list[str]) -> str:

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from qmp_collect.collector import QMPCollector
+from qmp_collect.extras import command_for
 from qmp_collect.runs.acceleration import accelerate
 from qmp_collect.runs.console import Console, duration, say
 from qmp_collect.runs.folder import RunFolder, checked_name
@@ -28,7 +29,7 @@ from qmp_collect.runs.precision import set_matmul_precision
 from qmp_collect.runs.saved import SavedParts, Stateful
 from qmp_collect.runs.schedule import linear
 from qmp_collect.runs.seeding import stream_seed
-from qmp_collect.runs.settings import RunArgs, of_the_run
+from qmp_collect.runs.settings import RunArgs, check_tracker, of_the_run, tracker_of
 from qmp_collect.runs.stop import SAVED, StopSignal, Watched
 from qmp_collect.runs.summary import summary
 from qmp_collect.runs.video import save_task
@@ -89,6 +90,7 @@ class TrainingRun:
             raise SystemExit(f"a run of {args.env_id!r} as --exp-name {args.exp_name!r}: {error}") from error
         if len(set(self.task_names)) < len(self.task_names):
             raise SystemExit(f"{args.env_id}: two tasks have the same name: {self.task_names}")
+        check_tracker(args)
         if args.resume is None:
             args.eval_every = args.eval_every or max(args.total_timesteps // 100, 1)
             args.checkpoint_every = args.checkpoint_every or max(args.total_timesteps // 20, 1)
@@ -219,14 +221,17 @@ class TrainingRun:
             )
         if args.resume is not None:
             rows = self._load()
-            if not args.track and (self.dir / "wandb.json").exists():
-                say(f"{self.dir} was tracked before; this part of it is not, without --track")
+            if not tracker_of(args) and (self.dir / "tracker.json").exists():
+                say(f"{self.dir} was tracked before; this part of it is not, without --track or --tracker")
         self._start_step, self._start_time = self.global_step, time.perf_counter()
-        wandb = {"track": args.track, "wandb_project": args.wandb_project_name, "wandb_entity": args.wandb_entity}
+        wandb = {"wandb_project": args.wandb_project_name, "wandb_entity": args.wandb_entity}
+        track = {"track": tracker_of(args) or False, **wandb}
         try:
-            logger = RunLogger(self.dir, of_the_run(args), resume_rows=rows, **wandb)  # type: ignore[arg-type]
+            logger = RunLogger(self.dir, of_the_run(args), resume_rows=rows, **track)  # type: ignore[arg-type]
         except ValueError as error:
             raise SystemExit(f"--resume {self.dir}: {error}") from error
+        if not logger.tensorboard:
+            say(f"curves are in metrics.jsonl alone, TensorBoard is not installed: {command_for('tensorboard')}")
         self._folder.reopened_for_more()
         return logger
 

@@ -363,7 +363,7 @@ def test_tracking_sends_the_same_scalars_and_keeps_the_local_files(tmp_path, mon
         "name": "Maze10/sac:1",
         "config": {"seed": 1},
         "dir": str(tmp_path),
-        "id": json.loads((tmp_path / "wandb.json").read_text())["id"],
+        "id": json.loads((tmp_path / "tracker.json").read_text())["id"],
         "resume": "allow",
     }
     assert rest == [
@@ -383,8 +383,8 @@ def test_the_id_that_others_know_a_run_by_is_its_own_and_stays(tmp_path, monkeyp
     a, b, again = (call[1]["id"] for call in wandb.calls if call[0] == "init")
     assert a == again != b
     for damaged in ("", "[]", '{"id": 3}', '{"id": "../../x"}'):
-        (tmp_path / "a" / "run" / "wandb.json").write_text(damaged)
-        with pytest.raises(ValueError, match=r"wandb\.json does not hold the id"):
+        (tmp_path / "a" / "run" / "tracker.json").write_text(damaged)
+        with pytest.raises(ValueError, match=r"tracker\.json does not hold the id"):
             plain(tmp_path / "a" / "run", track=True, resume_rows=0)
 
 
@@ -407,6 +407,49 @@ def test_wandb_works_offline(tmp_path, monkeypatch):
         logger.log(5, {"value": 3})
     assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
     assert without_time(read(tmp_path)) == [{"global_step": 5, "value": 3.0}]
+
+
+PLAIN_TRACKER = """
+calls = []
+def init(project, name, config, resume="never"): calls.append(["init", project, name, config, resume])
+def log(values, step): calls.append(["log", values, step])
+def finish(): calls.append(["finish"])
+"""
+
+
+def test_any_module_that_is_used_like_wandb_will_do(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_tracker.py").write_text(PLAIN_TRACKER)
+    with plain(tmp_path / "run", {"seed": 1}, track="my_tracker", wandb_project="qmp") as logger:
+        logger.log(5, {"value": 2})
+        logger.log_image(5, "maze", np.zeros((4, 6, 3), np.uint8))  # it has no pictures
+    assert sys.modules.pop("my_tracker").calls == [
+        ["init", "qmp", "run", {"seed": 1}, "allow"],  # no id and no folder, of which it knows nothing
+        ["log", {"value": 2.0}, 5],
+        ["finish"],
+    ]
+
+
+def test_a_tracker_that_could_not_be_told_anything_is_refused(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "half_tracker.py").write_text("def init(**options): ...\nlog = 3\n")
+    with pytest.raises(ModuleNotFoundError, match="nowhere: there is no such module, neither installed nor in"):
+        plain(tmp_path / "a", track="nowhere")
+    with pytest.raises(TypeError, match=r"half_tracker: expected a module with .* without log and finish$"):
+        plain(tmp_path / "b", track="half_tracker")
+
+
+def test_without_tensorboard_the_local_files_are_all_there_is(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+    with RunLogger(tmp_path / "run", {}) as logger:
+        assert not logger.tensorboard
+        logger.log(5, {"value": 2})
+        logger.log_image(5, "maze", np.zeros((4, 6, 3), np.uint8))
+    assert without_time(read(tmp_path / "run")) == [{"global_step": 5, "value": 2.0}]
+    assert not list((tmp_path / "run").glob("events*"))
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'qmp-collect\[train,tensorboard\]' brings it"):
+        RunLogger(tmp_path / "other", {}, tensorboard=True)
 
 
 def test_closing_twice_is_fine(tmp_path):

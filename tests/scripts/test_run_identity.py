@@ -158,7 +158,7 @@ def test_whether_and_to_whom_it_is_uploaded_is_the_resumers_to_say(
     run_dir: Path, run_script: RunScript, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = json.loads((run_dir / "config.json").read_text())
-    assert not config.keys() & {"track", "wandb_entity", "wandb_project_name", "run_dir_root", "resume"}
+    assert not config.keys() & {"track", "tracker", "wandb_entity", "wandb_project_name", "run_dir_root", "resume"}
     started = []
     make = training.RunLogger
 
@@ -167,14 +167,29 @@ def test_whether_and_to_whom_it_is_uploaded_is_the_resumers_to_say(
         return make(*args, **options | {"track": False})  # type: ignore[arg-type]
 
     monkeypatch.setattr(training, "RunLogger", noted)
-    (run_dir / "wandb.json").write_text(json.dumps({"id": "0" * 32}))
+    (run_dir / "tracker.json").write_text(json.dumps({"id": "0" * 32}))
     run_script(NAME, "--resume", run_dir, "--total-timesteps", 240)
-    assert "was tracked before; this part of it is not, without --track" in capsys.readouterr().out
+    assert "was tracked before; this part of it is not, without --track or --tracker" in capsys.readouterr().out
     run_script(NAME, "--resume", run_dir, "--total-timesteps", 300, "--track", "--wandb-entity", "me")
     assert started == [
         {"track": False, "wandb_project": "qmp", "wandb_entity": None},
-        {"track": True, "wandb_project": "qmp", "wandb_entity": "me"},
+        {"track": "wandb", "wandb_project": "qmp", "wandb_entity": "me"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--tracker", "no_such_tracker"), "--tracker no_such_tracker: there is no such module, neither installed nor"),
+        (("--tracker", "json"), r"--tracker json: expected a module with the functions .* without init and log and fi"),
+    ],
+)
+def test_a_tracker_is_refused_before_anything_begins(
+    flags: tuple[str, str], said: str, tmp_path: Path, run_script: RunScript
+) -> None:
+    with pytest.raises(SystemExit, match=said):
+        run_script(NAME, "--run-dir", tmp_path / "run", "--total-timesteps", 240, *flags)
+    assert not (tmp_path / "run").exists()
 
 
 def test_checkpoints_of_earlier_versions(run_dir: Path, run_script: RunScript) -> None:
