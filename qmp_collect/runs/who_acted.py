@@ -76,7 +76,9 @@ class WhoActed:
         image = Image.new("RGB", (strip.shape[1], strip.shape[0] + 2 * size), "white")
         image.paste(Image.fromarray(strip), (0, 2 * size))
         draw, font = _pen(image, size)
-        x = size // 2
+        head = f"task {self.names[self.task]}, acted:"
+        draw.text((size // 2, size // 2), head, fill="black", font=font)
+        x = 2 * size + int(draw.textlength(head, font=font))
         for policy, text in self.legend:
             draw.rectangle((x, size // 2, x + size, 3 * size // 2), fill=self._colours[policy])
             draw.text((x + 3 * size // 2, size // 2), text, fill="black", font=font)
@@ -94,7 +96,7 @@ class WhoActed:
         picture[border : border + frame.shape[0], border : border + frame.shape[1]] = frame
         columns = np.arange(width) * steps // width
         picture[height - bar :] = palette[self.actors[columns]]
-        now = (columns == step) | (np.arange(width) == step * width // steps)
+        now = np.abs(np.arange(width) + 0.5 - (step + 0.5) * width / steps) <= 1
         picture[height - bar :, now] = 0
         return picture
 
