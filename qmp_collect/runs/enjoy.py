@@ -7,6 +7,7 @@ the policy that acts (as in the paper's figure 9b), as a GIF and as a strip of p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -47,6 +48,8 @@ class Args:
     """where the pictures go (default: RUN_DIR/enjoy)"""
     max_steps: int = 400
     """frames are taken of so many steps at most"""
+    speed: float = 1.0
+    """with --mixture: how fast the films run, as a multiple of the environment's own time"""
     seed: int = 0
     """of the episodes"""
     device: str = "cpu"
@@ -75,17 +78,31 @@ def main(args: Args) -> None:
             save_task(policy, task, path, seed=args.seed)
             say(f"{path}")
     if args.mixture:
-        for path in film_mixture(args.run_dir, out, seed=args.seed, max_steps=args.max_steps, device=args.device):
+        for path in film_mixture(
+            args.run_dir, out, seed=args.seed, max_steps=args.max_steps, speed=args.speed, device=args.device
+        ):
             say(f"{path}")
 
 
-def film_mixture(run_dir: Path, out: Path, *, seed: int, max_steps: int, device: str = "cpu") -> list[Path]:
+def film_mixture(
+    run_dir: Path, out: Path, *, seed: int, max_steps: int, speed: float = 1.0, device: str = "cpu"
+) -> list[Path]:
     """An episode of each task, collected as the run does at its present step: ``mixture_TASK.gif`` and ``.png``.
+
+    Args:
+        run_dir: of the run.
+        out: folder of the pictures.
+        seed: of the episodes.
+        max_steps: frames are taken of so many steps at most.
+        speed: how fast the films run, as a multiple of the environment's own time.
+        device: where the networks run.
 
     Raises:
         ValueError: The run's tasks act with their own policies only, or do so at its present step; or what lies there
             is no checkpoint of a run of this version.
     """
+    if not 0 < speed < math.inf:
+        raise ValueError(f"speed must be a positive number, got {speed}")
     saved = load_checkpoint(run_dir / "checkpoint.npz")
     try:
         run, step, learned = saved["run"], saved["collector"]["num_steps"], saved["agent"]
@@ -120,7 +137,9 @@ def film_mixture(run_dir: Path, out: Path, *, seed: int, max_steps: int, device:
         device=where,
         seed=seed,
     )
-    films = _film(envs, collector, names, seed, max_steps)
+    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+        torch.manual_seed(seed)  # of what policies sample
+        films = _film(envs, collector, names, seed, max_steps)
     fps = envs.metadata.get("render_fps", 25)
     envs.close()
     out.mkdir(parents=True, exist_ok=True)
@@ -129,7 +148,7 @@ def film_mixture(run_dir: Path, out: Path, *, seed: int, max_steps: int, device:
         base = out / f"mixture_{checked_name(name)}"
         paths += [base.with_suffix(".gif"), base.with_suffix(".png")]
         episode = WhoActed(task, names, frames, actors)
-        episode.save_gif(paths[-2], fps)
+        episode.save_gif(paths[-2], speed * fps)
         episode.save_strip(paths[-1])
     return paths
 

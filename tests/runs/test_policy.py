@@ -251,5 +251,12 @@ def test_train_enjoy_and_who_acted(
     assert pictures == {f"mixture_{name}.{kind}" for name in NAMES for kind in ("gif", "png")}
     with Image.open(run_dir / "enjoy" / f"mixture_{NAMES[0]}.gif") as film:
         assert film.n_frames >= 2
+    torch.manual_seed(7)
+    first, again = (film_mixture(run_dir, tmp_path / name, seed=3, max_steps=6, speed=0.25) for name in "ab")
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]  # one seed, one film
+    with Image.open(first[0]) as film:
+        assert film.n_frames == 3  # of 100 steps a second, every second one is shown at a quarter of the speed
+    with pytest.raises(ValueError, match="speed must be a positive number, got 0"):
+        film_mixture(run_dir, tmp_path, seed=3, max_steps=6, speed=0)
     with pytest.raises(SystemExit, match="there is no mixture to show"):
         command.main(["enjoy", str(own), "--episodes", "1", "--mixture"])
