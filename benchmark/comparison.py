@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from publish import publish
 
 from qmp_collect.runs.folder import finished
+from qmp_collect.runs.palette import SWITCH_COLOURS
 from qmp_collect.runs.report import tables
 from qmp_collect.runs.report.runs import align, load_run
 from qmp_collect.runs.report.statistics import half_width
@@ -134,13 +135,15 @@ def draw(args: Args) -> Figure:
     panels = figure.subplots(2, 5, sharex=True, sharey=True)
     for axes, method in zip(panels.flat, METHODS, strict=True):
         for switch in method.switches:
-            color, style, label = ("#D55E00", "-", "with QMP") if switch == "qmp" else ("#0072B2", "--", "without")
+            style, label = ("-", "with QMP") if switch == "qmp" else ("--", "without: own policies")
+            color = SWITCH_COLOURS["qmp" if switch == "qmp" else "own"]
             steps, values = success(args, method, switch)
             mean = values.mean(axis=0)
             axes.plot(steps, mean, style, color=color, linewidth=1.6, label=label)
             if len(values) > 1:
                 half = half_width(values)
-                axes.fill_between(steps, mean - half, mean + half, color=color, alpha=0.15, linewidth=0)
+                low, high = np.clip((mean - half, mean + half), 0, 1)
+                axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
         axes.set_title(method.label, fontsize=9)
         axes.set_ylim(-0.03, 1.03)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))

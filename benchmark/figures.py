@@ -22,6 +22,7 @@ import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from qmp_collect.runs.palette import PALETTE
 from qmp_collect.runs.report import figures, sharing
 from qmp_collect.runs.report.arms import SET_ASIDE, Arm, Study, studies
 from qmp_collect.runs.report.page import PREFIXES
@@ -41,7 +42,7 @@ PAPER = {
     ("sac_qmp_separate", "uniform"): {2_000_000: 0.60},
 }
 # Of the policies in figures 9a and 14: policy 4, the task that differs from the others, is red there.
-POLICIES = ("#0072b2", "#009e73", "#e69f00", "#56b4e9", "#d62728", "#cc79a7", "#8c6d5a", "#7f7f7f")
+POLICIES = tuple(PALETTE[place] for place in (0, 2, 4, 5, 1, 3, 6, 7))
 
 Settings = Mapping[str, Any]
 
@@ -215,11 +216,10 @@ def _success(found: Sequence[Schedule], keep: Callable[[Settings], bool]) -> Fig
 def _paper(axes: Axes, study: Study) -> None:
     """The paper's numbers as diamonds, in the arms' colours."""
     marked = False
-    for place, arm in enumerate(study.arms):
+    for arm, (color, _) in zip(study.arms, figures.arm_looks(study), strict=True):
         key = (str(arm.settings.get("exp_name")), str(arm.settings.get("switch")))
         if study.env_id.startswith("Reacher5") and plain(arm.settings) and key in PAPER:
             steps, values = zip(*PAPER[key].items(), strict=True)
-            color, _ = figures.look(place)
             axes.plot(steps, values, "D", markersize=6, markerfacecolor="white", color=color, clip_on=False, zorder=5)
             marked = True
     if marked:

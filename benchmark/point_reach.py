@@ -25,19 +25,21 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 from publish import publish
 
+from qmp_collect.runs.palette import PALETTE, looks
 from qmp_collect.runs.report.runs import align, load_run
 from qmp_envs.point_reach import GOAL, GOAL_RADIUS, SIDE
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = "cleanrl_scripts/point_reaching.py"
-# label, settings, colour of the curve, names of policies
-WAYS: dict[str, tuple[str, dict[str, str], str, tuple[str, ...]]] = {
-    "sac": ("SAC", {"switch": "own"}, "#000000", ()),
-    "diverse": ("QMP {↑, →, ↙}", {"helpers": "diverse"}, "#0072B2", ("↑", "→", "↙")),
-    "relevant": ("QMP {↑, →, ↗}", {"helpers": "relevant"}, "#D55E00", ("↑", "→", "↗")),
+# label, settings, names of policies
+WAYS: dict[str, tuple[str, dict[str, str], tuple[str, ...]]] = {
+    "sac": ("SAC", {"switch": "own"}, ()),
+    "diverse": ("QMP {↑, →, ↙}", {"helpers": "diverse"}, ("↑", "→", "↙")),
+    "relevant": ("QMP {↑, →, ↗}", {"helpers": "relevant"}, ("↑", "→", "↗")),
 }
+LOOKS = dict(zip(WAYS, looks([("own", "diverse"), ("qmp", "diverse"), ("qmp", "relevant")]), strict=True))
 RATES = (1e-5, 1e-3)
-POLICY_COLORS = ("#000000", "#56B4E9", "#E69F00", "#009E73")  # the trained policy, then the helpers
+POLICY_COLORS = PALETTE[:4]  # the trained policy, then the helpers
 
 
 @dataclass
@@ -76,13 +78,13 @@ def make(way: str, rate: float, seed: int, flags: list[str], to: Path) -> None:
 def draw_trajectories(runs: Path, seed: int) -> Figure:
     """Figure 4: all of training, each step in the colour of the policy that made it."""
     figure = Figure(figsize=(9.6, 4.1), layout="constrained")
-    for axes, (way, (label, _, _, helpers)) in zip(figure.subplots(1, 3, sharey=True), WAYS.items(), strict=True):
+    for axes, (way, (label, _, helpers)) in zip(figure.subplots(1, 3, sharey=True), WAYS.items(), strict=True):
         with np.load(runs / name(way, RATES[0], seed) / "trajectories.npz") as kept:
             steps, policies = kept["steps"].astype(float) * SIDE, kept["behavior_ids"]
         colors = np.array(POLICY_COLORS)[policies]
         axes.add_collection(LineCollection(steps, colors=colors, linewidths=0.5, alpha=0.35))
         axes.plot(0, 0, "o", color="0.4", markersize=7, clip_on=False)
-        axes.add_patch(Circle(GOAL, GOAL_RADIUS, color="#CC79A7", alpha=0.6, linewidth=0, clip_on=False, zorder=3))
+        axes.add_patch(Circle(GOAL, GOAL_RADIUS, color=PALETTE[4], alpha=0.6, linewidth=0, clip_on=False, zorder=3))
         names = ("trained", *helpers)
         shares = np.bincount(policies, minlength=len(names)) / len(policies)
         lines = [Line2D([], [], color=color) for color in POLICY_COLORS[: len(names)]]
@@ -105,9 +107,10 @@ def draw_curves(runs: Path, seeds: tuple[int, ...]) -> Figure:
     columns = (("charts/return", "the collected episodes"), ("eval/return", "the trained policy alone"))
     for row, rate in zip(rows, RATES, strict=True):
         for axes, (tag, what) in zip(row, columns, strict=True):
-            for way, (label, _, color, _) in WAYS.items():
+            for way, (label, *_) in WAYS.items():
                 steps, values = align([load_run(runs / name(way, rate, seed)).series(tag) for seed in seeds])
-                axes.plot(steps, values.mean(0), color=color, linewidth=1.6, label=label)
+                color, style = LOOKS[way]
+                axes.plot(steps, values.mean(0), style, color=color, linewidth=1.6, label=label)
                 axes.fill_between(steps, values.min(0), values.max(0), color=color, alpha=0.18, linewidth=0)
             axes.set_title(f"{what}, policy's learning rate {rate:g}", fontsize=9)
             _style(axes)

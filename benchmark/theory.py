@@ -57,6 +57,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
+from qmp_collect.runs.palette import PALETTE, SWITCH_COLOURS
 from qmp_collect.runs.provenance import provenance
 
 ROOT = Path(__file__).parents[1]
@@ -268,7 +269,7 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
 
     figure = Figure(figsize=(9.2, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    colors = {"new": "#0072B2", "old": "#D55E00", "plain": "#009E73"}
+    colors = {"new": PALETTE[5], "old": PALETTE[6], "plain": SWITCH_COLOURS["qmp"]}  # the default switch's own colour
     for size, line in zip(SIZES, (":", "--", "-"), strict=True):
         for name in SWITCHES:
             label = f"{SWITCHES[name]}" if size == SIZES[-1] else None

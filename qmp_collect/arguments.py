@@ -29,8 +29,9 @@ def check_envs(envs: Any) -> None:
     space = envs.single_observation_space
     if not isinstance(space, _ARRAY_SPACES):
         raise TypeError(
-            f"observations must be arrays, got the space {space}: wrap the environment in "
-            "gymnasium.wrappers.vector.FlattenObservation"
+            f"observations must be arrays, got the space {space}: wrap each sub-environment in "
+            "gymnasium.wrappers.FlattenObservation before they are vectorised, or, unless it resets in SAME_STEP mode, "
+            "the vector environment in gymnasium.wrappers.vector.FlattenObservation"
         )
     if not isinstance(envs.single_action_space, _ARRAY_SPACES):
         raise TypeError(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
@@ -29,7 +30,9 @@ class QMPCollector(Loop):
         task_ids: ``(N,)`` integers, the task of each sub-environment. Default: ``envs.unwrapped.task_ids``, else
             ``0 .. N-1`` if there are as many tasks as sub-environments.
         num_tasks: ``T``. Needed only if neither the callables nor ``envs`` nor ``task_ids`` tell.
-        buffer: Where transitions go: one sink with ``add(transitions)`` for all tasks, or a sequence of ``T``.
+        buffer: Where transitions go: one sink with ``add(transitions)`` for all tasks, or a sequence of ``T``. They are
+            there when ``observe`` or ``collect`` returns; within ``collect``, a sink may ask for blocks
+            (`TransitionSink`).
         switch: Which policy acts; see `qmp_collect.switch`.
         candidate_mask: Which candidates may act: ``(T, K)`` booleans, a function ``(obs, task_ids) -> (N, K)``, a gate,
             or ``all_of`` several; see `qmp_collect.masks`. `OwnPolicy` and the warm-up are not affected.
@@ -120,7 +123,7 @@ class QMPCollector(Loop):
         collected = self._ledger.stretch().n_collected_steps if resume else 0
         first = getattr(self, counted) - collected
         try:
-            with progress_bar(target, counted[4:-1], progress) as update:
+            with self._in_blocks(), progress_bar(target, counted[4:-1], progress) as update:
                 while collected < target:
                     if stopping():
                         self._ledger.add(unfinished=1)
@@ -143,6 +146,18 @@ class QMPCollector(Loop):
         if clear:
             self._ledger.clear(self.num_policies)
         return stats
+
+    @contextmanager
+    def _in_blocks(self) -> Iterator[None]:
+        """Sinks that ask for blocks get them within; not where ``on_step`` may look at them."""
+        if self._on_step is None:
+            self._sinks.hold()
+        try:
+            yield
+        finally:
+            start = perf_counter()
+            self._sinks.release()
+            self._ledger.add(store_time=perf_counter() - start)
 
     def _vector_step(self, random: bool) -> None:
         start = perf_counter()

@@ -23,7 +23,7 @@ from qmp_collect.outcome import Outcome, check_numbers, check_partial_reset, cle
 from qmp_collect.random_actions import RandomActions
 from qmp_collect.states import check_like
 from qmp_collect.switch import AnySwitch, OwnPolicy, QSwitch, scoring_of
-from qmp_collect.transitions import Transitions, TransitionSink, store
+from qmp_collect.transitions import Sinks, Transitions, TransitionSink
 
 State = dict[str, Any]
 
@@ -87,7 +87,7 @@ class Loop:
         if q_functions is None and self._mixture.scores:
             needing = switch if scoring_of(switch) is not None else horizon
             raise TypeError(f"q_functions is None, but {needing!r} scores candidates with them")
-        self._sinks = resolve_sinks(buffer, self.num_tasks)
+        self._sinks = Sinks(resolve_sinks(buffer, self.num_tasks))
         self._mode = find_autoreset_mode(envs, autoreset_mode)
         self._on_step = on_step
         if episode_metrics is None:
@@ -260,7 +260,7 @@ class Loop:
             behavior_ids=acted.behavior_ids[rows].copy(),
             env_ids=self._rows[rows].copy(),
         )
-        store(self._sinks, transitions)
+        self._sinks.add(transitions)
 
         task_ids = self.task_ids[rows]  # not the transitions', which a sink may have written to
         self._ledger.add_steps(task_ids, acted.behavior_ids[rows], self.num_policies)

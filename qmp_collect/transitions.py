@@ -47,16 +47,59 @@ class Transitions:
 
 
 class TransitionSink(Protocol):
-    """Anything that stores transitions: a replay buffer, a writer, a test's recorder."""
+    """Anything that stores transitions: a replay buffer, a writer, a test's recorder.
+
+    A sink to which a call is dear, whatever the number of rows, says so by an attribute ``block_size``: within
+    `QMPCollector.collect` its rows come in blocks, of about so many, and the rest when ``collect`` returns or fails.
+    """
 
     def add(self, transitions: Transitions, /) -> None:
         """Take M new transitions. The arrays are the sink's to keep: nobody writes to them afterwards."""
 
 
-def store(sinks: TransitionSink | list[TransitionSink] | None, transitions: Transitions) -> None:
-    """Hand a vector step's transitions, if there are any, to one sink for all tasks or to a list of one per task."""
-    if isinstance(sinks, list):
-        for task in np.unique(transitions.task_ids):
-            sinks[task].add(transitions[transitions.task_ids == task])
-    elif sinks is not None and len(transitions):
-        sinks.add(transitions)
+class Sinks:
+    """Hands transitions to one sink for all tasks or to a list of one per task: at once, or in blocks.
+
+    Args:
+        sinks: blocks are made if all of them ask for some, as large as the smallest wish, over all tasks.
+    """
+
+    def __init__(self, sinks: TransitionSink | list[TransitionSink] | None) -> None:
+        self._sinks = sinks
+        every = sinks if isinstance(sinks, list) else [] if sinks is None else [sinks]
+        self._block_size = min((int(getattr(sink, "block_size", 1)) for sink in every), default=1)
+        self._holding = False
+        self._held: list[Transitions] = []
+        self._rows = 0  # held
+
+    def add(self, transitions: Transitions) -> None:
+        """Hand on a vector step's transitions, or hold them until there are enough."""
+        if not self._holding:
+            self._hand_on(transitions)
+            return
+        self._held.append(transitions)
+        self._rows += len(transitions)
+        if self._rows >= self._block_size:
+            self._hand_on_held()
+
+    def hold(self) -> None:
+        """From now on until `release`, blocks are made for sinks that ask for them."""
+        self._holding = self._block_size > 1
+
+    def release(self) -> None:
+        """Hand on whatever is held."""
+        self._holding = False
+        if self._held:
+            self._hand_on_held()
+
+    def _hand_on_held(self) -> None:
+        held, self._held, self._rows = self._held, [], 0
+        columns = ([getattr(rows, field.name) for rows in held] for field in fields(Transitions))
+        self._hand_on(Transitions(*map(np.concatenate, columns)))
+
+    def _hand_on(self, transitions: Transitions) -> None:
+        if isinstance(self._sinks, list):
+            for task in np.unique(transitions.task_ids):
+                self._sinks[task].add(transitions[transitions.task_ids == task])
+        elif self._sinks is not None and len(transitions):
+            self._sinks.add(transitions)

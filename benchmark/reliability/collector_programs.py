@@ -43,6 +43,7 @@ from qmp_collect import (
     lcb,
 )
 from qmp_collect.runs.provenance import provenance
+from qmp_collect.transitions import Sinks
 
 FIELDS = ("obs", "actions", "rewards", "next_obs", "terminations", "truncations", "task_ids", "behavior_ids", "env_ids")
 NAN = float("nan")
@@ -666,9 +667,9 @@ class Run:
         state = self.collector.state_dict()
         self.collector = self.p.make(self.sink)
         if self.p.rng.random() < 0.5:  # restored over something that has run
-            rows, self.collector._sinks = len(self.sink.rows), None
+            rows, sinks, self.collector._sinks = len(self.sink.rows), self.collector._sinks, Sinks(None)
             self.collector.collect(n_step=3)
-            self.collector._sinks = self.sink
+            self.collector._sinks = sinks
             assert len(self.sink.rows) == rows
         self.collector.load_state_dict(state)
 

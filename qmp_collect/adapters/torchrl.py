@@ -15,6 +15,8 @@ __all__ = ["TorchRLSink"]
 class TorchRLSink:
     """Stores transitions in a TorchRL replay buffer as one TensorDict of batch size ``[M]`` per call.
 
+    An ``extend`` costs about half a millisecond whatever ``M`` is: within ``collect``, rows come in blocks.
+
     Its entries follow TorchRL's layout: ``observation``, ``action`` and, under ``next``, ``observation``,
     ``reward``, ``done``, ``terminated`` and ``truncated``, the last four of shape ``(M, 1)``; float64 becomes
     float32. Beside them ``task_id``, ``behavior_id`` and ``env_id`` of shape ``(M,)``.
@@ -22,6 +24,8 @@ class TorchRLSink:
     Args:
         replay_buffer: anything whose ``extend`` takes a TensorDict; give one buffer per task or one for all.
     """
+
+    block_size = 2_000
 
     def __init__(self, replay_buffer: Any) -> None:
         self.replay_buffer = replay_buffer

@@ -7,7 +7,7 @@ the policy that acts (as in the paper's figure 9b), as a GIF and as a strip of p
 
 from __future__ import annotations
 
-import colorsys
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,17 +21,16 @@ import tyro
 from numpy.typing import NDArray
 
 from qmp_collect import QMPCollector, QSwitch, evaluate
-from qmp_collect.runs.checkpoint import atomic_file, load_checkpoint
+from qmp_collect.runs.checkpoint import load_checkpoint
 from qmp_collect.runs.console import say
 from qmp_collect.runs.folder import checked_name
-from qmp_collect.runs.palette import OKABE_ITO
 from qmp_collect.runs.policy import build_agent, load_policy
 from qmp_collect.runs.schedule import linear
 from qmp_collect.runs.scripts import load_script
 from qmp_collect.runs.settings import import_own
-from qmp_collect.runs.video import save_gif, save_task, steps_per_frame
+from qmp_collect.runs.video import save_task
+from qmp_collect.runs.who_acted import Frame, WhoActed
 
-Frame = NDArray[np.uint8]
 _DIVERGENCE: dict[str, Any] = {"on_divergence": "end"}  # as in training
 
 
@@ -49,6 +48,8 @@ class Args:
     """where the pictures go (default: RUN_DIR/enjoy)"""
     max_steps: int = 400
     """frames are taken of so many steps at most"""
+    speed: float = 1.0
+    """with --mixture: how fast the films run, as a multiple of the environment's own time"""
     seed: int = 0
     """of the episodes"""
     device: str = "cpu"
@@ -77,17 +78,31 @@ def main(args: Args) -> None:
             save_task(policy, task, path, seed=args.seed)
             say(f"{path}")
     if args.mixture:
-        for path in film_mixture(args.run_dir, out, seed=args.seed, max_steps=args.max_steps, device=args.device):
+        for path in film_mixture(
+            args.run_dir, out, seed=args.seed, max_steps=args.max_steps, speed=args.speed, device=args.device
+        ):
             say(f"{path}")
 
 
-def film_mixture(run_dir: Path, out: Path, *, seed: int, max_steps: int, device: str = "cpu") -> list[Path]:
+def film_mixture(
+    run_dir: Path, out: Path, *, seed: int, max_steps: int, speed: float = 1.0, device: str = "cpu"
+) -> list[Path]:
     """An episode of each task, collected as the run does at its present step: ``mixture_TASK.gif`` and ``.png``.
+
+    Args:
+        run_dir: of the run.
+        out: folder of the pictures.
+        seed: of the episodes.
+        max_steps: frames are taken of so many steps at most.
+        speed: how fast the films run, as a multiple of the environment's own time.
+        device: where the networks run.
 
     Raises:
         ValueError: The run's tasks act with their own policies only, or do so at its present step; or what lies there
             is no checkpoint of a run of this version.
     """
+    if not 0 < speed < math.inf:
+        raise ValueError(f"speed must be a positive number, got {speed}")
     saved = load_checkpoint(run_dir / "checkpoint.npz")
     try:
         run, step, learned = saved["run"], saved["collector"]["num_steps"], saved["agent"]
@@ -123,16 +138,19 @@ def film_mixture(run_dir: Path, out: Path, *, seed: int, max_steps: int, device:
         device=where,
         seed=seed,
     )
-    films = _film(envs, collector, names, seed, max_steps)
+    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+        torch.manual_seed(seed)  # of what policies sample
+        films = _film(envs, collector, names, seed, max_steps)
     fps = envs.metadata.get("render_fps", 25)
     envs.close()
     out.mkdir(parents=True, exist_ok=True)
     paths = []
-    for name, (frames, actors) in zip(names, films, strict=True):
+    for task, (name, (frames, actors)) in enumerate(zip(names, films, strict=True)):
         base = out / f"mixture_{checked_name(name)}"
         paths += [base.with_suffix(".gif"), base.with_suffix(".png")]
-        _save_gif(frames, actors, names, paths[-2], fps)
-        _save_strip(frames, actors, names, paths[-1])
+        episode = WhoActed(task, names, frames, actors)
+        episode.save_gif(paths[-2], speed * fps)
+        episode.save_strip(paths[-1])
     return paths
 
 
@@ -175,52 +193,3 @@ def _table(names: Sequence[str], means: dict[str, NDArray[np.float64]]) -> list[
         numbers = (f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True))
         lines.append("  ".join([f"{name:<{widths[0]}}", *numbers]))
     return lines
-
-
-def colours(num_policies: int) -> list[tuple[int, int, int]]:
-    """A colour for each policy; where the palette is too small, hues as far apart as they can be."""
-    if num_policies <= len(OKABE_ITO):
-        return [(int(c[1:3], 16), int(c[3:5], 16), int(c[5:7], 16)) for c in OKABE_ITO[:num_policies]]
-    shades = [colorsys.hls_to_rgb(k / num_policies, (0.4, 0.65)[k % 2], 0.75) for k in range(num_policies)]
-    return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in shades]
-
-
-def _framed(frame: Frame, actors: Sequence[int], step: int, palette: Sequence[tuple[int, int, int]]) -> Frame:
-    """The frame in the colour of who acts, above a bar of who acted in each step, marked where it is."""
-    border, bar = max(4, frame.shape[1] // 40), max(10, frame.shape[0] // 16)
-    height, width = frame.shape[0] + 2 * border + bar, frame.shape[1] + 2 * border
-    picture = np.full((height, width, 3), 255, np.uint8)
-    picture[: height - bar] = palette[actors[step]]
-    picture[border : border + frame.shape[0], border : border + frame.shape[1]] = frame
-    columns = np.arange(width) * len(actors) // width
-    picture[height - bar + 2 :] = np.asarray(palette, np.uint8)[np.asarray(actors)[columns]]
-    now = columns == step
-    picture[height - bar + 2 :, now | (np.arange(width) == step * width // len(actors))] = 0
-    return picture
-
-
-def _save_gif(frames: list[Frame], actors: list[int], names: Sequence[str], path: Path, fps: float) -> None:
-    palette, every = colours(max(len(names), max(actors) + 1)), steps_per_frame(fps)
-    framed = (_framed(frames[step], actors, step, palette) for step in range(0, len(actors), every))
-    save_gif(framed, path, 1000 * every / fps)
-
-
-def _save_strip(frames: list[Frame], actors: list[int], names: Sequence[str], path: Path, count: int = 8) -> None:
-    """Frames evenly spaced over the episode side by side, and whose colour is whose."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    palette = colours(max(len(names), max(actors) + 1))
-    steps = np.linspace(0, len(actors) - 1, min(count, len(actors))).round().astype(int).tolist()
-    strip = np.concatenate([_framed(frames[step], actors, step, palette) for step in steps], axis=1)
-    size = max(strip.shape[1] // 80, 10)
-    image = Image.new("RGB", (strip.shape[1], strip.shape[0] + 2 * size), "white")
-    image.paste(Image.fromarray(strip), (0, 2 * size))
-    draw, font, x = ImageDraw.Draw(image), ImageFont.load_default(size), size // 2
-    for actor, steps_of in zip(*np.unique(actors, return_counts=True), strict=True):
-        name = names[actor] if actor < len(names) else f"policy {actor}"
-        label = f"{name} {100 * steps_of / len(actors):.0f} %"
-        draw.rectangle((x, size // 2, x + size, 3 * size // 2), fill=palette[actor])
-        draw.text((x + 3 * size // 2, size // 2), label, fill="black", font=font)
-        x += 3 * size + int(draw.textlength(label, font=font))
-    with atomic_file(path) as file:
-        image.save(file, "PNG")

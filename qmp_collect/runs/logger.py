@@ -159,6 +159,29 @@ class RunLogger:
         if self._tracker is not None:
             self._tracker.log_media(int(step), tag, "Image", image)
 
+    def log_video(self, step: int, tag: str, gif: str | os.PathLike[str]) -> None:
+        """Record a film, a GIF file; TensorBoard shows it among the images, where it moves, and Weights & Biases too.
+
+        Raises:
+            OSError: There is no such file.
+            ValueError: It is no GIF.
+        """
+        data = Path(gif).read_bytes()
+        if data[:6] not in (b"GIF87a", b"GIF89a"):
+            raise ValueError(f"{tag}: expected a GIF file, got {os.fspath(gif)}, which begins with {data[:6]!r}")
+        if self._board is not None:
+            from tensorboard.compat.proto.summary_pb2 import Summary
+
+            # As it is: SummaryWriter.add_video would decode and encode it anew, for which it needs moviepy.
+            width, height = (int.from_bytes(data[at : at + 2], "little") for at in (6, 8))
+            image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
+            self._board.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
+            self._board.flush()
+        if self._wandb is not None:
+            import wandb
+
+            self._wandb.log({"global_step": int(step), tag: wandb.Video(os.fspath(gif))})
+
     def close(self) -> None:
         """Close all files and finish the run at the tracker. Closing twice is fine."""
         self._metrics.close()

@@ -27,9 +27,10 @@ with needs("report"):
 
     from qmp_collect.runs.report.statistics import half_width
 
-from qmp_collect.runs.palette import OKABE_ITO
-from qmp_collect.runs.report.arms import varied
+from qmp_collect.runs.palette import looks
+from qmp_collect.runs.report.arms import method_name, varied
 from qmp_collect.runs.report.runs import Run, align, load_run, mixture_over_training
+from qmp_collect.runs.report.tables import in_words
 
 __all__ = [
     "Args",
@@ -185,7 +186,7 @@ def plot_curves(groups: Mapping[Group, list[Run]], labels: Mapping[Method, str],
         spread: as in `Args`.
     """
     env_ids = list(dict.fromkeys(group.env_id for group in groups))
-    colors = {method: OKABE_ITO[place % len(OKABE_ITO)] for place, method in enumerate(labels)}
+    look = dict(zip(labels, looks([(switch, (name, by)) for name, switch, by in labels]), strict=True))
     columns = min(len(env_ids), 3)
     rows = -(-len(env_ids) // columns)
     figure = Figure(figsize=(4.6 * columns + 0.4, 3.4 * rows + 0.2), layout="constrained")
@@ -197,10 +198,10 @@ def plot_curves(groups: Mapping[Group, list[Run]], labels: Mapping[Method, str],
         _style(axes, env_id)
         axes.set_xlabel("environment steps, all tasks")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        if metric.rpartition("/")[2].startswith("success"):
+        if _is_success(metric):
             axes.set_ylim(-0.03, 1.03)
     for group, runs in groups.items():
-        axes, label, color = panels[group.env_id], labels[group.method], colors[group.method]
+        axes, label, (color, style) = panels[group.env_id], labels[group.method], look[group.method]
         every = [run.series(metric) for run in runs]
         for run, (_, own) in zip(runs, every, strict=True):
             if missing := int((~np.isfinite(own)).sum()):
@@ -209,14 +210,15 @@ def plot_curves(groups: Mapping[Group, list[Run]], labels: Mapping[Method, str],
         if steps[-1] < max(own[-1] for own, _ in every):
             print(f"{group}: drawn up to the end of its shortest run, step {steps[-1]:.0f}", file=sys.stderr)
         seeds = f"{len(runs)} seed{'s' * (len(runs) > 1)}"
-        style = "--" if group.switch == "own" else "-"
         axes.plot(steps, values.mean(axis=0), style, color=color, linewidth=1.8, label=f"{label} ({seeds})")
         if len(runs) > 1:
-            axes.fill_between(steps, *_band(values, spread), color=color, alpha=0.18, linewidth=0)
+            band = _band(values, spread)
+            low, high = np.clip(band, 0, 1) if _is_success(metric) else band
+            axes.fill_between(steps, low, high, color=color, alpha=0.18, linewidth=0)
     for axes in panels.values():
         axes.legend(frameon=False, fontsize=8)
     for env_id in env_ids[::columns]:
-        panels[env_id].set_ylabel(metric)
+        panels[env_id].set_ylabel(in_words(metric))
     figure.supxlabel(f"line: mean over seeds; shaded: {_SPREADS[spread]}", fontsize=7, color="0.4")
     return figure
 
@@ -246,10 +248,17 @@ def plot_mixture(groups: Mapping[Group, list[Run]], labels: Mapping[Method, str]
 
 
 def _default_labels(methods: list[Method]) -> tuple[str, ...]:
-    """The switch and further settings, with the script's name where there are several scripts or no switch."""
+    """The switch and further settings in words, with the method where there are several or no switch."""
     several = len({exp_name for exp_name, _, _ in methods}) > 1
-    parts = [(name if several or not switch else "", switch, settings) for name, switch, settings in methods]
-    return tuple(", ".join(filter(None, part)) for part in parts)
+    texts = []
+    for exp_name, switch, settings in methods:
+        name = method_name(exp_name, switch or None, several)
+        texts.append(", ".join(filter(None, ("own policies" if name == "own" else name, settings))))
+    return tuple(texts)
+
+
+def _is_success(metric: str) -> bool:
+    return metric.rpartition("/")[2].startswith("success")
 
 
 def _band(values: Floats, spread: str) -> tuple[Floats, Floats]:

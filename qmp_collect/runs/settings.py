@@ -48,7 +48,8 @@ class RunArgs:
     wandb_entity: str | None = None
     """Weights & Biases entity (team)"""
     capture_video: bool = False
-    """at the end, save one evaluation episode of each task as RUN_DIR/videos/TASK.gif"""
+    """with each checkpoint and at the end, film an evaluation episode of each task, as RUN_DIR/videos/TASK.gif and for
+    TensorBoard and Weights & Biases"""
 
     # Run
     run_dir_root: str = "runs"

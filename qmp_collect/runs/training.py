@@ -283,10 +283,15 @@ class TrainingRun:
         return done and not self.evaluation_due()
 
     def unfinished(self) -> bool:
-        """Whether there is something left to do, and nobody asked to stop. Saves a checkpoint if it is time."""
+        """Whether there is something left to do, and nobody asked to stop.
+
+        Saves a checkpoint if it is time, and with --capture-video films what was learned so far.
+        """
         if not self._amid_round and not self.evaluation_due() and self.global_step >= self._next_checkpoint:
             self._next_checkpoint = _next(self.global_step, self.args.checkpoint_every)
             self._save()
+            if self.args.capture_video and not self._complete:
+                self._film(self._saved.parts["agent"].mean_policy)
         self._round_time = time.perf_counter()
         return not self.stop and not self._complete
 
@@ -371,20 +376,28 @@ class TrainingRun:
     def save_videos(self, mean_policy: Callable[..., Any]) -> None:
         """With --capture-video, at the end of the run: an evaluation episode of each task as a picture file.
 
-        The checkpoint is saved before: if nothing can be drawn here, the run may be resumed elsewhere.
+        The checkpoint is saved before: if nothing can be drawn here, the run may be resumed elsewhere. TensorBoard and
+        Weights & Biases get the films too, as they do those of earlier checkpoints.
 
         Args:
             mean_policy: ``mean_policy(obs (N, *O), task_ids (N,)) -> actions (N, *A)``, tensors.
         """
-        if not self.args.capture_video or not self._complete:
-            return
-        self._save()
-        policy = TrainedPolicy(mean_policy, self._policy_facts(), self.device)
-        for task, name in enumerate(self.task_names):
-            say(f"video of {name}")
-            save_task(policy, task, self.dir / "videos" / f"{name}.gif", seed=self.args.seed)
+        if self.args.capture_video and self._complete:
+            self._save()
+            self._film(mean_policy)
 
     # ------------------------------------------------------------------ internals
+
+    def _film(self, mean_policy: Callable[..., Any]) -> None:
+        """An episode of each task; those before the end give way to a stop."""
+        policy = TrainedPolicy(mean_policy, self._policy_facts(), self.device)
+        say(f"filming into {self.dir / 'videos'}")
+        for task, name in enumerate(self.task_names):
+            if self.stop and not self._complete:
+                return
+            path = self.dir / "videos" / f"{name}.gif"
+            save_task(policy, task, path, seed=self.args.seed)
+            self._logger.log_video(self.global_step, f"videos/{name}", path)
 
     def _progress(self) -> dict[str, Any]:
         return {

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from qmp_collect.runs.policy import TrainedPolicy
 
 FRAMES_PER_SECOND = 12.5  # at most; drawing may take longer than simulating
+LAST_MILLISECONDS = 1000  # films begin anew, and the eye should see where they end
 
 
 def steps_per_frame(fps: float) -> int:
@@ -25,11 +26,12 @@ def steps_per_frame(fps: float) -> int:
 
 
 def save_gif(frames: Iterable[Any], path: Path, milliseconds: float) -> None:
-    """Save pictures ``(H, W, 3)`` as a GIF that shows each of them for so long. Needs Pillow."""
+    """Save pictures ``(H, W, 3)`` as a GIF that shows each of them for so long, the last one longer. Needs Pillow."""
     image = _pillow()
     first, *rest = (image.fromarray(np.asarray(frame)) for frame in frames)
     with atomic_file(path) as file:
-        first.save(file, "GIF", save_all=True, append_images=rest, duration=round(milliseconds), loop=0)
+        durations = [round(milliseconds)] * len(rest) + [round(milliseconds + LAST_MILLISECONDS)]
+        first.save(file, "GIF", save_all=True, append_images=rest, duration=durations, loop=0)
 
 
 def _pillow() -> Any:

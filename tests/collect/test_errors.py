@@ -67,7 +67,7 @@ CASES = {
     "dict observations": (
         lambda: use(with_space(observation_space=gym.spaces.Dict(a=BOX))),
         TypeError,
-        ["Dict", "FlattenObservation"],
+        ["Dict", "each sub-environment in gymnasium.wrappers.FlattenObservation", "wrappers.vector.FlattenObservation"],
     ),
     "tuple observations": (
         lambda: use(with_space(observation_space=gym.spaces.Tuple([BOX, BOX]))),

@@ -344,8 +344,31 @@ class RecordingWandb(ModuleType):
     def Image(self, array):  # noqa: N802 (their name)
         return ("image", array.shape)
 
+    def Video(self, path):  # noqa: N802 (their name)
+        return ("video", Path(path).read_bytes())
+
     def finish(self):
         self.calls.append(("finish",))
+
+
+def test_films_reach_tensorboard_and_wandb_as_they_are(tmp_path, monkeypatch):
+    image = pytest.importorskip("PIL.Image")
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    wandb = RecordingWandb()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    frames = [image.new("RGB", (7, 300), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:])
+    film = (tmp_path / "film.gif").read_bytes()
+    with RunLogger(tmp_path / "run", {}, track=True) as logger:
+        logger.log_video(20, "videos/maze", tmp_path / "film.gif")
+        (tmp_path / "film.gif").write_bytes(b"GIT")
+        with pytest.raises(
+            ValueError, match=r"videos/maze: expected a GIF file, got .*film\.gif, which begins with b'GIT'"
+        ):
+            logger.log_video(30, "videos/maze", tmp_path / "film.gif")
+    (shown,) = accumulator.EventAccumulator(str(tmp_path / "run")).Reload().Images("videos/maze")
+    assert (shown.step, shown.width, shown.height, shown.encoded_image_string) == (20, 7, 300, film)
+    assert wandb.calls[2:] == [("log", {"global_step": 20, "videos/maze": ("video", film)}), ("finish",)]
 
 
 def test_tracking_sends_the_same_scalars_and_keeps_the_local_files(tmp_path, monkeypatch):

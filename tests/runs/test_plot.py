@@ -107,7 +107,7 @@ def test_align_interpolates_within_the_common_range():
     [
         ("range", [0.0, 0.2], [0.4, 0.8]),
         ("std", [-0.0, 0.2], [0.4, 0.8]),
-        ("ci", [-0.29686, -0.24529], [0.69686, 1.24529]),  # 4.303 deviations by the root of 3
+        ("ci", [0.0, 0.0], [0.69686, 1.0]),  # 4.303 deviations by the root of 3, and success is never negative
     ],
 )
 def test_curves_hold_mean_and_spread(spread, low, high, tmp_path):
@@ -125,17 +125,18 @@ def test_curves_hold_mean_and_spread(spread, low, high, tmp_path):
         assert (heights.min(), heights.max()) == pytest.approx((bottom, top), abs=1e-4)
 
 
-def test_one_panel_per_environment_and_own_dashed(tmp_path):
+def test_one_panel_per_environment_and_one_colour_per_switch(tmp_path):
     for env_id in ("Maze10-v0", "Reacher5-v0"):
-        for switch in ("own", "q"):
+        for switch in ("own", "qmp"):
             write_run(tmp_path, curve(0.1, 0.2), env_id=env_id, switch=switch)
-    groups = group_runs([load_run(path) for path in sorted(tmp_path.iterdir())])
-    figure = plot_curves(groups, {("sac", "own", ""): "No sharing", ("sac", "q", ""): "QMP"}, "eval/success", "range")
-    assert [axes.get_title() for axes in figure.axes] == ["Maze10-v0", "Reacher5-v0"]
+    groups = group_runs([load_run(path) for path in sorted(tmp_path.iterdir(), reverse=True)])
+    figure = plot_curves(groups, {("sac", "qmp", ""): "QMP", ("sac", "own", ""): "No sharing"}, "eval/success", "range")
+    assert [axes.get_title() for axes in figure.axes] == ["Reacher5-v0", "Maze10-v0"]
+    assert figure.axes[0].get_ylabel() == "success, own policies"
     for axes in figure.axes:
-        assert [(line.get_label(), line.get_linestyle()) for line in axes.lines] == [
-            ("No sharing (1 seed)", "--"),
-            ("QMP (1 seed)", "-"),
+        assert [(line.get_label(), line.get_color()) for line in axes.lines] == [
+            ("QMP (1 seed)", "#d55e00"),
+            ("No sharing (1 seed)", "#0072b2"),
         ]
         assert len(axes.collections) == 0  # one seed has no spread
 

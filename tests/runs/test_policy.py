@@ -20,10 +20,11 @@ import qmp_envs
 from qmp_collect import evaluate
 from qmp_collect.runs import __main__ as command
 from qmp_collect.runs import save_checkpoint
-from qmp_collect.runs.enjoy import _own_probability, _save_gif, _save_strip, film_mixture
+from qmp_collect.runs.enjoy import _own_probability, film_mixture
 from qmp_collect.runs.policy import FILE, build_agent, load_policy, save_policy
 from qmp_collect.runs.scripts import load_script, script_path, scripts
 from qmp_collect.runs.settings import of_the_run
+from qmp_collect.runs.who_acted import WhoActed
 
 NAMES = ("5_6_to_5_3", "5_6_to_1_2", "5_6_to_4_1")
 SCRIPTS = sorted(scripts())
@@ -148,13 +149,31 @@ def test_pictures_are_written_through_no_link(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("mine")
     (tmp_path / "film.gif").symlink_to(tmp_path / "precious")
     (tmp_path / "strip.png").symlink_to(tmp_path / "precious")
-    frames, actors = [np.zeros((20, 20, 3), np.uint8)] * 3, [0, 1, 0]
-    _save_gif(frames, actors, ("a", "b"), tmp_path / "film.gif", 25)
-    _save_strip(frames, actors, ("a", "b"), tmp_path / "strip.png")
+    episode = WhoActed(1, ("a", "b"), [np.zeros((20, 20, 3), np.uint8)] * 3, [0, 1, 0])
+    episode.save_gif(tmp_path / "film.gif", 25)
+    episode.save_strip(tmp_path / "strip.png")
     assert (tmp_path / "precious").read_text() == "mine"
     for name, kind in (("film.gif", "GIF"), ("strip.png", "PNG")):
         with Image.open(tmp_path / name) as picture:
             assert picture.format == kind
+
+
+def test_a_film_says_whose_colour_is_whose(tmp_path: Path) -> None:
+    """Around each frame is the colour of who acts, beneath it a bar of who acted, beside it a legend."""
+    white, actors = np.full((60, 80, 3), 255, np.uint8), [0, 0, 2, 2, 2, 0]
+    episode = WhoActed(0, ("a", "b", "c"), [white] * 6, actors)
+    assert episode.legend == [(0, "of a (own) 50%"), (2, "of c 50%")]
+    assert WhoActed(1, ("a", "b"), [white] * 2, [2, 2]).legend == [(1, "of b (own) 0%"), (2, "2 100%")]
+    episode.save_gif(tmp_path / "film.gif", 12.5)  # a frame a step
+    blue, green = (0, 114, 178), (0, 158, 115)
+    with Image.open(tmp_path / "film.gif") as film:
+        assert film.n_frames == 6
+        for step, colour in enumerate([blue, blue, green, green, green, blue]):
+            film.seek(step)
+            picture = film.convert("RGB")
+            assert np.allclose(picture.getpixel((2, 2)), colour, atol=6)
+            assert np.allclose(picture.getpixel((13, 77)), blue, atol=6)  # the bar, between the first two steps
+            assert np.allclose(picture.getpixel((57, 77)), green, atol=6)
 
 
 def test_a_link_in_the_place_of_the_folder_of_pictures(tmp_path: Path) -> None:
@@ -234,5 +253,12 @@ def test_train_enjoy_and_who_acted(
     assert pictures == {f"mixture_{name}.{kind}" for name in NAMES for kind in ("gif", "png")}
     with Image.open(run_dir / "enjoy" / f"mixture_{NAMES[0]}.gif") as film:
         assert film.n_frames >= 2
+    torch.manual_seed(7)
+    first, again = (film_mixture(run_dir, tmp_path / name, seed=3, max_steps=6, speed=0.25) for name in "ab")
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]  # one seed, one film
+    with Image.open(first[0]) as film:
+        assert film.n_frames == 3  # of 100 steps a second, every second one is shown at a quarter of the speed
+    with pytest.raises(ValueError, match="speed must be a positive number, got 0"):
+        film_mixture(run_dir, tmp_path, seed=3, max_steps=6, speed=0)
     with pytest.raises(SystemExit, match="there is no mixture to show"):
         command.main(["enjoy", str(own), "--episodes", "1", "--mixture"])

@@ -88,8 +88,12 @@ def test_a_run_that_grows_is_unfinished_until_it_has_grown(
 def test_done_is_written_after_the_videos(
     run_script: RunScript, tmp_path: Path, short_episodes: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*_: object, **__: object) -> None:
-        raise RuntimeError("no pictures today")
+    save_task = training.save_task
+
+    def fails(policy: Any, *args: Any, **kwargs: Any) -> None:
+        if policy.global_step == 180:
+            raise RuntimeError("no pictures today")
+        save_task(policy, *args, **kwargs)
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "save_task", fails)
@@ -99,6 +103,20 @@ def test_done_is_written_after_the_videos(
     run_script(NAME, "--resume", only_run(tmp_path))
     assert len(list(only_run(tmp_path).glob("videos/*.gif"))) == 3
     assert (only_run(tmp_path) / "done.json").exists()
+
+
+def test_films_of_a_running_run_reach_tensorboard_and_change_nothing(
+    run_dir: Path, run_script: RunScript, tmp_path: Path
+) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run_script(NAME, *TINY, "--capture-video", "--run-dir-root", tmp_path / "filmed")
+    filmed = only_run(tmp_path / "filmed")
+    events = accumulator.EventAccumulator(str(filmed), size_guidance={"images": 0}).Reload()
+    for name in qmp_envs.TASK_SETS["Maze3-v0"].task_names:
+        films = events.Images(f"videos/{name}")
+        assert [film.step for film in films] == [60, 120, 180]
+        assert films[-1].encoded_image_string == (filmed / "videos" / f"{name}.gif").read_bytes()
+    assert metrics(filmed) == metrics(run_dir)
 
 
 def test_a_run_that_goes_on_elsewhere_is_not_resumed(run_dir: Path, run_script: RunScript) -> None:

@@ -182,7 +182,9 @@ def labels(settings: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[str]
     usual = {key: value for key, value in usual.items() if 2 * values[key].count(value) > len(settings)}
     texts = []
     for config in settings:
-        parts = [_name(config, "exp_name" in telling)]
+        switch = config.get("switch")
+        script = str(config.get("exp_name", "run"))
+        parts = [method_name(script, None if switch is None else str(switch), "exp_name" in telling)]
         for key in telling:
             if key not in ("exp_name", "switch") and _value(config, key) != usual.get(key):
                 name = key.replace("_", " ")
@@ -191,13 +193,12 @@ def labels(settings: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[str]
     return texts
 
 
-def _name(config: dict[str, Any], with_method: bool) -> str:
-    """Method and switch: "QMP", or "Parameter-Sharing + QMP" where there are several methods."""
-    exp_name, switch = str(config.get("exp_name", "run")), config.get("switch")
+def method_name(exp_name: str, switch: str | None, with_method: bool) -> str:
+    """Script and switch in words: "QMP", or "Parameter-Sharing + QMP" where there are several methods."""
     method = _METHODS.get(exp_name, exp_name)
-    name = _SWITCHES.get(str(switch), str(switch))
     if switch is None:
         return method
+    name = _SWITCHES.get(switch, switch)
     if not with_method:
         return name
     return method if switch == "own" else f"{method} + {name}"

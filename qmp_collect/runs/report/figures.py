@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qmp_collect.extras import needs
+from qmp_collect.runs.palette import Look, looks, policy_look
 from qmp_collect.runs.report import statistics
-from qmp_collect.runs.report.arms import Arm, Study
+from qmp_collect.runs.report.arms import Arm, Study, setting_text
 from qmp_collect.runs.report.runs import align
 from qmp_collect.runs.report.sharing import WINDOWS, mean_over_runs, mixtures, shares
 from qmp_collect.runs.report.tables import FEWEST_FOR_BOOTSTRAP, task_scores, task_tag
@@ -22,9 +23,6 @@ with needs("report"):
 
 Floats = NDArray[np.float64]
 
-# Okabe and Ito's palette without its black and yellow: told apart with any kind of colour vision.
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d5a", "#7f7f7f")
-STYLES = ("-", "--", ":", "-.")
 INK, GRID = "#24292f", "#d0d7de"
 
 
@@ -51,9 +49,17 @@ def style(axes: Axes) -> None:
     axes.margins(x=0.01)
 
 
-def look(place: int) -> tuple[str, str]:
-    """Colour and line style of the arm, or policy, at a place."""
-    return PALETTE[place % len(PALETTE)], STYLES[place // len(PALETTE) % len(STYLES)]
+def arm_looks(study: Study) -> list[Look]:
+    """Colour and line style of each arm: the colour says the switch."""
+    return looks(
+        [
+            (
+                arm.settings.get("switch"),
+                tuple(sorted((key, setting_text(value)) for key, value in arm.settings.items() if key != "switch")),
+            )
+            for arm in study.arms
+        ]
+    )
 
 
 def curves(
@@ -73,10 +79,9 @@ def curves(
         only: labels of the arms to draw, all by default.
     """
     tag = metric if task is None else task_tag(metric, task)
-    for place, arm in enumerate(study.arms):
+    for arm, (color, line) in zip(study.arms, arm_looks(study), strict=True):
         if only is not None and arm.label not in only:
             continue
-        color, line = look(place)
         shown = arm.shown(tag)
         for run in shown:
             axes.plot(*run.series(tag), line, color=color, linewidth=0.6, alpha=0.35)
@@ -102,16 +107,17 @@ def profile(axes: Axes, study: Study, metric: str) -> None:
     The band resamples whole runs.
     """
     tasks = study.tasks(metric)
-    scored = [(place, arm, task_scores(arm, metric, tasks)) for place, arm in enumerate(study.arms)]
-    scored = [(place, arm, values) for place, arm, values in scored if values.size]
+    scored = [
+        (look, arm, task_scores(arm, metric, tasks)) for look, arm in zip(arm_looks(study), study.arms, strict=True)
+    ]
+    scored = [(look, arm, values) for look, arm, values in scored if values.size]
     if not scored:
         return
     every = np.concatenate([values.ravel() for _, _, values in scored])
     low, high = float(every.min()), float(every.max())
     thresholds = np.linspace(low - 0.01 * (high - low or 1.0), high + 0.01 * (high - low or 1.0), 201)
     rng = np.random.default_rng(0)
-    for place, arm, values in scored:
-        color, line = look(place)
+    for (color, line), arm, values in scored:
         height = statistics.performance_profile(values, thresholds)
         axes.plot(thresholds, height, line, color=color, linewidth=1.7, label=f"{arm.label} ({count(arm.runs)})")
         if len(values) >= FEWEST_FOR_BOOTSTRAP:
@@ -127,12 +133,11 @@ def profile(axes: Axes, study: Study, metric: str) -> None:
 
 def foreign(axes: Axes, study: Study, task: int) -> None:
     """Share of a task's steps in which another task's policy acted: each arm that shares, every run thin behind it."""
-    for place, arm in enumerate(study.arms):
+    for arm, (color, line) in zip(study.arms, arm_looks(study), strict=True):
         found = mixtures(arm, WINDOWS) if shares(arm) else None
         if found is None:
             continue
         borders, values = found
-        color, line = look(place)
         share = 1.0 - values[:, :, task, task]
         _run_lines(axes, borders, share, color, line, f"{arm.label} ({len(share)} run{'s' * (len(share) > 1)})")
     _steps(axes)
@@ -154,7 +159,7 @@ def policies(
     borders, values = found
     for policy in range(values.shape[3]):
         if policy != task:
-            color, line = look(policy)
+            color, line = policy_look(policy)
             name = f"policy {policy}" if names is None else f"{policy}: {names[policy]}"
             _run_lines(
                 axes, borders, values[:, :, task, policy], colors[policy] if colors else color, line, name, thin=0.2

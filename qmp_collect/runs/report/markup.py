@@ -11,7 +11,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from qmp_collect.extras import needs
-from qmp_collect.runs.report.figures import GRID, INK, PALETTE, STYLES, look
+from qmp_collect.runs.palette import PALETTE, STYLES, Look
+from qmp_collect.runs.report.figures import GRID, INK
 from qmp_collect.runs.report.tables import Table
 
 with needs("report"):
@@ -55,12 +56,11 @@ def panels(figures: Sequence[str], small: bool = False) -> str:
     return f'<div class="panels{" small" * small}">{"".join(figures)}</div>'
 
 
-def legend(names: Sequence[str], places: Sequence[int] | None = None) -> str:
+def legend(names: Sequence[str], looks: Sequence[Look]) -> str:
     """What the colours and line styles stand for."""
     items = []
-    for place, name in zip(places or range(len(names)), names, strict=True):
-        color, line = look(place)
-        stroke = f'style="stroke:{_VARIABLES[color]}" stroke-width="3" stroke-dasharray="{_DASHES[line]}"'
+    for (color, line), name in zip(looks, names, strict=True):
+        stroke = f'style="stroke:{_VARIABLES.get(color, color)}" stroke-width="3" stroke-dasharray="{_DASHES[line]}"'
         swatch = f'<svg aria-hidden="true" viewBox="0 0 32 10"><path d="M0 5H32" {stroke}/></svg>'
         items.append(f"<li>{swatch}{escape(name)}</li>")
     return f'<ul class="legend">{"".join(items)}</ul>'

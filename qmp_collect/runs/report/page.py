@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from qmp_collect.runs.palette import PALETTE, policy_look
 from qmp_collect.runs.report import figures, origins, sharing, tables
 from qmp_collect.runs.report.arms import Arm, Study, studies
 from qmp_collect.runs.report.export import write_csv
@@ -116,7 +117,7 @@ def _section(
     names = [f"{arm.label}: {_runs_text(arm)}" for arm in study.arms]
     parts = [
         f'<section id="{_anchor(study)}">\n<h2>{escape(study.env_id)}</h2>',
-        legend(names),
+        legend(names, figures.arm_looks(study)),
         f'<p class="note">{_READING}</p>',
     ]
     for place, metric in enumerate(metrics):
@@ -135,6 +136,7 @@ def _metric(study: Study, metric: str, numbers: Iterator[int], first: bool) -> s
     for group in _groups(study):
         figure, axes = figures.panel()
         figures.curves(axes, study, metric, share=share, only=group)
+        axes.set_ylabel(tables.in_words(metric))
         names = f": {', '.join(group)}" if len(group) < len(study.arms) else ""
         drawn.append(_figure(figure, numbers, f"{metric}, mean over tasks{names}"))
     finished = any(arm.with_metric(metric) for arm in study.arms)
@@ -155,6 +157,7 @@ def _metric(study: Study, metric: str, numbers: Iterator[int], first: bool) -> s
         for task in tasks:
             figure, axes = figures.panel(*SMALL)
             figures.curves(axes, study, metric, task, share)
+            axes.set_ylabel(tables.in_words(metric))
             small.append(_figure(figure, numbers, task))
         body = panels(small, small=True)
         if finished:
@@ -165,7 +168,7 @@ def _metric(study: Study, metric: str, numbers: Iterator[int], first: bool) -> s
 
 def _groups(study: Study) -> list[list[str]]:
     """Labels of the arms that share a panel: all of them, or those of one method where they are many."""
-    if len(study.arms) <= len(figures.PALETTE):
+    if len(study.arms) <= len(PALETTE):
         return [[arm.label for arm in study.arms]]
     groups: dict[str, list[str]] = {}
     for arm in study.arms:
@@ -175,14 +178,14 @@ def _groups(study: Study) -> list[list[str]]:
 
 def _mixtures(study: Study, numbers: Iterator[int]) -> str:
     """Who acted for whom: shares of foreign actions, policies over training, matrices."""
-    arms = [(place, arm) for place, arm in enumerate(study.arms) if sharing.shares(arm)]
+    arms = [both for both in zip(study.arms, figures.arm_looks(study), strict=True) if sharing.shares(both[0])]
     if not arms:
         return ""
     names = next((found for metric in METRICS if (found := study.tasks(metric))), [])
-    mixture = sharing.mixtures(arms[0][1], 1)
+    mixture = sharing.mixtures(arms[0][0], 1)
     num_tasks = mixture[1].shape[2] if mixture else 0
     tasks = names if len(names) == num_tasks else [f"task {task}" for task in range(num_tasks)]
-    parts = ["<h3>Who acted for whom</h3>", legend([arm.label for _, arm in arms], [place for place, _ in arms])]
+    parts = ["<h3>Who acted for whom</h3>", legend([arm.label for arm, _ in arms], [look for _, look in arms])]
     small = []
     for task, name in enumerate(tasks):
         figure, axes = figures.panel(*SMALL)
@@ -191,7 +194,7 @@ def _mixtures(study: Study, numbers: Iterator[int]) -> str:
     parts.append(panels(small, small=True))
     table = sharing.table(study, tasks)
     parts += [table_html(table)] if table.rows else []
-    for place, (_, arm) in enumerate(arms):
+    for place, (arm, _) in enumerate(arms):
         parts.append(details(f"{arm.label}: policy by policy", _policies(arm, tasks, numbers), opened=place == 0))
     return "\n".join(parts)
 
@@ -210,7 +213,10 @@ def _policies(arm: Arm, tasks: Sequence[str], numbers: Iterator[int]) -> str:
             figure, axes = figures.panel(*SMALL)
             figures.policies(axes, arm, task)
             small.append(_figure(figure, numbers, f"{name}: share of its steps that each other policy had"))
-        parts += [legend([f"policy {name}" for name in names]), panels(small, small=True)]
+        parts += [
+            legend([f"policy {name}" for name in names], [policy_look(j) for j in range(policies)]),
+            panels(small, small=True),
+        ]
     small = []
     for start, stop, matrix in zip(borders[:-1], borders[1:], sharing.mean_over_runs(values), strict=True):
         span = f"steps {tables.steps_text(start)} to {tables.steps_text(stop)}"

@@ -62,6 +62,13 @@ def task_tag(metric: str, task: str) -> str:
     return f"{group}/{task}/{name}"
 
 
+def in_words(metric: str) -> str:
+    """A tag as an axis says it: ``eval/any_hit`` is "any hit, own policies"."""
+    group, _, name = metric.rpartition("/")
+    where = {"eval": "own policies", "charts": "training episodes"}.get(group, group.replace("/", ", "))
+    return ", ".join(filter(None, (name.replace("_", " "), where)))
+
+
 def is_share(study: Study, metric: str) -> bool:
     """Whether a metric counts something out of something, such as success: from 0 to 1, neither return nor length."""
     if metric.rpartition("/")[2] in ("return", "length"):

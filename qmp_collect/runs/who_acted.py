@@ -1,0 +1,132 @@
+"""Pictures of who acted: an episode whose frames are framed in the colour of the policy that acts (figure 9b)."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qmp_collect.extras import needs
+from qmp_collect.runs.checkpoint import atomic_file
+from qmp_collect.runs.palette import PALETTE
+from qmp_collect.runs.video import save_gif, steps_per_frame
+
+Frame = NDArray[np.uint8]
+Colour = tuple[int, int, int]
+
+GAP = 2  # white pixels above the bar
+
+
+def colours(num_policies: int) -> list[Colour]:
+    """A colour for each policy; where the palette is too small, hues as far apart as they can be."""
+    if num_policies <= len(PALETTE):
+        return [(int(c[1:3], 16), int(c[3:5], 16), int(c[5:7], 16)) for c in PALETTE[:num_policies]]
+    shades = [colorsys.hls_to_rgb(k / num_policies, (0.4, 0.65)[k % 2], 0.75) for k in range(num_policies)]
+    return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in shades]
+
+
+class WhoActed:
+    """One episode of one task, and which policy acted in each of its steps.
+
+    Needs Pillow.
+
+    Args:
+        task: its number, which is that of its own policy.
+        names: ``T`` names of tasks; policy ``k`` is that of task ``k``, and those beyond are ``policy k``.
+        frames: ``S`` pictures ``(H, W, 3)``, before each step.
+        actors: ``S`` numbers of policies.
+    """
+
+    def __init__(self, task: int, names: Sequence[str], frames: Sequence[Frame], actors: Sequence[int]) -> None:
+        self.task, self.names, self.frames, self.actors = task, names, frames, np.asarray(actors)
+        self._colours = colours(max(len(names), int(self.actors.max()) + 1))
+        height, width = frames[0].shape[:2]
+        self._border, self._bar = max(4, width // 40), max(10, height // 16)
+
+    @cached_property
+    def legend(self) -> list[tuple[int, str]]:
+        """The policies that acted, and the task's own, each with its share of the steps; the own one first."""
+        counts = np.bincount(self.actors, minlength=self.task + 1)
+        shown = [self.task, *(k for k in np.flatnonzero(counts).tolist() if k != self.task)]
+        texts = []
+        for policy in shown:
+            name = f"of {self.names[policy]}" if policy < len(self.names) else f"{policy}"
+            own = " (own)" * (policy == self.task)
+            texts.append((policy, f"{name}{own} {counts[policy] / len(self.actors):.0%}"))
+        return texts
+
+    def save_gif(self, path: Path, fps: float) -> None:
+        """At the speed of ``fps`` steps in a second, with the legend beside it and the one who acts marked."""
+        every = steps_per_frame(fps)
+        steps = range(0, len(self.actors), every)
+        save_gif((self._page(step) for step in steps), path, 1000 * every / fps)
+
+    def save_strip(self, path: Path, count: int = 8) -> None:
+        """Frames evenly spaced over the episode side by side, under the legend, as a PNG."""
+        from PIL import Image
+
+        steps = np.linspace(0, len(self.actors) - 1, min(count, len(self.actors))).round().astype(int).tolist()
+        strip = np.concatenate([self._framed(step) for step in steps], axis=1)
+        size = max(strip.shape[1] // 80, 10)
+        image = Image.new("RGB", (strip.shape[1], strip.shape[0] + 2 * size), "white")
+        image.paste(Image.fromarray(strip), (0, 2 * size))
+        draw, font = _pen(image, size)
+        head = f"task {self.names[self.task]}, acted:"
+        draw.text((size // 2, size // 2), head, fill="black", font=font)
+        x = 2 * size + int(draw.textlength(head, font=font))
+        for policy, text in self.legend:
+            draw.rectangle((x, size // 2, x + size, 3 * size // 2), fill=self._colours[policy])
+            draw.text((x + 3 * size // 2, size // 2), text, fill="black", font=font)
+            x += 3 * size + int(draw.textlength(text, font=font))
+        with atomic_file(path) as file:
+            image.save(file, "PNG")
+
+    def _framed(self, step: int) -> Frame:
+        """The frame in the colour of who acts, above a bar of who acted in each step, marked where it is."""
+        frame, border, bar, steps = self.frames[step], self._border, self._bar, len(self.actors)
+        height, width = frame.shape[0] + 2 * border + GAP + bar, frame.shape[1] + 2 * border
+        palette = np.asarray(self._colours, np.uint8)
+        picture = np.full((height, width, 3), 255, np.uint8)
+        picture[: height - bar - GAP] = palette[self.actors[step]]
+        picture[border : border + frame.shape[0], border : border + frame.shape[1]] = frame
+        columns = np.arange(width) * steps // width
+        picture[height - bar :] = palette[self.actors[columns]]
+        now = np.abs(np.arange(width) + 0.5 - (step + 0.5) * width / steps) <= 1
+        picture[height - bar :, now] = 0
+        return picture
+
+    def _page(self, step: int) -> Frame:
+        """The framed frame, and beside it the legend."""
+        from PIL import Image
+
+        framed = self._framed(step)
+        size = max(11, framed.shape[0] // 24)
+        blank = Image.new("RGB", (1, 1))
+        draw, font = _pen(blank, size)
+        head = f"task {self.names[self.task]}", "acts: policy"
+        widths = [draw.textlength(text, font=font) for text in (*head, *(text for _, text in self.legend))]
+        line, left = 2 * size, framed.shape[1] + size
+        image = Image.new("RGB", (left + 3 * size + round(max(widths)), framed.shape[0]), "white")
+        image.paste(Image.fromarray(framed), (0, 0))
+        draw, font = _pen(image, size)
+        for row, text in enumerate(head):
+            draw.text((left, row * line + size // 2), text, fill="black", font=font)
+        for row, (policy, text) in enumerate(self.legend, start=len(head)):
+            top, colour, acts = row * line, self._colours[policy], policy == self.actors[step]
+            end = image.width - 1 if acts else left + 3 * size // 2
+            draw.rectangle((left, top, end, top + line - size // 2), fill=colour)
+            ink = "white" if acts and np.dot(colour, (0.299, 0.587, 0.114)) < 140 else "black"
+            draw.text((left + 2 * size, top + size // 8), text, fill=ink, font=font)
+        return np.asarray(image)
+
+
+def _pen(image: Any, size: int) -> tuple[Any, Any]:
+    with needs("train"):
+        from PIL import ImageDraw, ImageFont
+
+    return ImageDraw.Draw(image), ImageFont.load_default(size)
