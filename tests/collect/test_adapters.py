@@ -178,6 +178,7 @@ def test_tianshou_buffer_gets_every_sub_environment_in_its_own_part(parts):
     assert buffer.obs_next[places].tolist() == rows.next_obs[order].tolist()
     assert buffer.terminated[places].tolist() == rows.terminations[order].tolist()
     assert buffer.truncated[places].tolist() == rows.truncations[order].tolist()
+    assert buffer.info.behavior_id[places].tolist() == rows.behavior_ids[order].tolist()
     with pytest.raises(ValueError, match=f"has parts for {parts} sub-environments"):
         TianshouSink(data.ReplayBuffer(8) if parts == 1 else buffer, HalfPolicy()).add(
             dataclasses.replace(FOUR_ROWS, env_ids=np.arange(4))
