@@ -528,9 +528,6 @@ def test_sub_environments_of_the_only_task_need_no_task_ids():
     collector = QMPCollector(endless(3), [policy(0), policy(1)], [q_function(0)])
     assert (collector.num_tasks, collector.task_ids.tolist()) == (1, [0, 0, 0])
     assert collector.collect(n_step=6).behavior_counts.shape == (1, 2)
-    assert (
-        len(evaluate(gym.make_vec("Pendulum-v1", num_envs=2), [lambda obs: obs[:, :1]], episodes_per_env=1).lens) == 2
-    )
 
 
 def test_task_ids_come_from_the_env_or_from_counting():
