@@ -23,7 +23,7 @@ def network(inputs, outputs, *last):
 
 actor, critic, clone = network(2, 2, nn.Tanh()), network(4, 1), network(2, 2, nn.Tanh())
 target = copy.deepcopy(critic).requires_grad_(False)
-of_actor, of_critic, of_clone = (torch.optim.Adam(net.parameters(), 1e-3) for net in (actor, critic, clone))
+of_actor, of_critic, of_clone = (torch.optim.Adam(net.parameters(), 3e-3) for net in (actor, critic, clone))
 
 
 def step(optimizer, loss):
@@ -56,9 +56,9 @@ for _ in range(15):
         obs, actions, rewards, next_obs, terminations, *_ = buffer.sample_joint(64, own_fraction=0.5)
         with torch.no_grad():
             after = torch.maximum(*(q(next_obs, policy(next_obs), target) for policy in (actor, clone)))[:, 0]
-        step(of_critic, (q(obs, actions)[:, 0] - rewards - 0.95 * (1 - terminations) * after).square().mean())
+        step(of_critic, (q(obs, actions)[:, 0] - rewards - 0.9 * (1 - terminations) * after).square().mean())
         step(of_actor, -q(obs, actor(obs)).mean())
-        torch._foreach_lerp_(list(target.parameters()), list(critic.parameters()), 0.02)
+        torch._foreach_lerp_(list(target.parameters()), list(critic.parameters()), 0.05)
 print("share of the steps, learner and clone:", collector.stats().mixture[0].round(2))
 returns = [round(float(evaluate(test_envs, [net], episodes_per_env=1).returns[0]), 2) for net in (actor, clone)]
 print("return of the learner and of the clone, each alone:", returns)
