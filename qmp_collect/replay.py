@@ -223,7 +223,8 @@ class TaskReplayBuffer:
         lists, kind = self._kinds(own_fraction, (), batch_size, per_task=False)
         ends = lists.counts.cumsum(1)
         drawn = self._draw((batch_size,)) % ends[kind, -1]
-        task_ids = (drawn[:, None] >= ends[kind]).sum(1)
+        of_own, of_others = torch.searchsorted(ends, drawn.repeat(2, 1), right=True)
+        task_ids = torch.where(kind == 0, of_own, of_others)
         slots = lists.slots(kind, task_ids, drawn - (ends - lists.counts)[kind, task_ids])
         return self._gather(slots + task_ids * self.capacity, task_ids)
 
