@@ -70,6 +70,8 @@ class Args(settings.RunArgs):
     """where own_probability arrives at the end of the run, linearly"""
     warmup_rounds: int = 0
     """rounds in which only own policies act"""
+    own_fraction: float | None = None
+    """share of a batch that the tasks' own policies collected, as far as there is such data (none: as it comes)"""
 
 
 PRESETS = presets.tuned(  # those of sac_qmp_multihead.py: paper, appendices H.3 and H.5
@@ -370,7 +372,7 @@ if __name__ == "__main__":
             # ALGO LOGIC: training
             losses = {}
             while run.update_due():
-                losses = agent.update(buffer.sample(task_batch_size))
+                losses = agent.update(buffer.sample(task_batch_size, own_fraction=args.own_fraction))
             run.end_round(losses)
         run.save_videos(agent.mean_policy)
     envs.close()

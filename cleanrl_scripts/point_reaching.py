@@ -79,6 +79,8 @@ class Args(settings.RunArgs):
     """where own_probability arrives at the end of the run, linearly"""
     warmup_rounds: int = 0
     """rounds in which only the own policy acts"""
+    own_fraction: float | None = None
+    """share of a batch that the tasks' own policies collected, as far as there is such data (none: as it comes)"""
 
 
 # Mean actions of the helpers
@@ -355,7 +357,7 @@ if __name__ == "__main__":
             # ALGO LOGIC: training
             losses = {}
             while run.update_due():
-                losses = agent.update(buffer.sample(args.batch_size))
+                losses = agent.update(buffer.sample(args.batch_size, own_fraction=args.own_fraction))
             run.end_round(losses)
         np.savez_compressed(run.dir / "trajectories.npz", **trajectories.state_dict())
         run.save_videos(agent.mean_policy)

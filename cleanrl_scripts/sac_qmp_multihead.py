@@ -88,6 +88,8 @@ class Args(settings.RunArgs):
     """where own_probability arrives at the end of the run, linearly"""
     warmup_rounds: int = 0
     """rounds in which only own policies act"""
+    own_fraction: float | None = None
+    """share of a batch that the tasks' own policies collected, as far as there is such data (none: as it comes)"""
 
 
 PRESETS = presets.tuned(  # paper, appendices H.3 and H.5; MT10's width is that of the authors' MT50
@@ -395,7 +397,7 @@ if __name__ == "__main__":
             # ALGO LOGIC: training
             losses = {}
             while run.update_due():
-                losses = agent.update(buffer.sample_joint(args.batch_size))
+                losses = agent.update(buffer.sample_joint(args.batch_size, own_fraction=args.own_fraction))
             run.end_round(losses)
         run.save_videos(agent.mean_policy)
     envs.close()

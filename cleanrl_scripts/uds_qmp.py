@@ -74,6 +74,8 @@ class Args(settings.RunArgs):
     """where own_probability arrives at the end of the run, linearly"""
     warmup_rounds: int = 0
     """rounds in which only own policies act"""
+    own_fraction: float | None = None
+    """share of a batch that the tasks' own policies collected, as far as there is such data (none: as it comes)"""
 
 
 PRESETS = presets.tuned(presets.SEPARATE, MetaWorldMT10={"own_probability": 0.7})  # paper, appendix H.5
@@ -173,7 +175,7 @@ class SharedReplay:
     def sample(self):
         """Fields (T, B + F, ...), rewards as the receiving tasks see them, ``task_ids`` those of the giving ones."""
         batch_size = self.args.batch_size
-        data = self.buffer.sample(batch_size + self.others * self.share)
+        data = self.buffer.sample(batch_size + self.others * self.share, own_fraction=self.args.own_fraction)
 
         def hand_over(field):
             shares = field[:, batch_size:].unflatten(1, (self.others, self.share))

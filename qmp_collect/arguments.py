@@ -62,14 +62,16 @@ def resolve_tasks(
         listed = next((len(fns) for fns in tellers if is_per_task(fns)), None)
         num_tasks = known if known is not None else listed
     if task_ids is None:
-        if num_tasks is not None and num_tasks != n:
+        if num_tasks is None:
+            raise ValueError("pass task_ids or num_tasks: neither the callables nor the environment tell the tasks")
+        if num_tasks not in (1, n):
+            of_policies = is_per_task(policies) and not is_per_task(q_functions) and len(policies) == num_tasks
             raise ValueError(
                 f"task_ids is needed: there are {n} sub-environments for {num_tasks} tasks and the environment has no "
                 "`task_ids`; pass task_ids=[...], one task per sub-environment"
+                + (f". If not all {num_tasks} policies are a task's own, say num_tasks=..." if of_policies else "")
             )
-        if num_tasks is None:
-            raise ValueError("pass task_ids or num_tasks: neither the callables nor the environment tell the tasks")
-        task_ids = np.arange(n)
+        task_ids = np.zeros(n, np.int64) if num_tasks == 1 else np.arange(n)
     ids = np.array(to_numpy(task_ids))
     if ids.shape != (n,) or ids.dtype.kind not in "iu":
         raise ValueError(

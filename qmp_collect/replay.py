@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from qmp_collect.amount import integer
+from qmp_collect.own_rows import OwnRows, to_device
 from qmp_collect.transitions import Transitions
 
 __all__ = ["Batch", "TaskReplayBuffer"]
@@ -23,6 +24,7 @@ __all__ = ["Batch", "TaskReplayBuffer"]
 _RANDOM_HIGH = 2**63 - 1
 _STREAM = 0x7265706C6179  # "replay": the key of this generator's stream among those of one seed
 _EXACT_INTEGERS = 2**24  # float32 holds every integer up to here
+_UNKNOWN = -2  # who acted, in states of a time when nobody asked
 
 
 class Batch(NamedTuple):
@@ -35,6 +37,8 @@ class Batch(NamedTuple):
         next_obs: as `obs`; the true successors.
         terminations: ``(*L,)`` float32, 1.0 where the bootstrap is cut. Time-outs are 0.0.
         task_ids: ``(*L,)`` int64.
+        behavior_ids: ``(*L,)`` int64: the policy that acted, -1 for a random action; -2 where it is not known, in rows
+            that were loaded from a state of an older version.
     """
 
     obs: Tensor
@@ -43,13 +47,14 @@ class Batch(NamedTuple):
     next_obs: Tensor
     terminations: Tensor
     task_ids: Tensor
+    behavior_ids: Tensor
 
 
 class TaskReplayBuffer:
     """Ring buffers of T tasks in one ``(T * capacity, D)`` float32 tensor on `device`.
 
     Each task's newest `capacity` transitions are kept. A row packs observation, action, reward, next
-    observation and termination, so adding is one host-to-device copy and sampling one `index_select`, whose
+    observation, termination and who acted, so adding is one host-to-device copy and sampling one `index_select`, whose
     result the returned fields are views of; neither waits for the device. Everything is stored as float32:
     float64 observations lose precision, uint8 images take four times their space. On the CPU the memory is
     claimed page by page as rows arrive, so a generous `capacity` costs nothing until it is used.
@@ -82,14 +87,21 @@ class TaskReplayBuffer:
         self._obs_shape, self._obs_integer = _describe("obs_space", obs_space)
         self._action_shape, self._action_integer = _describe("action_space", action_space)
         obs_width, action_width = math.prod(self._obs_shape), math.prod(self._action_shape)
-        # Column borders of one row: obs | action | reward | next_obs | termination.
-        self._columns = np.cumsum([0, obs_width, action_width, 1, obs_width, 1]).tolist()
+        # Column borders of one row: obs | action | reward | next_obs | termination | behavior_id.
+        self._widths = [obs_width, action_width, 1, obs_width, 1, 1]
+        self._columns = np.cumsum([0, *self._widths]).tolist()
         self._rows = torch.empty((num_tasks * capacity, self._columns[-1]), dtype=torch.float32, device=self.device)
         self._added = np.zeros(num_tasks, np.int64)  # transitions ever added, per task
+        self._known_from = np.zeros(num_tasks, np.int64)  # the first of each task of which is known who acted
+        self._own_rows: OwnRows | None = None  # made when it is first needed
+        self._last: tuple[Tensor, Tensor] | None = None  # the last batch's task_ids and behavior_ids
         # Per task on the device: stored rows; end of its share when all stored rows are numbered through;
         # what turns such a number into a row of `_rows`.
         self._layout = torch.zeros((3, num_tasks), dtype=torch.int64, device=self.device)
+        self._sizes, self._ends, self._shifts = self._layout[0, :, None], self._layout[1], self._layout[2]
         self._task_ids = torch.arange(num_tasks, device=self.device)[:, None]
+        self._first_rows = np.arange(num_tasks) * capacity
+        self._starts = self._task_ids * capacity
         self._generator = torch.Generator(self.device)
         if seed is None:
             self._generator.seed()
@@ -111,13 +123,15 @@ class TaskReplayBuffer:
         """Store M transitions of any mix of tasks; within a task they overwrite the oldest ones in order.
 
         Raises:
-            ValueError: for observations or actions of another shape, a task id outside ``0..T-1``, and numbers that
-                float32 cannot hold: not finite, or integers beyond 2**24. Nothing is stored then.
+            ValueError: for observations or actions of another shape, a task id outside ``0..T-1``, a behaviour id
+                below -1, and numbers that float32 cannot hold: not finite, or integers beyond 2**24. Nothing is
+                stored then.
         """
         count, width, borders = len(transitions), self._columns[-1], self._columns
         if count == 0:
             return
         rows, taken, added = self._place(transitions.task_ids)
+        _check_ids("behavior_ids", transitions.behavior_ids, -1, _EXACT_INTEGERS)
         head = 2 * (len(rows) + 3 * self.num_tasks)  # int64 numbers travel as two float32 cells each
         # All that the device needs crosses in one piece; pinned memory makes the crossing asynchronous.
         pinned = self.device.type == "cuda"
@@ -130,6 +144,7 @@ class TaskReplayBuffer:
             ("rewards", transitions.rewards, ()),
             ("next_obs", transitions.next_obs, self._obs_shape),
             ("terminations", transitions.terminations, ()),
+            ("behavior_ids", transitions.behavior_ids.astype(np.float32), ()),
         )
         with np.errstate(over="ignore"):  # seen below
             for (name, values, shape), start, stop in zip(fields, borders[:-1], borders[1:], strict=True):
@@ -144,7 +159,7 @@ class TaskReplayBuffer:
                 "no learner can use it"
             )
         numbers[: len(rows)] = rows
-        numbers[len(rows) :] = self._describe_layout(np.minimum(added, self.capacity)).reshape(-1)
+        self._describe_layout(np.minimum(added, self.capacity), numbers[len(rows) :].reshape(3, self.num_tasks))
 
         parcel = parcel.to(self.device, non_blocking=True)
         numbers_there = parcel[:head].view(torch.int64)
@@ -152,11 +167,22 @@ class TaskReplayBuffer:
         self._layout.copy_(numbers_there[len(rows) :].view(3, self.num_tasks))
         self._added = added
 
-    def sample(self, batch_size: int) -> Batch:
+    def sample(self, batch_size: int, *, own_fraction: ArrayLike | None = None) -> Batch:
         """Draw `batch_size` transitions of every task, uniformly with replacement; shapes ``(T, B, ...)``.
 
+        Args:
+            batch_size: B.
+            own_fraction: in [0, 1], of all tasks or ``(T,)``: the share of a task's rows that are drawn, uniformly,
+                from what the task's own policy collected (that of the task's number), to the nearest row. The others
+                are drawn uniformly from the rest: what other policies collected, and random actions. The two kinds
+                lie spread evenly over the B rows. A task of which only one kind is stored gives all rows of that
+                kind. None draws without asking who acted. The first such call reads through what is stored, later
+                ones only what came since, and the buffer grows by 12 bytes a transition.
+
         Raises:
-            TypeError, ValueError: if a task has no transitions yet, or `batch_size` is no integer from 1.
+            TypeError, ValueError: if a task has no transitions yet, `batch_size` is no integer from 1, or
+                `own_fraction` no fraction; or if it is given, and rows of a state of an older version are stored, of
+                which is not known who acted.
         """
         batch_size = integer("batch_size", batch_size)
         if not self._added.all():
@@ -165,25 +191,56 @@ class TaskReplayBuffer:
                 f"cannot sample: no transitions stored for task(s) {empty}; collect some of each task first"
             )
         shape = (self.num_tasks, batch_size)
-        drawn = torch.randint(_RANDOM_HIGH, shape, generator=self._generator, device=self.device)
-        index = drawn % self._layout[0][:, None] + self._task_ids * self.capacity
-        return self._gather(index, self._task_ids.expand(shape))
+        task_ids = self._task_ids.expand(shape)
+        if own_fraction is None:
+            slots = self._draw(shape) % self._sizes
+        else:
+            lists, kind = self._kinds(own_fraction, (self.num_tasks,), batch_size, per_task=True)
+            slots = lists.slots(kind, task_ids, self._draw(shape) % lists.counts[kind, task_ids])
+        return self._gather(slots + self._starts, task_ids)
 
-    def sample_joint(self, batch_size: int) -> Batch:
+    def sample_joint(self, batch_size: int, *, own_fraction: float | None = None) -> Batch:
         """Draw `batch_size` transitions uniformly with replacement from all stored ones; shapes ``(B, ...)``.
 
         A task with twice the transitions is drawn twice as often; tasks without any are left out.
 
+        Args:
+            batch_size: B.
+            own_fraction: as for `sample`, one number: that share of the rows is drawn uniformly from what any task's
+                own policy collected for it, the others from the rest.
+
         Raises:
-            TypeError, ValueError: if the buffer is empty, or `batch_size` is no integer from 1.
+            TypeError, ValueError: if the buffer is empty, or as `sample`.
         """
         batch_size = integer("batch_size", batch_size)
         total = len(self)
         if total == 0:
             raise ValueError("cannot sample: the buffer is empty; collect some transitions first")
-        drawn = torch.randint(total, (batch_size,), generator=self._generator, device=self.device)
-        task_ids = torch.searchsorted(self._layout[1], drawn, right=True)
-        return self._gather(drawn + self._layout[2].index_select(0, task_ids), task_ids)
+        if own_fraction is None:
+            drawn = torch.randint(total, (batch_size,), generator=self._generator, device=self.device)
+            task_ids = torch.searchsorted(self._ends, drawn, right=True)
+            return self._gather(drawn + self._shifts.index_select(0, task_ids), task_ids)
+        lists, kind = self._kinds(own_fraction, (), batch_size, per_task=False)
+        ends = lists.counts.cumsum(1)
+        drawn = self._draw((batch_size,)) % ends[kind, -1]
+        of_own, of_others = torch.searchsorted(ends, drawn.repeat(2, 1), right=True)
+        task_ids = torch.where(kind == 0, of_own, of_others)
+        slots = lists.slots(kind, task_ids, drawn - (ends - lists.counts)[kind, task_ids])
+        return self._gather(slots + task_ids * self.capacity, task_ids)
+
+    def own_share(self) -> Tensor:
+        """What share of each task's rows in the last batch its own policy had collected, ``(T,)`` on the device.
+
+        NaN for tasks without rows in it, and before the first batch. Rows of which is not known who acted count as
+        others'.
+        """
+        if self._last is None:
+            return torch.full((self.num_tasks,), math.nan, device=self.device)
+        task_ids, behavior_ids = self._last
+        counts = torch.zeros((2, self.num_tasks), device=self.device)
+        own = (behavior_ids == task_ids).float()
+        counts.index_add_(1, task_ids.reshape(-1), torch.stack([own, torch.ones_like(own)]).view(2, -1))
+        return counts[0] / counts[1]
 
     @property
     def row_width(self) -> int:
@@ -217,6 +274,7 @@ class TaskReplayBuffer:
         """
         state = {
             "added": self.added,
+            "known_from": self._known_from.copy(),
             "capacity": self.capacity,
             "generator": self._generator.get_state(),
             "device_type": self.device.type,
@@ -232,22 +290,32 @@ class TaskReplayBuffer:
     def check_state(self, state: Mapping[str, Any]) -> None:
         """Whether `load_state_dict` will take ``state``. Changes nothing.
 
+        One of an older version has rows without their last number, who acted, and no ``known_from``.
+
         Raises:
             ValueError: if it was made with another number of tasks or row width, with another capacity of which one has
                 been filled, or is damaged.
         """
         names = {"added", "capacity", "generator", "device_type"}
-        if not isinstance(state, Mapping) or state.keys() - {"rows"} != names:
-            raise ValueError(f"expected a state with the entries {sorted(names)} and rows")
+        if not isinstance(state, Mapping) or state.keys() - {"rows", "known_from"} != names:
+            raise ValueError(f"expected a state with the entries {sorted(names)}, known_from and rows")
         added, capacity, rows = state["added"], state["capacity"], state.get("rows")
         if not isinstance(added, np.ndarray) or added.dtype != np.int64 or added.ndim != 1 or type(capacity) is not int:
             raise ValueError("expected a state with an integer capacity and int64 numbers of what was added")
         if (added.size and (added.min() < 0 or added.max() >= 2**62)) or capacity < 1:
             raise ValueError(f"expected a state with sizes from 0 and a capacity from 1, got {added} and {capacity}")
+        if (known_from := state.get("known_from")) is not None and (
+            not isinstance(known_from, np.ndarray)
+            or known_from.dtype != np.int64
+            or known_from.shape != added.shape
+            or ((known_from < 0) | (known_from > added)).any()
+        ):
+            raise ValueError(f"expected known_from to be int64 numbers from 0 to {added}, got {known_from!r}")
         # While no task has filled it, a ring of another size holds the same rows in the same places.
         same = capacity == self.capacity or added.max(initial=0) <= min(capacity, self.capacity)
-        saved = (capacity, len(added), self._columns[-1] if rows is None else _width(rows))
-        expected = (self.capacity, self.num_tasks, self._columns[-1])
+        width = self._columns[-1] - (known_from is None)
+        saved = (capacity, len(added), width if rows is None else _width(rows))
+        expected = (self.capacity, self.num_tasks, width)
         if saved[1:] != expected[1:] or not same:
             raise ValueError(f"expected a state with (capacity, num_tasks, row width) = {expected}, got {saved}")
         if rows is not None and len(rows) != np.minimum(added, capacity).sum():
@@ -264,19 +332,24 @@ class TaskReplayBuffer:
         """Take over a `state_dict`. Warns if another kind of device made it: its random stream cannot go on.
 
         A state without rows is of rows that were written into `spans` already. As long as no task has filled it, the
-        capacity may differ.
+        capacity may differ. Who acted is not known of the rows of a state of an older version.
 
         Raises:
             ValueError: as `check_state`; then nothing has changed.
         """
         self.check_state(state)
         self._added = state["added"].copy()
+        self._known_from = state.get("known_from", self._added).copy()
+        self._own_rows = self._last = None
         sizes = self.sizes
         if "rows" in state:
             per_task = self._rows.view(self.num_tasks, self.capacity, -1)
             for target, stored in zip(per_task, torch.split(state["rows"], sizes.tolist()), strict=True):
-                target[: len(stored)].copy_(stored)
-        self._layout.copy_(torch.from_numpy(self._describe_layout(sizes)))
+                target[: len(stored), : stored.shape[1]].copy_(stored)
+                target[: len(stored), stored.shape[1] :] = _UNKNOWN
+        layout = np.empty((3, self.num_tasks), np.int64)
+        self._describe_layout(sizes, layout)
+        self._layout.copy_(torch.from_numpy(layout))
         if state["device_type"] == self.device.type:
             self._generator.set_state(state["generator"])
         else:
@@ -288,9 +361,7 @@ class TaskReplayBuffer:
 
     def _place(self, task_ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Target row of each transition, which transitions they are (task by task), and the new `_added`."""
-        if task_ids.min() < 0 or task_ids.max() >= self.num_tasks:
-            bad = int(np.flatnonzero((task_ids < 0) | (task_ids >= self.num_tasks))[0])
-            raise ValueError(f"transitions.task_ids[{bad}]: expected 0..{self.num_tasks - 1}, got {int(task_ids[bad])}")
+        _check_ids("task_ids", task_ids, 0, self.num_tasks - 1)
         taken = np.argsort(task_ids, kind="stable")
         task = task_ids[taken]
         counts = np.bincount(task, minlength=self.num_tasks)
@@ -300,27 +371,64 @@ class TaskReplayBuffer:
         last = rank >= (counts - self.capacity)[task]
         return (task * self.capacity + slot)[last], taken[last], self._added + counts
 
-    def _describe_layout(self, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """``(3, T)`` content of `_layout` for these sizes."""
-        ends = np.cumsum(sizes)
-        return np.stack([sizes, ends, np.arange(self.num_tasks) * self.capacity - (ends - sizes)])
+    def _draw(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.randint(_RANDOM_HIGH, shape, generator=self._generator, device=self.device)
+
+    def _kinds(
+        self, own_fraction: ArrayLike, shape: tuple[int, ...], batch_size: int, *, per_task: bool
+    ) -> tuple[OwnRows, Tensor]:
+        """Where own and other transitions are, and of which kind, 0 or 1, each row of a batch is to be."""
+        fraction = np.asarray(own_fraction, np.float64)
+        if fraction.shape not in ((), shape) or not ((fraction >= 0) & (fraction <= 1)).all():
+            expected = f"a number in [0, 1]{f', or one for each of {self.num_tasks} tasks' if shape else ''}"
+            raise ValueError(f"own_fraction: expected {expected}, got {own_fraction!r}")
+        if (unknown := np.flatnonzero(self._known_from > np.maximum(self._added - self.capacity, 0))).size:
+            raise ValueError(
+                f"own_fraction: of rows of task(s) {unknown.tolist()} is not known who acted, since they were loaded "
+                "from a state of an older version; leave it out until they have been overwritten"
+            )
+        if self._own_rows is None:
+            self._own_rows = OwnRows(self.num_tasks, self.capacity, self.device)
+        self._own_rows.update(self._added, self._rows[:, -1].view(self.num_tasks, self.capacity))
+        counts = self._own_rows.counts
+        own, others = counts[..., None] if per_task else counts.sum(1)
+        # n of B rows, spread evenly: i n mod B takes the B / gcd multiples of gcd(n, B) below B in turn.
+        (wanted,) = to_device(self.device, np.floor(fraction * batch_size + 0.5).astype(np.int64)[..., None])
+        is_own = torch.arange(batch_size, device=self.device) * wanted % batch_size < wanted
+        return self._own_rows, 1 - (is_own & (own > 0) | (others == 0)).long()
+
+    def _describe_layout(self, sizes: NDArray[np.int64], layout: NDArray[np.int64]) -> None:
+        """Write the content of `_layout` for these sizes into a ``(3, T)`` array."""
+        layout[0] = sizes
+        ends = sizes.cumsum(out=layout[1])
+        np.subtract(self._first_rows, ends, out=layout[2])
+        layout[2] += sizes
 
     def _gather(self, index: Tensor, task_ids: Tensor) -> Batch:
         rows = self._rows.index_select(0, index.view(-1)).view(*index.shape, -1)
-        obs, action, reward, next_obs, termination, _ = self._columns
+        obs, actions, rewards, next_obs, terminations, behavior_ids = rows.split_with_sizes(self._widths, -1)
 
-        def field(start: int, stop: int, shape: tuple[int, ...], integer: bool = False) -> Tensor:
-            part = rows[..., start:stop].view(*index.shape, *shape)
+        def field(part: Tensor, shape: tuple[int, ...], integer: bool) -> Tensor:
+            part = part if len(shape) == 1 else part.view(*index.shape, *shape)
             return part.long() if integer else part
 
-        return Batch(
-            obs=field(obs, action, self._obs_shape, self._obs_integer),
-            actions=field(action, reward, self._action_shape, self._action_integer),
-            rewards=rows[..., reward],
-            next_obs=field(next_obs, termination, self._obs_shape, self._obs_integer),
-            terminations=rows[..., termination],
+        batch = Batch(
+            obs=field(obs, self._obs_shape, self._obs_integer),
+            actions=field(actions, self._action_shape, self._action_integer),
+            rewards=rewards.squeeze(-1),
+            next_obs=field(next_obs, self._obs_shape, self._obs_integer),
+            terminations=terminations.squeeze(-1),
             task_ids=task_ids,
+            behavior_ids=behavior_ids.squeeze(-1).long(),
         )
+        self._last = batch.task_ids, batch.behavior_ids
+        return batch
+
+
+def _check_ids(name: str, ids: NDArray[np.int64], low: int, high: int) -> None:
+    if (ids - low).astype(np.uint64).max() > high - low:  # below low, they have wrapped
+        bad = int(np.flatnonzero((ids < low) | (ids > high))[0])
+        raise ValueError(f"transitions.{name}[{bad}]: expected {low}..{high}, got {int(ids[bad])}")
 
 
 def _exact(name: str, values: NDArray[Any]) -> NDArray[Any]:

@@ -20,9 +20,10 @@ from qmp_collect import ConcatVectorEnv
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
 NEEDS = {
-    "cleanrl": "torch", "d3rlpy": "d3rlpy", "envpool": "envpool", "flax": "flax", "gymnasium_meta": "metaworld",
-    "own_task": "tyro", "pixels": "torch", "point_maze": "gymnasium_robotics", "sb3": "stable_baselines3", "sbx": "sbx",
-    "scripted": "metaworld", "skrl": "skrl", "tianshou": "tianshou", "torchrl": "torchrl",
+    "checkpoints": "torch", "cleanrl": "torch", "cloned": "torch", "d3rlpy": "d3rlpy", "envpool": "envpool",
+    "flax": "flax", "gymnasium_meta": "metaworld", "own_task": "tyro", "pixels": "torch",
+    "point_maze": "gymnasium_robotics", "sb3": "stable_baselines3", "sbx": "sbx", "scripted": "metaworld",
+    "skrl": "skrl", "tianshou": "tianshou", "torchrl": "torchrl",
 }  # fmt: skip
 
 # What other libraries warn of is theirs; nothing here may come from this one.
@@ -223,6 +224,11 @@ def check_helpers(names: dict[str, Any], watch: Watch) -> None:
     assert names["stats"].successes.mean() >= 0.8
 
 
+def check_written(names: dict[str, Any], watch: Watch) -> None:
+    assert len(names["policies"]) == 2, "of the learner's policy and two drafts, one is refused"
+    assert names["stats"].mixture[0, 1] > 0.5
+
+
 def check_switch(names: dict[str, Any], watch: Watch) -> None:
     np.testing.assert_array_equal(names["stats"].mixture, np.eye(3))  # the last margin is infinite
 
@@ -251,7 +257,8 @@ def check_table(names: dict[str, Any], watch: Watch) -> None:
 
 CHECKS: dict[str, Callable[[dict[str, Any], Watch], None]] = {
     "sb3": check_sb3, "sbx": check_sb3, "cleanrl": check_task_buffer, "pixels": check_task_buffer,
-    "flax": check_task_buffer, "torchrl": check_torchrl, "tianshou": check_tianshou, "skrl": check_skrl,
+    "flax": check_task_buffer, "checkpoints": check_task_buffer, "cloned": check_task_buffer, "written": check_written,
+    "torchrl": check_torchrl, "tianshou": check_tianshou, "skrl": check_skrl,
     "d3rlpy": check_d3rlpy, "own_task": check_own_task_set, "envpool": check_envpool, "scripted": check_helpers,
     "own_switch": check_switch, "discrete": check_table, "own_environments": check_episodes,
     "point_maze": check_episodes, "gymnasium_meta": check_steps,

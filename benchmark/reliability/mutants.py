@@ -141,12 +141,27 @@ PROTOCOL: list[tuple[tuple[str, ...], str, str]] = [
     ),
     # Batches, and what only one script has
     (
-        ("sac_qmp_separate", "decaf", "dnc"),
+        ("sac_qmp_separate", "decaf"),
+        "losses = agent.update(buffer.sample(args.batch_size, own_fraction=args.own_fraction))",
+        "losses = agent.update(buffer.sample(args.batch_size // num_tasks, own_fraction=args.own_fraction))",
+    ),
+    (
+        ("sac_qmp_separate", "decaf"),
+        "losses = agent.update(buffer.sample(args.batch_size, own_fraction=args.own_fraction))",
+        "losses = agent.update(buffer.sample(args.batch_size))",
+    ),
+    (
+        ("dnc",),
         "losses = agent.update(buffer.sample(args.batch_size))",
         "losses = agent.update(buffer.sample(args.batch_size // num_tasks))",
     ),
     (
-        ("sac_qmp_multihead", "sac_shared"),
+        ("sac_qmp_multihead",),
+        "losses = agent.update(buffer.sample_joint(args.batch_size, own_fraction=args.own_fraction))",
+        "losses = agent.update(buffer.sample_joint(args.batch_size * num_tasks, own_fraction=args.own_fraction))",
+    ),
+    (
+        ("sac_shared",),
         "losses = agent.update(buffer.sample_joint(args.batch_size))",
         "losses = agent.update(buffer.sample_joint(args.batch_size * num_tasks))",
     ),

@@ -23,7 +23,8 @@ class SB3Sink:
 
     The buffer's samples have ``dones`` at terminations only: a buffer that handles time-outs gets them as
     Stable-Baselines3 marks them (``TimeLimit.truncated`` in the infos), one that does not (CleanRL's scripts make
-    theirs so) gets the terminations alone.
+    theirs so) gets the terminations alone. Its rows have no place for who acted, which the infos say
+    (``behavior_id``), for buffers of one's own that keep them.
 
     Args:
         learner: A Stable-Baselines3 off-policy model, or a replay buffer of one task, made with ``n_envs=1`` however
@@ -88,7 +89,7 @@ class SB3Sink:
                 actions[one],
                 transitions.rewards[one],
                 dones[one],
-                [{"TimeLimit.truncated": bool(timeouts[row])}],
+                [{"TimeLimit.truncated": bool(timeouts[row]), "behavior_id": int(transitions.behavior_ids[row])}],
             )
             if self._model is not None:
                 self._model.num_timesteps += 1

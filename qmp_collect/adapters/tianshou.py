@@ -17,7 +17,7 @@ class TianshouSink:
 
     Tianshou's buffers hold consecutive rows of an episode, so that every sub-environment of the task has a part of
     the buffer to itself, given out in the order in which they appear: ``VectorReplayBuffer(size, buffer_num)`` with
-    ``buffer_num`` sub-environments, a plain ``ReplayBuffer`` for one.
+    ``buffer_num`` sub-environments, a plain ``ReplayBuffer`` for one. Who acted is kept as ``info.behavior_id``.
 
     Args:
         replay_buffer: Of one task.
@@ -66,7 +66,7 @@ class TianshouSink:
             terminated=transitions.terminations,
             truncated=transitions.truncations,
             obs_next=transitions.next_obs,
-            info=np.array([{} for _ in slots]),
+            info=np.array([{"behavior_id": behavior_id} for behavior_id in transitions.behavior_ids.tolist()]),
         )
         if self._parts > 1:
             self.replay_buffer.add(batch, buffer_ids=slots)

@@ -74,6 +74,11 @@ class ReplayFiles:
         """
         if not isinstance(state, Mapping) or not {"files", "row_width"} <= state.keys():
             raise ValueError("expected the state of a replay buffer whose rows are in files")
+        if "known_from" not in state:
+            raise ValueError(
+                "the files are of an older version, whose rows do not say who acted: a buffer of its own takes what "
+                "load_run_state reads, a run cannot go on with them"
+            )
         self.buffer.check_state(_without_files(state))
         if (width := state["row_width"]) != self.buffer.row_width:
             raise ValueError(f"expected rows of {self.buffer.row_width} numbers, got {width}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import sys
 import time
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from qmp_collect.collector import QMPCollector
 from qmp_collect.extras import command_for
+from qmp_collect.replay import TaskReplayBuffer
 from qmp_collect.runs.acceleration import accelerate
 from qmp_collect.runs.console import Console, duration, say
 from qmp_collect.runs.folder import RunFolder, checked_name
@@ -186,14 +188,15 @@ class TrainingRun:
 
         Args:
             collector: counts the steps of the run.
-            parts: what else belongs into the checkpoint, by name; ``agent.actor`` is saved as the policy besides.
+            parts: what else belongs into the checkpoint, by name; ``agent.actor`` is saved as the policy besides. Of a
+                `TaskReplayBuffer` is logged what share of the round's last batch own policies had collected.
 
         Raises:
             SystemExit: The folder is another process's, or not what it was when the checkpoint was saved. At the end,
                 with code 75, if the run was stopped.
             FloatingPointError: The agent to be saved is not finite.
         """
-        self._collector = collector
+        self._collector, self._parts = collector, parts
         self._saved = SavedParts(self.dir, {"collector": collector, **parts})
         with self._folder:
             with (
@@ -356,12 +359,16 @@ class TrainingRun:
         if self.updates_due:
             return
         if losses:
-            values = iter(torch.cat([loss.detach().reshape(-1) for loss in losses.values()]).tolist())
+            replay = [part.own_share() for part in self._parts.values() if isinstance(part, TaskReplayBuffer)]
+            values = iter(torch.cat([value.detach().reshape(-1) for value in (*losses.values(), *replay)]).tolist())
             for name, loss in losses.items():
                 own = [next(values) for _ in range(loss.numel())]
                 self._scalars[f"losses/{name}"] = sum(own) / len(own)
                 if loss.ndim:
                     self._scalars |= {f"tasks/{t}/{name}": v for t, v in zip(self.task_names, own, strict=True)}
+            if shares := {t: v for t, v in zip(self.task_names, values, strict=False) if not math.isnan(v)}:
+                self._scalars["replay/own_share"] = sum(shares.values()) / len(shares)
+                self._scalars |= {f"tasks/{task}/own_share": share for task, share in shares.items()}
         now = time.perf_counter()
         times = {"time/update": now - self._round_time}
         if now > self._start_time:

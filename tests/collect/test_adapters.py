@@ -42,6 +42,14 @@ def test_sb3_buffer_gets_the_rows_in_order():
     assert buffer.rewards[:4, 0].tolist() == [10.0, 11.0, 12.0, 13.0]
 
 
+def test_sb3_infos_say_who_acted():
+    buffer, seen = sb3_buffer(), []
+    add = buffer.add
+    buffer.add = lambda *row: (seen.append(row[-1]), add(*row))
+    SB3Sink(buffer).add(FOUR_ROWS)
+    assert [[info["behavior_id"] for info in infos] for infos in seen] == [[0], [1], [2], [-1]]
+
+
 def test_sb3_samples_are_done_at_terminations_only():
     buffer = sb3_buffer()
     SB3Sink(buffer).add(FOUR_ROWS)
@@ -170,6 +178,7 @@ def test_tianshou_buffer_gets_every_sub_environment_in_its_own_part(parts):
     assert buffer.obs_next[places].tolist() == rows.next_obs[order].tolist()
     assert buffer.terminated[places].tolist() == rows.terminations[order].tolist()
     assert buffer.truncated[places].tolist() == rows.truncations[order].tolist()
+    assert buffer.info.behavior_id[places].tolist() == rows.behavior_ids[order].tolist()
     with pytest.raises(ValueError, match=f"has parts for {parts} sub-environments"):
         TianshouSink(data.ReplayBuffer(8) if parts == 1 else buffer, HalfPolicy()).add(
             dataclasses.replace(FOUR_ROWS, env_ids=np.arange(4))

@@ -524,6 +524,12 @@ def test_properties():
     np.testing.assert_array_equal(collector.stats().behavior_counts, np.zeros((2, 3)))
 
 
+def test_sub_environments_of_the_only_task_need_no_task_ids():
+    collector = QMPCollector(endless(3), [policy(0), policy(1)], [q_function(0)])
+    assert (collector.num_tasks, collector.task_ids.tolist()) == (1, [0, 0, 0])
+    assert collector.collect(n_step=6).behavior_counts.shape == (1, 2)
+
+
 def test_task_ids_come_from_the_env_or_from_counting():
     envs = make_envs(*LENGTHS)
     assert collector_for(envs, task_ids=None, qs=QS + QS[:1]).task_ids.tolist() == [0, 1, 2]

@@ -83,6 +83,11 @@ CASES = {
     "too few task ids": (lambda: use(task_ids=[0, 1]), ValueError, ["3", "(2,)"]),
     "fractional task ids": (lambda: use(task_ids=[0.0, 1.0, 1.0]), ValueError, ["integers", "float64"]),
     "unknown tasks": (lambda: use(task_ids=None), ValueError, ["task_ids", "3 sub-env", "2 tasks"]),
+    "policies of no task": (
+        lambda: use(task_ids=None, num_tasks=None, q_functions=BATCHED["q_functions"]),
+        ValueError,
+        ["3 sub-env", "If not all 2 policies are a task's own, say num_tasks="],
+    ),
     "nobody tells the tasks": (
         lambda: use(**BATCHED, task_ids=None, num_tasks=None),
         ValueError,

@@ -105,12 +105,12 @@ def test_shapes_and_dtypes_of_batches():
     )
     buffer.add(transitions)
     shapes = [tuple(field.shape) for field in buffer.sample(5)]
-    assert shapes == [(3, 5, 4, 3, 2), (3, 5, 2), (3, 5), (3, 5, 4, 3, 2), (3, 5), (3, 5)]
+    assert shapes == [(3, 5, 4, 3, 2), (3, 5, 2), (3, 5), (3, 5, 4, 3, 2), (3, 5), (3, 5), (3, 5)]
     joint = buffer.sample_joint(5)
-    assert [tuple(field.shape) for field in joint] == [(5, 4, 3, 2), (5, 2), (5,), (5, 4, 3, 2), (5,), (5,)]
+    assert [tuple(field.shape) for field in joint] == [(5, 4, 3, 2), (5, 2), (5,), (5, 4, 3, 2), (5,), (5,), (5,)]
     f, i = torch.float32, torch.int64
-    assert [field.dtype for field in buffer.sample(5)] == [f, i, f, f, f, i]
-    assert [field.dtype for field in joint] == [f, i, f, f, f, i]
+    assert [field.dtype for field in buffer.sample(5)] == [f, i, f, f, f, i, i]
+    assert [field.dtype for field in joint] == [f, i, f, f, f, i, i]
     assert joint.actions.tolist() == [[2, 4]] * 5
     assert buffer.sample(1).next_obs[2, 0].flatten().tolist() == list(range(48, 72))
 
@@ -224,7 +224,7 @@ def test_the_state_holds_stored_rows_only_and_is_a_copy():
     buffer = TaskReplayBuffer(1000, 2, OBS, ACTION, seed=0)
     buffer.add(rows([0, 0, 1]))
     state = buffer.state_dict()
-    assert state["rows"].shape == (3, 7)
+    assert state["rows"].shape == (3, 8)
     assert state["added"].tolist() == [2, 1]
     buffer.add(rows([0] * 998, first=50))
     assert state["rows"][:, 0].tolist() == [0.0, 1.0, 2.0]
@@ -249,7 +249,7 @@ def test_a_state_of_another_layout_is_refused(capacity, num_tasks, obs_space):
     full.add(rows([0] * 6))
     state = full.state_dict()
     buffer = TaskReplayBuffer(capacity, num_tasks, obs_space, ACTION)
-    with pytest.raises(ValueError, match=r"got \(5, 2, 7\)"):
+    with pytest.raises(ValueError, match=r"got \(5, 2, 8\)"):
         buffer.load_state_dict(state)
 
 
@@ -261,9 +261,12 @@ def test_a_state_of_another_layout_is_refused(capacity, num_tasks, obs_space):
         ({"added": np.array([3, 1])}, "expected 4 rows, got 3"),
         ({"capacity": 5.0}, "integer capacity"),
         ({"capacity": 0}, "capacity from 1"),
-        ({"rows": torch.zeros(3, 7, dtype=torch.float64)}, "float64 rows"),
-        ({"rows": torch.zeros(2, 7)}, "expected 3 rows, got 2"),
+        ({"rows": torch.zeros(3, 8, dtype=torch.float64)}, "float64 rows"),
+        ({"rows": torch.zeros(2, 8)}, "expected 3 rows, got 2"),
+        ({"rows": torch.zeros(3, 7)}, r"\(5, 2, 8\), got \(5, 2, 7\)"),
         ({"rows": torch.zeros(21)}, "float32 rows"),
+        ({"known_from": np.array([0, 2])}, r"numbers from 0 to \[2 1\], got array\(\[0, 2\]\)"),
+        ({"known_from": np.zeros(2)}, "known_from to be int64"),
         ({"generator": torch.zeros(16, dtype=torch.uint8)}, "state of a generator of cpu"),
         ({"generator": torch.zeros(5056, dtype=torch.uint8)}, "state of a generator of cpu"),
         ({"generator": None}, "tensor of bytes"),
@@ -325,6 +328,9 @@ def test_sampling_too_early_names_the_empty_tasks():
         ({"next_obs": np.zeros((2,))}, r"next_obs: expected shape \(2, 2\), got \(2,\)"),
         ({"actions": np.zeros((2,))}, r"actions: expected shape \(2, 1\), got \(2,\)"),
         ({"rewards": np.zeros((2, 1))}, r"rewards: expected shape \(2,\), got \(2, 1\)"),
+        ({"behavior_ids": np.array([0, -2])}, r"behavior_ids\[1\]: expected -1\.\.16777216, got -2"),
+        ({"behavior_ids": np.array([2**24 + 1, 0])}, r"behavior_ids\[0\]: expected -1\.\.16777216, got 16777217"),
+        ({"behavior_ids": np.zeros(1, np.int64)}, r"behavior_ids: expected shape \(2,\), got \(1,\)"),
     ],
 )
 def test_a_refused_add_changes_nothing(change, message):

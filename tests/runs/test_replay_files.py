@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import zlib
 
 import gymnasium as gym
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from qmp_collect import TaskReplayBuffer, Transitions
 from qmp_collect.runs import load_checkpoint, save_checkpoint
-from qmp_collect.runs.replay_files import ReplayFiles, read_rows
+from qmp_collect.runs.replay_files import ReplayFiles, load_run_state, read_rows
 
 OBS, ACTION = gym.spaces.Box(-np.inf, np.inf, (2,)), gym.spaces.Box(-1, 1, (1,))
 
@@ -94,7 +95,7 @@ def test_each_row_is_written_once_and_what_nobody_needs_goes(tmp_path):
         buffer.add(rows([0, 1, 2] * 20))
         save(files, tmp_path / "checkpoint.npz")
         sizes.append({name: os.stat(tmp_path / "replay" / name).st_size for name in os.listdir(tmp_path / "replay")})
-    assert all(set(of.values()) == {60 * 7 * 4} for of in sizes)
+    assert all(set(of.values()) == {60 * 8 * 4} for of in sizes)
     assert sorted(sizes[0]) == ["rows-000000.f4"]
     assert sorted(sizes[4]) == [f"rows-00000{n}.f4" for n in range(5)]
     assert sorted(sizes[7]) == [f"rows-00000{n}.f4" for n in range(3, 8)]
@@ -225,5 +226,28 @@ def test_a_larger_ring_goes_on_as_long_as_nothing_was_overwritten(tmp_path):
     assert torch.equal(larger.sample(30).rewards, buffer.sample(30).rewards)
     larger.add(dataclasses.replace(rows([1])))
     buffer.add(rows([1]))
-    with pytest.raises(ValueError, match=r"got \(4, 3, 7\)"):
+    with pytest.raises(ValueError, match=r"got \(4, 3, 8\)"):
         ReplayFiles(tmp_path / "replay", buffer_of(capacity=9)).check_state(files.state_dict())
+
+
+def test_files_of_before_are_read_and_a_run_does_not_go_on_with_them(tmp_path):
+    """Rows that do not say who acted: as the version before wrote them, two rows of 7 numbers."""
+    content = np.arange(14, dtype="<f4").tobytes()
+    (tmp_path / "replay").mkdir()
+    (tmp_path / "replay" / "rows-000000.f4").write_bytes(content)
+    files = {
+        "number": np.array([0]),
+        "checksum": np.array([zlib.crc32(content)]),
+        "first": np.zeros((1, 3), np.int64),
+        "end": np.array([[1, 0, 1]]),
+    }
+    state = buffer_of().state_dict(rows=False) | {"added": files["end"][0], "row_width": 7, "files": files}
+    del state["known_from"]
+    save_checkpoint(tmp_path / "checkpoint.npz", {"buffer": state})
+    with pytest.raises(ValueError, match=r"older version.* a run cannot go on"):
+        ReplayFiles(tmp_path / "replay", buffer_of()).check_state(state)
+    buffer = buffer_of(seed=5)
+    buffer.load_state_dict(load_run_state(tmp_path)["buffer"])
+    batch = buffer.sample_joint(40)
+    seen = zip(batch.task_ids.tolist(), batch.rewards.tolist(), batch.behavior_ids.tolist(), strict=True)
+    assert set(seen) == {(0, 3.0, -2), (2, 10.0, -2)}

@@ -73,7 +73,7 @@ def test_runs_from_before_a_setting_are_what_they_were(tmp_path):
     write_run(tmp_path, "wrong", evaluations(0.5), seed=1, switch_critic_of="proposer")
     (study,) = studies(loaded(tmp_path))
     assert [arm.label for arm in study.arms] == ["own, switch critic of task", "own, switch critic of proposer"]
-    write_run(tmp_path, "new", evaluations(0.5), seed=2, switch_critic_of="task")
+    write_run(tmp_path, "new", evaluations(0.5), seed=2, switch_critic_of="task", own_fraction=None)
     (study,) = studies(loaded(tmp_path))
     assert [len(arm.runs) for arm in study.arms] == [2, 1]
 

@@ -83,6 +83,7 @@ def task_batches(batch_size: int = B) -> Batch:
         next_obs=torch.randn(*shape, O),
         terminations=(torch.rand(shape) < 0.2).to(torch.get_default_dtype()),
         task_ids=torch.arange(T)[:, None].expand(shape),
+        behavior_ids=torch.arange(T)[:, None].expand(shape),
     )
 
 

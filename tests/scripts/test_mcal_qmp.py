@@ -149,9 +149,9 @@ def test_update_counts(run_script: Callable[..., None], tmp_path: Path) -> None:
     batches: list[int] = []
     sample = qmp_collect.TaskReplayBuffer.sample
 
-    def recorded(self: qmp_collect.TaskReplayBuffer, batch_size: int) -> qmp_collect.Batch:
+    def recorded(self: qmp_collect.TaskReplayBuffer, batch_size: int, **settings: Any) -> qmp_collect.Batch:
         batches.append(batch_size)
-        return sample(self, batch_size)
+        return sample(self, batch_size, **settings)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(qmp_collect.TaskReplayBuffer, "sample", recorded)

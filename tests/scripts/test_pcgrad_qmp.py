@@ -227,8 +227,8 @@ def test_every_task_has_the_same_share_of_a_batch(run_script: Callable[..., None
     shapes: list[tuple[int, ...]] = []
     sample = qmp_collect.TaskReplayBuffer.sample
 
-    def recorded(self: qmp_collect.TaskReplayBuffer, batch_size: int) -> qmp_collect.Batch:
-        data = sample(self, batch_size)
+    def recorded(self: qmp_collect.TaskReplayBuffer, batch_size: int, **settings: Any) -> qmp_collect.Batch:
+        data = sample(self, batch_size, **settings)
         shapes.append(tuple(data.task_ids.shape))
         return data
 

@@ -80,7 +80,7 @@ def test_learning_is_the_parents_with_another_rate_for_the_policy() -> None:
         data = Batch(
             obs=torch.rand(1, B, 2), actions=torch.rand(1, B, 2) * 2 - 1, rewards=-torch.rand(1, B),
             next_obs=torch.rand(1, B, 2), terminations=(torch.arange(B)[None] % 3 == step % 3).double(),
-            task_ids=torch.zeros(1, B, dtype=torch.long),
+            task_ids=torch.zeros(1, B, dtype=torch.long), behavior_ids=torch.zeros(1, B, dtype=torch.long),
         )  # fmt: skip
         for learner in (agent, sac):
             torch.manual_seed(step)

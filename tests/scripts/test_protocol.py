@@ -36,6 +36,7 @@ FLAGS: dict[str, Any] = {
     "buffer_size": 90, "min_buffer_size": 30, "eval_episodes": 6, "eval_envs_per_task": 2, "torch_threads": 1,
     "seed": 7, "switch": "qmp", "horizon": 5, "own_probability": 0.8, "own_probability_final": 0.2, "warmup_rounds": 2,
     "distill_steps": 2, "horizon_rule": "uniform", "own_share_floor": 0.5, "switch_margin": 0.125,
+    "own_fraction": 0.25,
 }  # fmt: skip
 
 
@@ -61,6 +62,7 @@ class Spies:
         self.collector: dict[str, Any] = {}
         self.agent: Any = None
         self.capacity = 0
+        self.own_fractions: set[Any] = set()  # that batches were drawn with
         self.on_store: Callable[[], None] = lambda: None
         self.on_evaluation: Callable[[], None] = lambda: None  # whenever an evaluated policy is asked
         self._evaluate, self._start = qmp_collect.evaluate, training.TrainingRun.start
@@ -86,6 +88,7 @@ class Spies:
         self.capacity = capacity
         buffer = Uneven(capacity, *args, **settings)
         buffer.on_store = lambda: self.on_store()
+        buffer.own_fractions = self.own_fractions
         return buffer
 
     def start(self, run: Any, collector: Any, **parts: Any) -> AbstractContextManager[Any]:
@@ -139,6 +142,15 @@ class Uneven(TaskReplayBuffer):
     """What the first of task 0's two sub-environments collects is lost: task 0 has 10 of a round, any other task 20."""
 
     on_store: Callable[[], None]
+    own_fractions: set[Any]
+
+    def sample(self, batch_size: int, *, own_fraction: Any = None) -> qmp_collect.Batch:
+        self.own_fractions.add(own_fraction)
+        return super().sample(batch_size, own_fraction=own_fraction)
+
+    def sample_joint(self, batch_size: int, *, own_fraction: Any = None) -> qmp_collect.Batch:
+        self.own_fractions.add(own_fraction)
+        return super().sample_joint(batch_size, own_fraction=own_fraction)
 
     def add(self, transitions: Transitions) -> None:
         self.on_store()
@@ -200,6 +212,7 @@ def test_what_happens_when(name: str, spies: Spies, run_script: RunScript, tmp_p
     expected = {"apart from training": True, "the same action twice": True, "inside the range": True}
     assert spies.evaluated == [expected | {"episodes": [6] * tasks}] * 5
     assert spies.capacity == (30 if name in JOINT else 90)
+    assert spies.own_fractions == {0.25 if "switch" in known else None}
 
     collector = spies.collector
     assert collector["envs"].num_envs == 2 * tasks

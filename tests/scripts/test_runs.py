@@ -41,7 +41,7 @@ ABLATIONS = [
     "--switch uniform --horizon 7",
     "--switch softmax --switch-temperature 0.1 --switch-score sample",
     "--switch qmp --switch-samples 3 --switch-critic min",
-    "--entropy-term --envs-per-task 2 --target-entropy-scale 0.5",
+    "--entropy-term --envs-per-task 2 --target-entropy-scale 0.5 --own-fraction 0.5",
     "--own-probability 0.7 --own-probability-final 0 --warmup-rounds 1",
     "--matmul-precision highest --no-torch-deterministic --no-cuda",
 ]
@@ -90,6 +90,9 @@ def test_metrics_and_files(name: str, run_script: RunScript, tmp_path: Path) -> 
     assert mixture.sum(axis=1) == pytest.approx(1.0, abs=1e-3)
     own = [last[f"qmp/own_fraction/{i}"] for i in range(3)]
     assert last["qmp/foreign_fraction"] == pytest.approx(1 - np.mean(own))
+    drawn = [last[f"tasks/{task}/own_share"] for task in names]
+    assert 0 <= min(drawn) <= max(drawn) <= 1
+    assert last["replay/own_share"] == pytest.approx(np.mean(drawn))
     config = json.loads((run_dir / "config.json").read_text())
     assert (config["env_id"], config["total_timesteps"]) == ("Maze3-v0", 450)
     assert "resume" not in config

@@ -52,6 +52,7 @@ def test_presets_lie_in_their_ranges(name: str) -> None:
         ("learning_rate", (1e-9, 2.0), (0.0, -1.0, math.nan, math.inf), "a number above 0"),
         ("gamma", (0.0, 1.0), (-0.1, 1.01, math.nan), "a number from 0 to 1"),
         ("own_probability_final", (None, 1.0), (3.0, math.nan), "a number from 0 to 1"),
+        ("own_fraction", (None, 0.0), (-0.1,), "a number from 0 to 1"),
         ("seed", (0, 2**32 - 1), (-1, 2**32), "a number from 0 to 4294967295"),
         ("target_entropy_scale", (-3.0, 0.0), (math.nan, -math.inf), "a finite number"),
         ("exp_name", ("run",), (), ""),

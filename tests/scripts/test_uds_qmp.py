@@ -51,8 +51,8 @@ def test_composition_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seven own transitions, then three of each other task in their order, no drawn transition used twice."""
     buffer = maze_buffer()
     drawn = buffer.sample(7 + 2 * 3)
-    monkeypatch.setattr(buffer, "sample", {13: drawn}.__getitem__)
-    data = shared_replay(buffer, batch_size=7).sample()
+    monkeypatch.setattr(buffer, "sample", lambda size, own_fraction: {(13, 0.25): drawn}[size, own_fraction])
+    data = shared_replay(buffer, batch_size=7, own_fraction=0.25).sample()
     first, second = slice(7, 10), slice(10, 13)
     # Receiving task: where its rows come from. A task's first share goes to the first of the others.
     sources = {0: [(1, first), (2, first)], 1: [(0, first), (2, second)], 2: [(0, second), (1, second)]}

@@ -102,6 +102,7 @@ def batch(*shape: int) -> Batch:
         next_obs=torch.randn(*shape, O),
         terminations=(torch.rand(shape) < 0.2).to(torch.get_default_dtype()),
         task_ids=ids,
+        behavior_ids=ids,
     )
 
 

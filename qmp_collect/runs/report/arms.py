@@ -39,6 +39,7 @@ BEFORE: dict[str, Any] = {
     "success_gate": None,
     "own_share_floor": None,
     "horizon_rule": "fixed",
+    "own_fraction": None,
 }
 
 # A folder of this name holds runs that are published and count nowhere.
