@@ -16,8 +16,8 @@ class NamedRun(NamedTuple):
 NAMED = {
     "first": NamedRun(
         "sac_qmp_multihead",
-        "--env-id Maze3 --hidden-dim 128 --batch-size 128 --learning-rate 1e-3 --tau 0.02 --envs-per-task 10 "
-        "--gradient-steps-per-round 50 --warmup-rounds 3 --horizon 10 --total-timesteps 150000 --eval-every 10000 "
+        "--env-id Maze3 --hidden-dim 128 --batch-size 128 --learning-rate 2e-3 --tau 0.02 --envs-per-task 10 "
+        "--gradient-steps-per-round 50 --warmup-rounds 3 --horizon 10 --total-timesteps 240000 --eval-every 10000 "
         "--torch-threads 1",
         "three tasks in a maze, small networks, some minutes: success rises",
     ),
