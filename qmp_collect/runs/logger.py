@@ -160,7 +160,8 @@ class RunLogger:
             self._tracker.log_media(int(step), tag, "Image", image)
 
     def log_video(self, step: int, tag: str, gif: str | os.PathLike[str]) -> None:
-        """Record a film, a GIF file; TensorBoard shows it among the images, where it moves, and Weights & Biases too.
+        """Record a film, a GIF file; TensorBoard shows it among the images, where it moves; trackers
+        that know films get it as it is.
 
         Raises:
             OSError: There is no such file.
@@ -177,10 +178,8 @@ class RunLogger:
             image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
             self._board.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
             self._board.flush()
-        if self._wandb is not None:
-            import wandb
-
-            self._wandb.log({"global_step": int(step), tag: wandb.Video(os.fspath(gif))})
+        if self._tracker is not None:
+            self._tracker.log_media(int(step), tag, "Video", os.fspath(gif))
 
     def close(self) -> None:
         """Close all files and finish the run at the tracker. Closing twice is fine."""
