@@ -28,7 +28,7 @@ class QMPCollector(Loop):
         policies: One callable per policy, or one batched callable; see `qmp_collect.callables` for the forms.
         q_functions: One callable per task, or one batched callable. Which critic scores is the caller's choice.
         task_ids: ``(N,)`` integers, the task of each sub-environment. Default: ``envs.unwrapped.task_ids``, else
-            ``0 .. N-1`` if there are as many tasks as sub-environments.
+            ``0 .. N-1`` if there are as many tasks as sub-environments, and zeros if there is one task.
         num_tasks: ``T``. Needed only if neither the callables nor ``envs`` nor ``task_ids`` tell.
         buffer: Where transitions go: one sink with ``add(transitions)`` for all tasks, or a sequence of ``T``. They are
             there when ``observe`` or ``collect`` returns; within ``collect``, a sink may ask for blocks

@@ -12,7 +12,7 @@ class Proposal(NamedTuple):
     """What a policy proposes: ``(M, ...)`` for one policy, ``(N, K, ...)`` for batched ones.
 
     With ``means``, the switch scores the means and the chosen policy's *sampled* action is executed (QMP, section
-    4.2); without, it scores the samples themselves.
+    4.2); without, it scores the samples themselves, as it does those of a policy without means beside others with.
 
     Attributes:
         actions: sampled actions, ``(M, *A)`` or ``(N, K, *A)``.
@@ -37,6 +37,9 @@ def is_integer(actions: Any) -> bool:
 
 def stack_field(backend: Backend, proposals: list[Proposal], name: str) -> Any:
     values = [getattr(proposal, name) for proposal in proposals]
+    if name == "means" and any(value is not None for value in values):
+        # A policy that gives none, such as a scripted one beside Gaussians, is deterministic as far as anybody knows.
+        values = [proposal.actions if mean is None else mean for proposal, mean in zip(proposals, values, strict=True)]
     missing = [k for k, value in enumerate(values) if value is None]
     if not missing:
         return backend.stack(values, axis=1)

@@ -431,7 +431,7 @@ def test_a_state_with_more_policies():
 
     larger = collector(4)
     larger.collect(n_step=4)
-    with pytest.raises(ValueError, match="2 policies"):
+    with pytest.raises(ValueError, match="the state is of 4 policies, this collector has 2"):
         collector(2).load_state_dict(larger.state_dict())
 
 
