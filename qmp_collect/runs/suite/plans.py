@@ -99,6 +99,26 @@ METHODS = (
     Arms("pcgrad_qmp", f"{SHORT_WARMUP} --compile", label="PCGrad", hours=0.13),
 )
 
+# Who may act, who is trusted, and for how long, each by itself beside the plain Q-switch. Margins are in units of the
+# spread of a task's own values.
+TRUST = (
+    Arms(SEPARATE, label="QMP", hours=0.06),
+    *(
+        Arms(SEPARATE, flags, ("qmp",), 0.06, suffix, label=f"QMP, {label}")
+        for flags, suffix, label in (
+            ("--switch-margin 0.1 --switch-relative", "_margin", "margin 0.1"),
+            ("--switch-margin 0.5 --switch-relative", "_wide_margin", "margin 0.5"),
+            ("--switch-hysteresis 0.1 --switch-relative", "_hysteresis", "hysteresis 0.1"),
+            ("--success-gate 0.3", "_success_gate", "success gate 0.3"),
+            ("--own-share-floor 0.5", "_own_floor", "own share from 0.5"),
+            ("--horizon 10", "_horizon10", "10 steps"),
+            ("--horizon 19 --horizon-rule uniform", "_uniform", "1 to 19 steps"),
+            ("--horizon 100 --horizon-rule levy", "_levy", "Levy flights up to 100 steps"),
+            ("--horizon 25 --horizon-rule until-own", "_until_own", "until the own one is better, up to 25 steps"),
+        )
+    ),
+)
+
 # For one GPU with 16 cores and 25 minutes, eight runs side by side: what matters most first, each of a length that fits
 # beside the others, by what such runs took one at a time. With --slim a folder keeps logs and policy, a few MB; until a
 # run is finished its checkpoint holds the replay too: 48 bytes a step of a maze to 524 of the kitchen, 100 to 340 MB.
@@ -132,6 +152,7 @@ PLANS = {
     "vii":  Plan(MAZE, tuple(Arms(SEPARATE, f"--horizon {steps}", ("qmp",), 2.0, f"_horizon{steps}")
                              for steps in (1, 5, 10, 25, 50)), FIVE),
     "viii": Plan(REACHER, (Arms(SEPARATE, "--switch-critic-of next", ("qmp",), 2.4, "_next"),), FIVE),
+    "ix":   Plan(QUICK, TRUST, FIVE),
     "comparison": Plan(QUICK, METHODS, (1, 2, 3, 4)),
     "gpu":  Plan(GRAPHS, GPU, (1,), "cuda"),
 }
