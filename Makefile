@@ -8,7 +8,7 @@ TESTS := $(VENV)/.tests
 
 .PHONY: run test test-oldest test-newest lint docs install wheel clean
 
-# `make run` is a first run of three minutes; `make run RUN=laptop`, `make run RUN=paper` (see `qmp train`).
+# `make run` is a first run, of minutes; `make run RUN=laptop`, `make run RUN=paper` (see `qmp train`).
 # Ctrl-C saves and ends with exit code 75; make run ARGS="--resume runs/RUN_NAME" goes on.
 RUN ?= first
 run: $(TRAINS)

@@ -1,6 +1,6 @@
 """``qmp COMMAND``, or ``python -m qmp_collect.runs COMMAND``: train, and look at what was trained.
 
-qmp train first            a first run, of three minutes; `qmp train` lists what else there is
+qmp train first            a first run, of minutes; `qmp train` lists what else there is
 qmp train SCRIPT [flags]   run a training script, e.g. `qmp train sac_qmp_separate --env-id Maze3`
 qmp enjoy RUN_DIR          evaluate a trained policy, film it, show who acts
 qmp plot [RUN_DIRS]        learning curves and mixtures of runs
