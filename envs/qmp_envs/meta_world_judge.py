@@ -1,0 +1,581 @@
+"""Meta-World's tasks judged many rows at once: observations, rewards, success as expressions over arrays.
+
+The ten tasks of MT10, reward version 2. The numbers are those of Meta-World's own Python bit for bit, which decides how
+some of this is written: in which order terms are added, that squares are taken by the C library's ``pow``, and that
+what a gripper's effort enters is single precision, as actions are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from qmp_envs.sawyer import Sawyer
+
+Floats: TypeAlias = npt.NDArray[np.floating[Any]]
+Bools: TypeAlias = npt.NDArray[np.bool_]
+Triple: TypeAlias = tuple[float, float, float]
+
+# ---------------------------------------------------------------------- shared expressions
+
+# of a Python float times a float32, which is what Meta-World computes with where an action enters
+_EFFORT_TYPE = type(1.0 * np.float32(1.0))
+_GAUSSIAN_SCALE = np.sqrt(-2 * np.log(0.1))
+
+
+def _norm(vectors: Floats) -> Floats:
+    """Lengths (...) of vectors (..., 3), rounded as `numpy.linalg.norm` of one rounds."""
+    lengths: Floats = np.sqrt(np.matmul(vectors[..., None, :], vectors[..., None])[..., 0, 0])
+    return lengths
+
+
+def _square(values: Floats) -> Floats:
+    squares: Floats = np.float_power(values, 2.0)
+    return squares
+
+
+def _long_tail(excess: Floats) -> Floats:
+    """1 at 0, 0.1 at 1."""
+    tail: Floats = 1.0 / (_square(excess * 3.0) + 1.0)
+    return tail
+
+
+def _gaussian(excess: Floats) -> Floats:
+    """1 at 0, 0.1 at 1, and sooner at 0 than `_long_tail`."""
+    tail: Floats = np.exp(-0.5 * _square(excess * _GAUSSIAN_SCALE))
+    return tail
+
+
+def _within(x: Floats, low: Floats | float, high: Floats | float, margin: Floats | float) -> Floats:
+    """1 from ``low`` to ``high``, outside falling with a long tail, 0.1 at ``margin`` from there."""
+    excess = np.where(x < low, low - x, x - high) / margin
+    return np.where((low <= x) & (x <= high), 1.0, _long_tail(excess))
+
+
+def _both(a: Floats, b: Floats) -> Floats:
+    """Hamacher product, a smooth "and" of numbers in [0, 1]."""
+    product = a * b
+    total = a + b - product
+    both: Floats = np.divide(product, total, out=np.zeros_like(product), where=total > 0)
+    return both
+
+
+def _effort(rows: Bools, formula: Callable[..., Floats], *values: Floats) -> Floats:
+    """``formula`` of float64 ``values``, but for ``rows`` with an action's precision."""
+    result = formula(*values)
+    if rows.any():
+        result[rows] = formula(*(value[rows].astype(_EFFORT_TYPE) for value in values))
+    return result
+
+
+def _quaternions(matrices: Floats) -> Floats:
+    """Rotations (M, 9) as quaternions (M, 4), x y z w, as `scipy.spatial.transform.Rotation` computes them."""
+    rows = np.arange(len(matrices))
+    diagonal = matrices[:, [0, 4, 8]]
+    trace = diagonal[:, 0] + diagonal[:, 1] + diagonal[:, 2]
+    largest = np.concatenate((diagonal, trace[:, None]), axis=1)
+    choice = largest.argmax(axis=1)
+    quaternions = matrices[rows[:, None], _FIRST[choice]] + _SIGN[choice] * matrices[rows[:, None], _SECOND[choice]]
+    quaternions[rows, choice] = np.where(choice == 3, 1.0 + trace, 1.0 - trace + 2.0 * largest[rows, choice])
+    x, y, z, w = quaternions.T
+    lengths = np.sqrt(x * x + y * y + z * z + w * w)
+    normalized: Floats = quaternions / lengths[:, None]
+    return normalized
+
+
+# For the largest of x, y, z, w: sums and differences of entries of the matrix that are as the others.
+_FIRST = np.array([(0, 3, 6, 7), (3, 0, 7, 2), (6, 7, 0, 3), (7, 2, 3, 0)])
+_SECOND = np.array([(0, 1, 2, 5), (1, 0, 5, 6), (2, 5, 0, 1), (5, 6, 1, 0)])
+_SIGN = np.array([(1, 1, 1, -1), (1, 1, 1, -1), (1, 1, 1, -1), (-1, -1, -1, 1)], dtype=np.float64)
+
+
+# ---------------------------------------------------------------------- tasks
+
+# The points that distances are measured between: the object whose position is observed, another one that the task
+# looks at (the head of the peg; the door behind its handle), the goal, the fingertips at the start of the episode.
+_HAND, _TIPS, _OBJECT, _OTHER, _GOAL, _START = range(6)
+_ALL, _PLANE, _X, _Z, _FLAT = (1.0, 1.0, 1.0), (1.0, 0.0, 1.0), (1.0, 0.0, 0.0), (0.0, 0.0, 1.0), (1.0, 1.0, 0.0)
+_NOWHERE: Triple = (0.0, 0.0, 0.0)
+
+
+class _Span(NamedTuple):
+    """Length of ``((a - b) - offset) * scale``."""
+
+    a: int
+    b: int
+    scale: Triple = _ALL
+    offset: Triple = _NOWHERE
+
+
+_TO_OBJECT, _TO_GOAL = _Span(_OBJECT, _TIPS), _Span(_OBJECT, _GOAL)
+_GRASP = _Span(_TIPS, _OBJECT, _PLANE)
+
+
+class _Task(NamedTuple):
+    """One task.
+
+    Attributes:
+        score: fills in rewards, and what differs from the defaults of `Judge`, for the rows of such tasks.
+        object: array of MuJoCo's data and name of what is observed.
+        shift: from there to the observed position.
+        turn: the same of its orientation, a matrix or a quaternion; None: zeros are observed.
+        other: of the other point of interest.
+        other_shift: the same as ``shift``.
+        approach: distance of hand and object, or whatever stands for it, and
+        near: up to where it is perfect.
+        goal: distance of object and goal, or whatever stands for it, and
+        reached: up to where it is perfect.
+        third: one more distance.
+        success: the largest distance to the goal that is a success.
+        near_object: the largest ``third`` distance (`by_third`) or ``approach`` that is told to be near.
+        margins: of approach and goal, from the attributes of Meta-World's class after a reset.
+        gaussian: approach falls off as a bell.
+    """
+
+    score: Callable[[Judge, slice], None]
+    object: tuple[str, str]
+    shift: Triple
+    turn: tuple[str, str] | None
+    approach: _Span
+    near: float
+    goal: _Span
+    reached: float
+    third: _Span
+    success: float
+    near_object: float
+    margins: Callable[[Any], tuple[float, float]]
+    by_third: bool = False
+    gaussian: bool = False
+    other: tuple[str, str] | None = None
+    other_shift: Triple = _NOWHERE
+
+
+def _distance(a: Any, b: Any, *scale: float) -> float:
+    return float(np.linalg.norm((a - b) * scale if scale else a - b))
+
+
+def _plane_margin(x: Any) -> float:
+    return _distance(x.obj_init_pos[[0, 2]], x.init_tcp[[0, 2]]) - 0.005
+
+
+def _reach(judge: Judge, rows: slice) -> None:
+    judge.rewards[rows] = 10.0 * judge.at_goal[rows]
+    judge.told["near_object"][rows] = judge.told["grasp_reward"][rows] = judge.to_goal[rows]
+
+
+def _drawer_open(judge: Judge, rows: slice) -> None:
+    judge.rewards[rows] = 5.0 * (judge.approached[rows] + judge.at_goal[rows])
+    judge.told["grasp_success"][rows] = judge.opening[rows] > 0
+
+
+def _drawer_close(judge: Judge, rows: slice) -> None:
+    """With closed fingers to the handle, and push."""
+    closing = judge.effort[rows] > 0
+    closed, approached, at_goal = np.maximum(judge.effort[rows], 0.0), judge.approached[rows], judge.at_goal[rows]
+    rewards = _effort(closing, lambda a, b, c: 10.0 * _both(_both(a, b), c), approached, closed, at_goal)
+    judge.rewards[rows] = np.where(judge.success[rows], 10.0, rewards)
+    judge.told["grasp_reward"][rows] = _effort(closing, _both, approached, closed)
+
+
+def _button(judge: Judge, rows: slice) -> None:
+    """Go there with closed fingers, then press."""
+    at = judge.to_object[rows] <= 0.03
+    rewards = 5.0 * _both(1.0 - judge.opening[rows], judge.approached[rows])
+    judge.rewards[rows] = np.where(at, rewards + 5.0 * judge.at_goal[rows], rewards)
+    judge.told["grasp_success"][rows] = judge.opening[rows] > 0
+
+
+def _window(judge: Judge, rows: slice) -> None:
+    judge.rewards[rows] = 10.0 * _both(judge.approached[rows], judge.at_goal[rows])
+
+
+def _door(judge: Judge, rows: slice) -> None:
+    """Come down behind the handle, inside a funnel and with closed fingers, and swing the door."""
+    height, radius, angle = judge.points[rows, _HAND, 2], judge.third[rows], judge.angles()
+    floor = np.zeros_like(radius)
+    outside = radius > 0.12
+    floor[outside] = 0.04 * np.log(radius[outside] - 0.12) + 0.4
+    above, below = np.ones_like(radius), height < floor
+    above[below] = _within(floor[below] - height[below], 0.0, 0.01, floor[below] / 2.0)
+    ready = _both(above, judge.approached[rows])
+    grasp = ((judge.effort[rows].astype(_EFFORT_TYPE) + 1.0) / 2.0).astype(np.float64)
+    opened = 0.2 * (angle < -np.pi / 90.0) + 0.8 * _within(
+        np.pi / 2.0 + np.pi / 6 + angle, 0.0, 0.5, np.pi / 3.0
+    )
+    judge.rewards[rows] = np.where(judge.success[rows], 10.0, 2.0 * _both(ready, grasp) + 8.0 * opened)
+    told = judge.told
+    told["near_object"][rows], told["grasp_reward"][rows], told["in_place_reward"][rows] = ready, grasp, opened
+    told["grasp_success"][rows], told["obj_to_target"][rows] = grasp >= 0.5, 0.0
+
+
+def _caging(judge: Judge, rows: slice, gaps: Floats, start: Floats, low: float, high: float) -> tuple[Floats, Bools]:
+    """How well the pads enclose and grip the object, and in which rows an action entered.
+
+    Args:
+        gaps: (M, 2) of the pads and the object, in y.
+        start: (M, 1) where in y the object was, for the tolerance of the gaps.
+        low, high: between what a gap shall be.
+    """
+    margins = np.abs(np.abs(judge.pads[rows] - start) - high)
+    sides = _within(gaps, low, high, margins)
+    caging = _both(_both(sides[:, 0], sides[:, 1]), judge.approached[rows])
+    grip = np.where(caging > 0.97, np.maximum(judge.effort[rows], 0.0), 0.0)
+    gripping = grip > 0
+    return _effort(gripping, lambda caging, grip: (_both(caging, grip) + caging) / 2.0, caging, grip), gripping
+
+
+def _push(judge: Judge, rows: slice) -> None:
+    """Grasp the object, and have it near the goal."""
+    place = judge.points[rows, _OBJECT, 1, None]
+    grasp, gripping = _caging(
+        judge, rows, np.abs(judge.pads[rows] - place), judge.object_start[rows, 1, None], 0.015, 0.05
+    )
+    held = (judge.to_object[rows] < 0.02) & (judge.opening[rows] > 0)
+    bonus = 5.0 * judge.at_goal[rows]
+    rewards = _effort(gripping, lambda g, bonus: 2.0 * g + (1.0 + 2.0 * g + bonus), grasp, bonus)
+    rewards = np.where(held, rewards, 2.0 * grasp)
+    judge.rewards[rows] = np.where(judge.to_goal[rows] < 0.05, 10.0, rewards)
+    judge.told["grasp_reward"][rows] = grasp
+    _touching(judge, rows)
+
+
+def _pick_place(judge: Judge, rows: slice) -> None:
+    """Grasp the object, lift it, and have it near the goal. The gaps are signed, their tolerance is of this moment."""
+    place = judge.points[rows, _OBJECT, 1, None]
+    gaps = (judge.pads[rows] - place) * (1.0, -1.0)
+    grasp, gripping = _caging(judge, rows, gaps, place, 0.015, 0.05)
+    at_goal = judge.at_goal[rows]
+    held = (judge.to_object[rows] < 0.02) & (judge.opening[rows] > 0) & judge.lifted(rows, 0.01)
+    rewards = _effort(gripping, _both, grasp, at_goal)
+    rewards = np.where(held, _effort(gripping, np.add, rewards, 1.0 + 5.0 * at_goal), rewards)
+    judge.rewards[rows] = np.where(judge.to_goal[rows] < 0.05, 10.0, rewards)
+    judge.told["grasp_reward"][rows] = grasp
+    _touching(judge, rows)
+
+
+def _peg(judge: Judge, rows: slice) -> None:
+    """Grasp the peg, lift it, and bring its head into the hole, not through the box around it."""
+    place = judge.points[rows, _OBJECT, 1, None]
+    grasp, gripping = _caging(
+        judge, rows, np.abs(judge.pads[rows] - place), judge.object_start[rows, 1, None], 0.0075, 0.03
+    )
+    to_object, head = judge.to_object[rows], judge.points[rows, _OTHER, None]
+    zero, one = judge.boxes[:, :, 0], judge.boxes[:, :, 1]
+    inside = ((np.minimum(zero, one) <= head) & (head <= np.maximum(zero, one))).all(axis=2)
+    part = (head - zero) / (one - zero)
+    outside = np.where(inside, part[..., 0] * part[..., 1] * part[..., 2], 1.0)
+    at_goal = _both(judge.at_goal[rows], _both(outside[:, 1], outside[:, 0]))
+    lifted = (judge.opening[rows] > 0) & judge.lifted(rows, 0.01)
+    held = (to_object < 0.08) & lifted
+    grasp = np.where(held, 1.0, grasp)
+    rewards = _effort(gripping & ~held & ~inside.any(axis=1), _both, grasp, at_goal)
+    rewards = np.where(held, rewards + (1.0 + 5.0 * at_goal), rewards)
+    judge.rewards[rows] = np.where(judge.success[rows], 10.0, rewards)
+    judge.told["grasp_reward"][rows], judge.told["in_place_reward"][rows] = grasp, at_goal
+    judge.told["grasp_success"][rows] = (to_object < 0.02) & lifted
+
+
+def _touching(judge: Judge, rows: slice) -> None:
+    """Whether both pads press on an object that is up. Hardly ever asked: only a few objects at a time are up."""
+    up = (judge.opening[rows] > 0) & judge.lifted(rows, 0.02)
+    first = rows.start
+    for row in np.flatnonzero(up):
+        up[row] = judge.simulations[first + row].touching_main_object
+    judge.told["grasp_success"][rows] = up
+
+
+def _button_margins(x: Any) -> tuple[float, float]:
+    return 1.0, x._obj_to_target_init  # the first one changes with the button
+
+
+def _object_task(score: Callable[[Judge, slice], None], **changed: Any) -> _Task:
+    """One of the tasks in which a loose object is grasped."""
+    facts: dict[str, Any] = {
+        "object": ("xpos", "obj"),
+        "shift": _NOWHERE,
+        "turn": ("geom_xmat", "objGeom"),
+        "approach": _GRASP,
+        "near": 0.005,
+        "goal": _TO_GOAL,
+        "reached": 0.05,
+        "third": _TO_OBJECT,
+        "success": 0.05,
+        "near_object": 0.03,
+        "by_third": True,
+        "margins": lambda x: (_plane_margin(x), _distance(x.obj_init_pos, x._target_pos)),
+    }
+    return _Task(score, **facts | changed)
+
+
+_HANDLE = (0.0, -0.16, 0.0)  # of the drawer
+
+TASKS: dict[str, _Task] = {
+    "reach-v3": _object_task(
+        _reach,
+        goal=_Span(_TIPS, _GOAL),
+        margins=lambda x: (1.0, _distance(x.hand_init_pos, x._target_pos)),
+    ),
+    "push-v3": _object_task(_push),
+    "pick-place-v3": _object_task(_pick_place, success=0.07),
+    "peg-insert-side-v3": _object_task(
+        _peg,
+        object=("site_xpos", "pegGrasp"),
+        turn=("site_xmat", "pegGrasp"),
+        other=("site_xpos", "pegHead"),
+        goal=_Span(_OTHER, _GOAL, (1.0, 2.0, 2.0)),
+        reached=0.07,
+        success=0.07,
+        margins=lambda x: (_plane_margin(x), _distance(x.peg_head_pos_init, x._target_pos, 1.0, 2.0, 2.0)),
+    ),
+    "door-open-v3": _Task(
+        _door,
+        ("geom_xpos", "handle"),
+        _NOWHERE,
+        ("geom_xmat", "handle"),
+        approach=_Span(_HAND, _OTHER, _ALL, (0.05, 0.03, -0.01)),
+        near=0.06,
+        goal=_Span(_OBJECT, _GOAL, _X),
+        reached=0.0,
+        third=_Span(_HAND, _OTHER, _FLAT),
+        success=0.08,
+        near_object=0.0,
+        other=("geom_xpos", "handle"),
+        other_shift=(-0.05, 0.0, 0.0),
+        margins=lambda x: (0.5, 1.0),
+    ),
+    "drawer-open-v3": _Task(
+        _drawer_open,
+        ("xpos", "drawer_link"),
+        _HANDLE,
+        ("xquat", "drawer_link"),
+        approach=_Span(_OBJECT, _HAND, (3.0, 3.0, 1.0)),
+        near=0.01,
+        goal=_TO_GOAL,
+        reached=0.02,
+        third=_Span(_OBJECT, _HAND),
+        success=0.03,
+        near_object=0.03,
+        by_third=True,
+        margins=lambda x: (_distance(x._target_pos + (0.0, 0.2, 0.0), x.init_tcp, 3.0, 3.0, 1.0), 0.2),
+    ),
+    "drawer-close-v3": _Task(
+        _drawer_close,
+        ("xpos", "drawer_link"),
+        (0.0, -0.16, 0.05),
+        None,
+        approach=_TO_OBJECT,
+        near=0.005,
+        gaussian=True,
+        goal=_TO_GOAL,
+        reached=0.05,
+        third=_TO_OBJECT,
+        success=0.05 + 0.015,
+        near_object=0.01,
+        margins=lambda x: (
+            abs(_distance(x.obj_init_pos, x.init_tcp) - 0.005),
+            abs(_distance(x.obj_init_pos, x._target_pos) - 0.05),
+        ),
+    ),
+    "button-press-topdown-v3": _Task(
+        _button,
+        ("xpos", "button"),
+        (0.0, 0.0, 0.193),
+        ("xquat", "button"),
+        approach=_TO_OBJECT,
+        near=0.01,
+        goal=_Span(_GOAL, _OBJECT, _Z),
+        reached=0.005,
+        third=_Span(_OBJECT, _START),
+        success=0.024,
+        near_object=0.05,
+        margins=_button_margins,
+    ),
+    **{
+        f"window-{way}-v3": _Task(
+            _window,
+            ("site_xpos", f"handle{way.title()}Start"),
+            _NOWHERE,
+            None,
+            approach=_TO_OBJECT,
+            near=0.02,
+            gaussian=way == "close",
+            goal=_Span(_OBJECT, _GOAL, _X),
+            reached=0.05,
+            third=_TO_OBJECT,
+            success=0.05,
+            near_object=0.05,
+            margins=margins,
+        )
+        for way, margins in (
+            ("open", lambda x: _window_margins(x, x.obj_init_pos[0])),
+            ("close", lambda x: _window_margins(x, x.window_handle_pos_init[0])),
+        )
+    },
+}
+
+
+def _window_margins(x: Any, start: float) -> tuple[float, float]:
+    to_object = _distance(x.window_handle_pos_init, x.init_tcp)
+    return abs(to_object - 0.02), abs(abs(start - float(x._target_pos[0])) - 0.05)
+
+
+# ---------------------------------------------------------------------- rows
+
+# What is read of each simulation: nine points, of which these are the first seven, and nine numbers of an orientation.
+_SEEN = (
+    ("xpos", "hand"),
+    ("xpos", "rightclaw"),
+    ("xpos", "leftclaw"),
+    ("site_xpos", "rightEndEffector"),
+    ("site_xpos", "leftEndEffector"),
+    ("xpos", "leftpad"),
+    ("xpos", "rightpad"),
+)
+_NUMBERS = 3 * (len(_SEEN) + 2) + 9
+_CORNERS = [[f"{corner}_collision_box_{box}" for corner in ("bottom_right_corner", "top_left_corner")] for box in (1, 2)]
+_HAND_LOW, _HAND_HIGH = np.array([(-0.525, 0.348, -0.0525), (0.525, 1.025, 0.7)])
+
+
+class Judge:
+    """Observes and judges M simulations of tasks of `TASKS`, after each step of all of them.
+
+    Args:
+        simulations: M; those of one task are neighbours, in the order of `TASKS`.
+        names: (M,) of their tasks.
+
+    Attributes:
+        frames: (M, 18) observed now, not clipped.
+        rewards: (M,).
+        success: (M,) bool.
+        told: (M,) of each key of Meta-World's info.
+        points: (M, 6, 3) what distances are measured between.
+        pads: (M, 2) of the gripper, left and right, in y.
+        opening: (M,) of the gripper, 0 to 1.
+        effort: (M,) of closing it.
+        to_object, to_goal, third: (M,) distances.
+        approached, at_goal: (M,) how near the first two of a task's distances are to what they shall be, 0 to 1.
+        object_start: (M, 3) where the object was at the start of the episode.
+        boxes: (P, 2, 2, 3) opposite corners of the two boxes of each peg-insert-side.
+    """
+
+    def __init__(self, simulations: Sequence[Sawyer], names: Sequence[str]) -> None:
+        m = len(simulations)
+        tasks = [TASKS[name] for name in names]
+        self.simulations = list(simulations)
+        self._margin_functions = [task.margins for task in tasks]
+        self._scores = [
+            (TASKS[name].score, slice(names.index(name), names.index(name) + names.count(name)))
+            for name in dict.fromkeys(names)
+        ]
+        # What is read of each simulation, as views of MuJoCo's arrays.
+        nothing = np.zeros(9)
+        self._views: list[npt.NDArray[np.float64]] = []
+        for x, task in zip(simulations, tasks, strict=True):
+            places = (*_SEEN, task.object, task.other or task.object)
+            turn = nothing if task.turn is None else _view(x, *task.turn)
+            self._views += [*(_view(x, *place) for place in places), turn, nothing[turn.size :]]
+        self._reading = np.zeros((m, _NUMBERS))
+        sizes = np.array([0 if task.turn is None else 4 if task.turn[0] == "xquat" else 9 for task in tasks])
+        self._quaternions, self._matrices = np.flatnonzero(sizes == 4), np.flatnonzero(sizes == 9)
+        self._shift = np.array([task.shift for task in tasks])
+        self._other_shift = np.array([task.other_shift for task in tasks])
+        # (M, 3) spans: approach, goal, third
+        spans = [(task.approach, task.goal, task.third) for task in tasks]
+        first = 6 * np.arange(m)[:, None]
+        self._a = first + np.array([[span.a for span in row] for row in spans])
+        self._b = first + np.array([[span.b for span in row] for row in spans])
+        self._scale = np.array([[span.scale for span in row] for row in spans])
+        self._offset = np.array([[span.offset for span in row] for row in spans])
+        self._perfect = np.array([(task.near, task.reached) for task in tasks]).T
+        self._margins = np.ones((2, m))
+        self._gaussian = np.flatnonzero([task.gaussian for task in tasks])
+        self._third_margin = np.flatnonzero([task.margins is _button_margins for task in tasks])
+        self._nearness = np.where([task.by_third for task in tasks], 2, 0)
+        self._near_object = np.array([task.near_object for task in tasks])
+        self._success = np.array([task.success for task in tasks])
+        self._rows = np.arange(m)
+        self._pegs = {row: i for i, row in enumerate(np.flatnonzero([task.score is _peg for task in tasks]).tolist())}
+        self._hinges = [
+            x.data.joint("doorjoint").qpos for x, task in zip(simulations, tasks, strict=True) if task.score is _door
+        ]
+        self.points = np.zeros((m, 6, 3))
+        self.object_start = np.zeros((m, 3))
+        self.boxes = np.zeros((len(self._pegs), 2, 2, 3))
+
+    def begin(self, row: int) -> None:
+        """Take note of the start of an episode, after the reset of simulation ``row``."""
+        x: Any = self.simulations[row]
+        self.points[row, _GOAL], self.points[row, _START] = x._target_pos, x.init_tcp
+        self.object_start[row] = x.obj_init_pos
+        self._margins[:, row] = self._margin_functions[row](x)
+        if row in self._pegs:
+            self.boxes[self._pegs[row]] = [[x.data.site(name).xpos for name in box] for box in _CORNERS]
+
+    def __call__(self, effort: npt.NDArray[np.float32]) -> None:
+        """Look at all simulations after a step with ``effort`` (M,) of closing the gripper: see the attributes."""
+        with np.errstate(divide="ignore", invalid="ignore"):  # what is not used may be divided by 0
+            self._look(effort)
+            self._measure()
+            for score, rows in self._scores:
+                score(self, rows)
+
+    def angles(self) -> npt.NDArray[np.float64]:
+        """Of the hinges of the doors, rad."""
+        return np.concatenate(self._hinges)
+
+    def lifted(self, rows: slice, height: float) -> Bools:
+        """Whether the object is higher than at the start by more than ``height``, rounded as Meta-World does."""
+        up: Bools = self.points[rows, _OBJECT, 2] - height > self.object_start[rows, 2]
+        return up
+
+    def _look(self, effort: npt.NDArray[np.float32]) -> None:
+        reading, points = self._reading, self.points
+        np.concatenate(self._views, out=reading.reshape(-1))
+        self.effort = effort.astype(np.float64)
+        self.frames = frames = np.zeros((len(reading), 18))
+        frames[:, :3] = reading[:, :3]
+        self.opening = frames[:, 3]
+        np.minimum(_norm(reading[:, 3:6] - reading[:, 6:9]) / 0.1, 1.0, out=self.opening)
+        frames[:, 4:7] = reading[:, 21:24] + self._shift
+        if self._quaternions.size:
+            frames[self._quaternions, 7:11] = reading[self._quaternions, 27:31]
+        if self._matrices.size:
+            frames[self._matrices, 7:11] = _quaternions(reading[self._matrices, 27:])
+        self.pads = reading[:, [16, 19]]
+        points[:, _HAND] = np.minimum(np.maximum(reading[:, :3], _HAND_LOW), _HAND_HIGH)
+        points[:, _TIPS] = (reading[:, 9:12] + reading[:, 12:15]) / 2.0
+        points[:, _OBJECT] = frames[:, 4:7]
+        points[:, _OTHER] = reading[:, 24:27] + self._other_shift
+
+    def _measure(self) -> None:
+        points = self.points.reshape(-1, 3)
+        distances = _norm((points[self._a] - points[self._b] - self._offset) * self._scale).T
+        approach, self.to_goal, self.third = distances
+        self.to_object = distances[self._nearness, self._rows]
+        if self._third_margin.size:
+            self._margins[0, self._third_margin] = self.third[self._third_margin]
+        excess = (distances[:2] - self._perfect) / self._margins
+        values = _long_tail(excess)
+        if self._gaussian.size:
+            values[0, self._gaussian] = _gaussian(excess[0, self._gaussian])
+        self.approached, self.at_goal = np.where(distances[:2] <= self._perfect, 1.0, values)
+        self.success = self.to_goal <= self._success
+        self.rewards = np.zeros_like(approach)
+        self.told = {
+            "near_object": (self.to_object <= self._near_object).astype(np.float64),
+            "grasp_success": np.ones_like(approach),
+            "grasp_reward": self.approached.copy(),
+            "in_place_reward": self.at_goal.copy(),
+            "obj_to_target": self.to_goal.copy(),
+        }
+
+
+def _view(simulation: Sawyer, field: str, name: str) -> npt.NDArray[np.float64]:
+    """The place in MuJoCo's memory where ``field`` of what is called ``name`` is kept."""
+    kind = {"x": "body", "s": "site", "g": "geom"}[field[0]]
+    index = getattr(simulation.model, kind)(name).id
+    view: npt.NDArray[np.float64] = getattr(simulation.data, field)[index].reshape(-1)
+    return view
