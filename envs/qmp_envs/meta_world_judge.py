@@ -522,6 +522,11 @@ class Judge:
             for score, rows in self._scores:
                 score(self, rows)
 
+    @property
+    def goals(self) -> npt.NDArray[np.float64]:
+        """(M, 3), not clipped."""
+        return self.points[:, _GOAL]
+
     def angles(self) -> npt.NDArray[np.float64]:
         """Of the hinges of the doors, rad."""
         return np.concatenate(self._hinges)

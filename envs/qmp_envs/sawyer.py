@@ -26,8 +26,8 @@ from qmp_envs.sketch import Camera, Marker
 Array = npt.NDArray[np.float64]
 
 # All that the next step depends on, the constraint solver's warm start included.
-_STATE = mujoco.mjtState.mjSTATE_INTEGRATION.value
-_GRIP_DOWN = (1.0, 0.0, 1.0, 0.0)  # orientation of the hand, not normalised, as Meta-World sets it
+STATE = mujoco.mjtState.mjSTATE_INTEGRATION.value
+GRIP_DOWN = (1.0, 0.0, 1.0, 0.0)  # orientation of the hand, not normalised, as Meta-World sets it
 
 
 @cache
@@ -100,7 +100,7 @@ class Sawyer(SawyerXYZEnv):
         # The float32 product is Meta-World's.
         target = data.mocap_pos[0] + action[:3] * self.action_scale
         data.mocap_pos[0] = np.minimum(np.maximum(target, self.mocap_low), self.mocap_high)
-        data.mocap_quat[0] = _GRIP_DOWN
+        data.mocap_quat[0] = GRIP_DOWN
         data.ctrl[:] = action[3], -action[3]
         before = data.time
         mujoco.mj_step(self.model, data, nstep=self.frame_skip)
@@ -113,8 +113,8 @@ class Sawyer(SawyerXYZEnv):
 
     def state(self) -> dict[str, Any]:
         """What `resume` needs."""
-        physics = np.empty(mujoco.mj_stateSize(self.model, _STATE))
-        mujoco.mj_getState(self.model, self.data, physics, _STATE)
+        physics = np.empty(mujoco.mj_stateSize(self.model, STATE))
+        mujoco.mj_getState(self.model, self.data, physics, STATE)
         # The one thing that a reward keeps from an earlier step (bin-picking).
         first_distance = getattr(self, "_target_to_obj_init", None)
         return {
@@ -128,12 +128,16 @@ class Sawyer(SawyerXYZEnv):
         """Continue where `state` was called, bit for bit."""
         # The reset restores what a task keeps in attributes, some of which are views of the simulation's arrays.
         self.start(rand_vec=np.asarray(state["rand_vec"]))
-        mujoco.mj_setState(self.model, self.data, state["physics"], _STATE)
-        mujoco.mj_forward(self.model, self.data)
-        mujoco.mj_setState(self.model, self.data, state["physics"], _STATE)  # the warm start was overwritten
+        self.rewind(state["physics"])
         self._prev_obs = np.array(state["previous"])
         if state["first_distance"] is not None:
             self._target_to_obj_init = state["first_distance"]
+
+    def rewind(self, physics: Array) -> None:
+        """Be where MuJoCo's state was ``physics``, earlier in the same episode."""
+        mujoco.mj_setState(self.model, self.data, physics, STATE)
+        mujoco.mj_forward(self.model, self.data)
+        mujoco.mj_setState(self.model, self.data, physics, STATE)  # the warm start was overwritten
 
     def picture(self, renderer: Renderer = "numpy") -> npt.NDArray[np.uint8]:
         """The current state, (H, W, 3); the goal's position is a green ball."""
