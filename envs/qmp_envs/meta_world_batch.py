@@ -79,7 +79,9 @@ class MetaWorldBatchedVectorEnv(BatchedVectorEnv):
         self._judge_rows = Judge([self._simulations[i] for i in self._batched], [names[i] for i in self._batched])
         self._place = {int(row): i for i, row in enumerate(self._batched)}  # of a row among the batched ones
         self._before: list[Any] = [np.zeros(mujoco.mj_stateSize(x.model, STATE)) for x in self._simulations]
-        self._low, self._high = (np.array([getattr(x, f"_{end}") for x in self._simulations]) for end in ("low", "high"))
+        self._low, self._high = (
+            np.array([getattr(x, f"_{end}") for x in self._simulations]) for end in ("low", "high")
+        )
         self._hand_box = np.array([(x.mocap_low, x.mocap_high) for x in self._simulations]).swapaxes(0, 1)
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
 
@@ -209,7 +211,7 @@ class MetaWorldBatchedVectorEnv(BatchedVectorEnv):
     # ------------------------------------------------------------------ saving and restoring
 
     def get_state(self) -> dict[str, Any]:
-        """Everything that the future depends on; the same as of `MetaWorldSyncVectorEnv`, see `MetaWorldEnv.get_state`."""
+        """Everything that the future depends on, as of `MetaWorldSyncVectorEnv`; see `MetaWorldEnv.get_state`."""
         return {
             "env_id": self.task_set.env_id,
             "task_ids": self.task_ids.copy(),

@@ -23,6 +23,8 @@ Triple: TypeAlias = tuple[float, float, float]
 
 # of a Python float times a float32, which is what Meta-World computes with where an action enters
 _EFFORT_TYPE = type(1.0 * np.float32(1.0))
+_LEAST_MARGIN = 1e-300  # instead of 0, to divide by; nothing comes as near to 0 without being it, here and
+_LEAST_SUM = 1e-37  # here
 _GAUSSIAN_SCALE = np.sqrt(-2 * np.log(0.1))
 
 
@@ -51,45 +53,57 @@ def _gaussian(excess: Floats) -> Floats:
 
 def _within(x: Floats, low: Floats | float, high: Floats | float, margin: Floats | float) -> Floats:
     """1 from ``low`` to ``high``, outside falling with a long tail, 0.1 at ``margin`` from there."""
-    excess = np.where(x < low, low - x, x - high) / margin
-    return np.where((low <= x) & (x <= high), 1.0, _long_tail(excess))
+    excess = np.maximum(np.maximum(low - x, x - high), 0.0) / np.maximum(margin, _LEAST_MARGIN)
+    return _long_tail(excess)
 
 
 def _both(a: Floats, b: Floats) -> Floats:
     """Hamacher product, a smooth "and" of numbers in [0, 1]."""
     product = a * b
-    total = a + b - product
-    both: Floats = np.divide(product, total, out=np.zeros_like(product), where=total > 0)
+    both: Floats = product / np.maximum(a + b - product, _LEAST_SUM)
     return both
 
 
-def _effort(rows: Bools, formula: Callable[..., Floats], *values: Floats) -> Floats:
-    """``formula`` of float64 ``values``, but for ``rows`` with an action's precision."""
+def _effort(rows: Bools | None, formula: Callable[..., Floats], *values: Floats) -> Floats:
+    """``formula`` of float64 ``values``, but for ``rows`` (None: for none) with an action's precision."""
     result = formula(*values)
-    if rows.any():
+    if rows is not None:
         result[rows] = formula(*(value[rows].astype(_EFFORT_TYPE) for value in values))
     return result
 
 
+def _some(rows: Bools) -> Bools | None:
+    return rows if rows.any() else None
+
+
 def _quaternions(matrices: Floats) -> Floats:
     """Rotations (M, 9) as quaternions (M, 4), x y z w, as `scipy.spatial.transform.Rotation` computes them."""
-    rows = np.arange(len(matrices))
-    diagonal = matrices[:, [0, 4, 8]]
-    trace = diagonal[:, 0] + diagonal[:, 1] + diagonal[:, 2]
-    largest = np.concatenate((diagonal, trace[:, None]), axis=1)
+    m = len(matrices)
+    largest = np.empty((m, 4))
+    largest[:, :3] = matrices[:, ::4]
+    largest[:, 3] = trace = largest[:, 0] + largest[:, 1] + largest[:, 2]
     choice = largest.argmax(axis=1)
-    quaternions = matrices[rows[:, None], _FIRST[choice]] + _SIGN[choice] * matrices[rows[:, None], _SECOND[choice]]
-    quaternions[rows, choice] = np.where(choice == 3, 1.0 + trace, 1.0 - trace + 2.0 * largest[rows, choice])
-    x, y, z, w = quaternions.T
-    lengths = np.sqrt(x * x + y * y + z * z + w * w)
-    normalized: Floats = quaternions / lengths[:, None]
+    one, other = matrices.reshape(-1).take(9 * np.arange(m)[:, None] + _ENTRIES[choice]).reshape(m, 2, 4).swapaxes(0, 1)
+    quaternions = one + _SIGN[choice] * other
+    chosen = (np.arange(m), choice)
+    trace_sign, diagonal = _CHOSEN[choice].T
+    quaternions[chosen] = 1.0 + trace_sign * trace + diagonal * largest[chosen]
+    normalized: Floats = quaternions / np.sqrt((quaternions * quaternions).sum(axis=1, keepdims=True))
     return normalized
 
 
-# For the largest of x, y, z, w: sums and differences of entries of the matrix that are as the others.
-_FIRST = np.array([(0, 3, 6, 7), (3, 0, 7, 2), (6, 7, 0, 3), (7, 2, 3, 0)])
-_SECOND = np.array([(0, 1, 2, 5), (1, 0, 5, 6), (2, 5, 0, 1), (5, 6, 1, 0)])
+# Which is the largest of x, y, z, w: to that, the others are as sums or differences of two entries of the matrix, and
+# itself as 1 plus the trace, or 1 minus the trace and plus twice its entry.
+_ENTRIES = np.array(
+    [
+        (0, 3, 6, 7, 0, 1, 2, 5),
+        (3, 0, 7, 2, 1, 0, 5, 6),
+        (6, 7, 0, 3, 2, 5, 0, 1),
+        (7, 2, 3, 0, 5, 6, 1, 0),
+    ]
+)
 _SIGN = np.array([(1, 1, 1, -1), (1, 1, 1, -1), (1, 1, 1, -1), (-1, -1, -1, 1)], dtype=np.float64)
+_CHOSEN = np.array([(-1, 2), (-1, 2), (-1, 2), (1, 0)], dtype=np.float64)
 
 
 # ---------------------------------------------------------------------- tasks
@@ -130,6 +144,8 @@ class _Task(NamedTuple):
         reached: up to where it is perfect.
         third: one more distance.
         success: the largest distance to the goal that is a success.
+        cage: between what the gaps of the pads and the object shall be, and whether they are signed; None: nothing is
+            to be grasped.
         near_object: the largest ``third`` distance (`by_third`) or ``approach`` that is told to be near.
         margins: of approach and goal, from the attributes of Meta-World's class after a reset.
         gaussian: approach falls off as a bell.
@@ -149,6 +165,7 @@ class _Task(NamedTuple):
     margins: Callable[[Any], tuple[float, float]]
     by_third: bool = False
     gaussian: bool = False
+    cage: tuple[float, float, bool] | None = None
     other: tuple[str, str] | None = None
     other_shift: Triple = _NOWHERE
 
@@ -173,7 +190,7 @@ def _drawer_open(judge: Judge, rows: slice) -> None:
 
 def _drawer_close(judge: Judge, rows: slice) -> None:
     """With closed fingers to the handle, and push."""
-    closing = judge.effort[rows] > 0
+    closing = _some(judge.effort[rows] > 0)
     closed, approached, at_goal = np.maximum(judge.effort[rows], 0.0), judge.approached[rows], judge.at_goal[rows]
     rewards = _effort(closing, lambda a, b, c: 10.0 * _both(_both(a, b), c), approached, closed, at_goal)
     judge.rewards[rows] = np.where(judge.success[rows], 10.0, rewards)
@@ -195,83 +212,80 @@ def _window(judge: Judge, rows: slice) -> None:
 def _door(judge: Judge, rows: slice) -> None:
     """Come down behind the handle, inside a funnel and with closed fingers, and swing the door."""
     height, radius, angle = judge.points[rows, _HAND, 2], judge.third[rows], judge.angles()
-    floor = np.zeros_like(radius)
-    outside = radius > 0.12
-    floor[outside] = 0.04 * np.log(radius[outside] - 0.12) + 0.4
-    above, below = np.ones_like(radius), height < floor
-    above[below] = _within(floor[below] - height[below], 0.0, 0.01, floor[below] / 2.0)
+    floor = np.where(radius <= 0.12, 0.0, 0.04 * np.log(np.maximum(radius - 0.12, _LEAST_MARGIN)) + 0.4)
+    above = np.where(height >= floor, 1.0, _within(floor - height, 0.0, 0.01, floor / 2.0))
     ready = _both(above, judge.approached[rows])
     grasp = ((judge.effort[rows].astype(_EFFORT_TYPE) + 1.0) / 2.0).astype(np.float64)
-    opened = 0.2 * (angle < -np.pi / 90.0) + 0.8 * _within(
-        np.pi / 2.0 + np.pi / 6 + angle, 0.0, 0.5, np.pi / 3.0
-    )
+    opened = 0.2 * (angle < -np.pi / 90.0) + 0.8 * _within(np.pi / 2.0 + np.pi / 6 + angle, 0.0, 0.5, np.pi / 3.0)
     judge.rewards[rows] = np.where(judge.success[rows], 10.0, 2.0 * _both(ready, grasp) + 8.0 * opened)
     told = judge.told
     told["near_object"][rows], told["grasp_reward"][rows], told["in_place_reward"][rows] = ready, grasp, opened
     told["grasp_success"][rows], told["obj_to_target"][rows] = grasp >= 0.5, 0.0
 
 
-def _caging(judge: Judge, rows: slice, gaps: Floats, start: Floats, low: float, high: float) -> tuple[Floats, Bools]:
-    """How well the pads enclose and grip the object, and in which rows an action entered.
+def _caging(judge: Judge, rows: slice) -> None:
+    """How well the pads enclose and grip the object; where an action entered that, it is of an action's precision.
 
-    Args:
-        gaps: (M, 2) of the pads and the object, in y.
-        start: (M, 1) where in y the object was, for the tolerance of the gaps.
-        low, high: between what a gap shall be.
+    Meta-World's pick-place differs: gaps are signed, and their tolerance is not of the object's start but of now.
     """
-    margins = np.abs(np.abs(judge.pads[rows] - start) - high)
-    sides = _within(gaps, low, high, margins)
+    pads, place = judge.pads[rows], judge.points[rows, _OBJECT, 1, None]
+    low, high, signed = judge.cage
+    gaps = pads - place
+    sides = _within(
+        np.where(signed, gaps * (1.0, -1.0), np.abs(gaps)),
+        low,
+        high,
+        np.abs(np.abs(pads - np.where(signed, place, judge.object_start[rows, 1, None])) - high),
+    )
     caging = _both(_both(sides[:, 0], sides[:, 1]), judge.approached[rows])
     grip = np.where(caging > 0.97, np.maximum(judge.effort[rows], 0.0), 0.0)
-    gripping = grip > 0
-    return _effort(gripping, lambda caging, grip: (_both(caging, grip) + caging) / 2.0, caging, grip), gripping
+    judge.gripping = grip > 0
+    judge.told["grasp_reward"][rows] = _effort(
+        _some(judge.gripping), lambda caging, grip: (_both(caging, grip) + caging) / 2.0, caging, grip
+    )
 
 
 def _push(judge: Judge, rows: slice) -> None:
     """Grasp the object, and have it near the goal."""
-    place = judge.points[rows, _OBJECT, 1, None]
-    grasp, gripping = _caging(
-        judge, rows, np.abs(judge.pads[rows] - place), judge.object_start[rows, 1, None], 0.015, 0.05
-    )
+    grasp, gripping = judge.grip_of(rows)
     held = (judge.to_object[rows] < 0.02) & (judge.opening[rows] > 0)
     bonus = 5.0 * judge.at_goal[rows]
     rewards = _effort(gripping, lambda g, bonus: 2.0 * g + (1.0 + 2.0 * g + bonus), grasp, bonus)
     rewards = np.where(held, rewards, 2.0 * grasp)
     judge.rewards[rows] = np.where(judge.to_goal[rows] < 0.05, 10.0, rewards)
-    judge.told["grasp_reward"][rows] = grasp
     _touching(judge, rows)
 
 
 def _pick_place(judge: Judge, rows: slice) -> None:
-    """Grasp the object, lift it, and have it near the goal. The gaps are signed, their tolerance is of this moment."""
-    place = judge.points[rows, _OBJECT, 1, None]
-    gaps = (judge.pads[rows] - place) * (1.0, -1.0)
-    grasp, gripping = _caging(judge, rows, gaps, place, 0.015, 0.05)
+    """Grasp the object, lift it, and have it near the goal."""
+    grasp, gripping = judge.grip_of(rows)
     at_goal = judge.at_goal[rows]
     held = (judge.to_object[rows] < 0.02) & (judge.opening[rows] > 0) & judge.lifted(rows, 0.01)
     rewards = _effort(gripping, _both, grasp, at_goal)
     rewards = np.where(held, _effort(gripping, np.add, rewards, 1.0 + 5.0 * at_goal), rewards)
     judge.rewards[rows] = np.where(judge.to_goal[rows] < 0.05, 10.0, rewards)
-    judge.told["grasp_reward"][rows] = grasp
     _touching(judge, rows)
 
 
 def _peg(judge: Judge, rows: slice) -> None:
     """Grasp the peg, lift it, and bring its head into the hole, not through the box around it."""
-    place = judge.points[rows, _OBJECT, 1, None]
-    grasp, gripping = _caging(
-        judge, rows, np.abs(judge.pads[rows] - place), judge.object_start[rows, 1, None], 0.0075, 0.03
-    )
+    grasp, gripping = judge.grip_of(rows)
     to_object, head = judge.to_object[rows], judge.points[rows, _OTHER, None]
     zero, one = judge.boxes[:, :, 0], judge.boxes[:, :, 1]
-    inside = ((np.minimum(zero, one) <= head) & (head <= np.maximum(zero, one))).all(axis=2)
-    part = (head - zero) / (one - zero)
-    outside = np.where(inside, part[..., 0] * part[..., 1] * part[..., 2], 1.0)
-    at_goal = _both(judge.at_goal[rows], _both(outside[:, 1], outside[:, 0]))
+    inside: Bools = ((np.minimum(zero, one) <= head) & (head <= np.maximum(zero, one))).all(axis=2)
+    at_goal = judge.at_goal[rows]
+    if inside.any():
+        part = (head - zero) / (one - zero)
+        outside = np.where(inside, part[..., 0] * part[..., 1] * part[..., 2], 1.0)
+        at_goal = _both(at_goal, _both(outside[:, 1], outside[:, 0]))
+    else:
+        at_goal = _both(at_goal, np.ones_like(at_goal))  # which is not always the same to the last digit
     lifted = (judge.opening[rows] > 0) & judge.lifted(rows, 0.01)
     held = (to_object < 0.08) & lifted
     grasp = np.where(held, 1.0, grasp)
-    rewards = _effort(gripping & ~held & ~inside.any(axis=1), _both, grasp, at_goal)
+    if gripping is not None:
+        gripping &= ~held & ~inside.any(axis=1)
+    rewards = _effort(gripping, _both, grasp, at_goal)
     rewards = np.where(held, rewards + (1.0 + 5.0 * at_goal), rewards)
     judge.rewards[rows] = np.where(judge.success[rows], 10.0, rewards)
     judge.told["grasp_reward"][rows], judge.told["in_place_reward"][rows] = grasp, at_goal
@@ -318,10 +332,11 @@ TASKS: dict[str, _Task] = {
         goal=_Span(_TIPS, _GOAL),
         margins=lambda x: (1.0, _distance(x.hand_init_pos, x._target_pos)),
     ),
-    "push-v3": _object_task(_push),
-    "pick-place-v3": _object_task(_pick_place, success=0.07),
+    "push-v3": _object_task(_push, cage=(0.015, 0.05, False)),
+    "pick-place-v3": _object_task(_pick_place, success=0.07, cage=(0.015, 0.05, True)),
     "peg-insert-side-v3": _object_task(
         _peg,
+        cage=(0.0075, 0.03, False),
         object=("site_xpos", "pegGrasp"),
         turn=("site_xmat", "pegGrasp"),
         other=("site_xpos", "pegHead"),
@@ -359,7 +374,7 @@ TASKS: dict[str, _Task] = {
         success=0.03,
         near_object=0.03,
         by_third=True,
-        margins=lambda x: (_distance(x._target_pos + (0.0, 0.2, 0.0), x.init_tcp, 3.0, 3.0, 1.0), 0.2),
+        margins=lambda x: (_distance(np.add(x._target_pos, (0.0, 0.2, 0.0)), x.init_tcp, 3.0, 3.0, 1.0), 0.2),
     ),
     "drawer-close-v3": _Task(
         _drawer_close,
@@ -435,7 +450,9 @@ _SEEN = (
     ("xpos", "rightpad"),
 )
 _NUMBERS = 3 * (len(_SEEN) + 2) + 9
-_CORNERS = [[f"{corner}_collision_box_{box}" for corner in ("bottom_right_corner", "top_left_corner")] for box in (1, 2)]
+_CORNERS = [
+    [f"{corner}_collision_box_{box}" for corner in ("bottom_right_corner", "top_left_corner")] for box in (1, 2)
+]
 _HAND_LOW, _HAND_HIGH = np.array([(-0.525, 0.348, -0.0525), (0.525, 1.025, 0.7)])
 
 
@@ -457,6 +474,8 @@ class Judge:
         effort: (M,) of closing it.
         to_object, to_goal, third: (M,) distances.
         approached, at_goal: (M,) how near the first two of a task's distances are to what they shall be, 0 to 1.
+        cage: (G, 1) arrays for the G rows in which something is to be grasped: see `_Task.cage`.
+        gripping: (G,) whether an action entered how well it is.
         object_start: (M, 3) where the object was at the start of the episode.
         boxes: (P, 2, 2, 3) opposite corners of the two boxes of each peg-insert-side.
     """
@@ -470,13 +489,7 @@ class Judge:
             (TASKS[name].score, slice(names.index(name), names.index(name) + names.count(name)))
             for name in dict.fromkeys(names)
         ]
-        # What is read of each simulation, as views of MuJoCo's arrays.
-        nothing = np.zeros(9)
-        self._views: list[npt.NDArray[np.float64]] = []
-        for x, task in zip(simulations, tasks, strict=True):
-            places = (*_SEEN, task.object, task.other or task.object)
-            turn = nothing if task.turn is None else _view(x, *task.turn)
-            self._views += [*(_view(x, *place) for place in places), turn, nothing[turn.size :]]
+        self._read(tasks)
         self._reading = np.zeros((m, _NUMBERS))
         sizes = np.array([0 if task.turn is None else 4 if task.turn[0] == "xquat" else 9 for task in tasks])
         self._quaternions, self._matrices = np.flatnonzero(sizes == 4), np.flatnonzero(sizes == 9)
@@ -497,6 +510,12 @@ class Judge:
         self._near_object = np.array([task.near_object for task in tasks])
         self._success = np.array([task.success for task in tasks])
         self._rows = np.arange(m)
+        caging = np.flatnonzero([task.cage is not None for task in tasks])
+        self._grasping = slice(int(caging[0]), int(caging[-1]) + 1) if caging.size else slice(0, 0)
+        cages = [task.cage for task in tasks if task.cage is not None]
+        low, high, signed = np.array(cages or [(0, 0, 0)]).T[..., None]
+        self.cage = low, high, signed > 0
+        self.gripping = np.zeros(len(cages), dtype=np.bool_)
         self._pegs = {row: i for i, row in enumerate(np.flatnonzero([task.score is _peg for task in tasks]).tolist())}
         self._hinges = [
             x.data.joint("doorjoint").qpos for x, task in zip(simulations, tasks, strict=True) if task.score is _door
@@ -505,22 +524,50 @@ class Judge:
         self.object_start = np.zeros((m, 3))
         self.boxes = np.zeros((len(self._pegs), 2, 2, 3))
 
+    def _read(self, tasks: list[_Task]) -> None:
+        """Find what is read of each simulation: whole arrays of MuJoCo's memory, and the places in them."""
+        self._arrays: list[npt.NDArray[np.float64]] = [np.zeros(9)]
+        places = []
+        size = 9
+        for x, task in zip(self.simulations, tasks, strict=True):
+            start = {}
+            where = []
+            for field, name in (*_SEEN, task.object, task.other or task.object, *([task.turn] if task.turn else ())):
+                if field not in start:
+                    array = getattr(x.data, field)
+                    start[field] = size
+                    self._arrays.append(array.reshape(-1))
+                    size += array.size
+                kind = {"x": x.model.body, "s": x.model.site, "g": x.model.geom}[field[0]]
+                width = {"pos": 3, "mat": 9, "uat": 4}[field[-3:]]
+                where += range(start[field] + width * kind(name).id, start[field] + width * (kind(name).id + 1))
+            places.append(where + [0] * (_NUMBERS - len(where)))
+        self._places = np.array(places)
+        self._memory = np.zeros(size)
+
     def begin(self, row: int) -> None:
         """Take note of the start of an episode, after the reset of simulation ``row``."""
         x: Any = self.simulations[row]
         self.points[row, _GOAL], self.points[row, _START] = x._target_pos, x.init_tcp
         self.object_start[row] = x.obj_init_pos
-        self._margins[:, row] = self._margin_functions[row](x)
+        self._margins[:, row] = np.maximum(self._margin_functions[row](x), _LEAST_MARGIN)
         if row in self._pegs:
             self.boxes[self._pegs[row]] = [[x.data.site(name).xpos for name in box] for box in _CORNERS]
 
     def __call__(self, effort: npt.NDArray[np.float32]) -> None:
         """Look at all simulations after a step with ``effort`` (M,) of closing the gripper: see the attributes."""
-        with np.errstate(divide="ignore", invalid="ignore"):  # what is not used may be divided by 0
+        with np.errstate(over="ignore"):  # beyond a margin of 0
             self._look(effort)
             self._measure()
+            if self._grasping.start < self._grasping.stop:
+                _caging(self, self._grasping)
             for score, rows in self._scores:
                 score(self, rows)
+
+    def grip_of(self, rows: slice) -> tuple[Floats, Bools | None]:
+        """How well the objects of ``rows`` are grasped, and where an action entered that."""
+        first = self._grasping.start
+        return self.told["grasp_reward"][rows], _some(self.gripping[rows.start - first : rows.stop - first])
 
     @property
     def goals(self) -> npt.NDArray[np.float64]:
@@ -538,7 +585,8 @@ class Judge:
 
     def _look(self, effort: npt.NDArray[np.float32]) -> None:
         reading, points = self._reading, self.points
-        np.concatenate(self._views, out=reading.reshape(-1))
+        np.concatenate(self._arrays, out=self._memory)
+        self._memory.take(self._places, out=reading)
         self.effort = effort.astype(np.float64)
         self.frames = frames = np.zeros((len(reading), 18))
         frames[:, :3] = reading[:, :3]
@@ -562,11 +610,11 @@ class Judge:
         self.to_object = distances[self._nearness, self._rows]
         if self._third_margin.size:
             self._margins[0, self._third_margin] = self.third[self._third_margin]
-        excess = (distances[:2] - self._perfect) / self._margins
+        excess = np.maximum(distances[:2] - self._perfect, 0.0) / self._margins
         values = _long_tail(excess)
         if self._gaussian.size:
             values[0, self._gaussian] = _gaussian(excess[0, self._gaussian])
-        self.approached, self.at_goal = np.where(distances[:2] <= self._perfect, 1.0, values)
+        self.approached, self.at_goal = values
         self.success = self.to_goal <= self._success
         self.rewards = np.zeros_like(approach)
         self.told = {
@@ -576,11 +624,3 @@ class Judge:
             "in_place_reward": self.at_goal.copy(),
             "obj_to_target": self.to_goal.copy(),
         }
-
-
-def _view(simulation: Sawyer, field: str, name: str) -> npt.NDArray[np.float64]:
-    """The place in MuJoCo's memory where ``field`` of what is called ``name`` is kept."""
-    kind = {"x": "body", "s": "site", "g": "geom"}[field[0]]
-    index = getattr(simulation.model, kind)(name).id
-    view: npt.NDArray[np.float64] = getattr(simulation.data, field)[index].reshape(-1)
-    return view
