@@ -61,9 +61,7 @@ class MetaWorldBatchedVectorEnv(BatchedVectorEnv):
         self._goals: list[tuple[np.random.Generator | None, int]] = [(None, 0)] * num_envs
         self._observations = np.zeros((num_envs, 39), dtype=np.float32)
         self._frames = np.zeros((num_envs, 18))  # the last ones, not clipped
-        self._rewards = np.zeros(num_envs)
-        self._success = np.zeros(num_envs, dtype=np.bool_)
-        self._told = np.zeros((len(INFO), num_envs))
+        self._table = np.zeros((2 + len(INFO), num_envs))  # rewards, success, what else is told
         self._inputs = np.zeros((num_envs, 9))
         self._inputs[:, 5:] = GRIP_DOWN
         self._simulate()
@@ -73,16 +71,15 @@ class MetaWorldBatchedVectorEnv(BatchedVectorEnv):
         names = [self.task_names[task] for task in self.task_ids]
         self._simulations = [simulation(name) for name in names]
         order = list(TASKS)
-        batched = [i for i, name in enumerate(names) if name in TASKS]
-        self._batched = np.array(sorted(batched, key=lambda i: order.index(names[i])), dtype=np.intp)
-        self._single = [i for i, name in enumerate(names) if name not in TASKS]
-        self._judge_rows = Judge([self._simulations[i] for i in self._batched], [names[i] for i in self._batched])
-        self._place = {int(row): i for i, row in enumerate(self._batched)}  # of a row among the batched ones
+        batched = sorted((i for i, name in enumerate(names) if name in TASKS), key=lambda i: order.index(names[i]))
+        self._batched = np.array(batched, dtype=np.intp)
+        self._alone = np.array([i for i, name in enumerate(names) if name not in TASKS], dtype=np.intp)
+        self._judge_rows = Judge([self._simulations[i] for i in batched], [names[i] for i in batched])
+        self._place = {row: i for i, row in enumerate(batched)}  # of a row among the batched ones
+        # What undoes a step: MuJoCo's state, or `Sawyer.state` of those that step alone.
         self._before: list[Any] = [np.zeros(mujoco.mj_stateSize(x.model, STATE)) for x in self._simulations]
-        self._low, self._high = (
-            np.array([getattr(x, f"_{end}") for x in self._simulations]) for end in ("low", "high")
-        )
-        self._hand_box = np.array([(x.mocap_low, x.mocap_high) for x in self._simulations]).swapaxes(0, 1)
+        self._hand_low = np.array([x.mocap_low for x in self._simulations])
+        self._hand_high = np.array([x.mocap_high for x in self._simulations])
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
 
     # ------------------------------------------------------------------ hooks of `BatchedVectorEnv`
@@ -90,12 +87,10 @@ class MetaWorldBatchedVectorEnv(BatchedVectorEnv):
     def _start(self, rows: Rows) -> None:
         for i in rows:
             drawn_with, seed = self._goals[i]
-            if drawn_with is not self.rngs[i]:  # seeded since
-                drawn_with = None
-            seed, goal = draw_goal(self.rngs[i], None if drawn_with is None else seed)
+            seed, goal = draw_goal(self.rngs[i], seed if drawn_with is self.rngs[i] else None)  # None: seeded since
             self._goals[i] = (self.rngs[i], seed)
             self._observations[i] = self._simulations[i].start(goal)
-            self._success[i], self._told[:, i] = False, 0.0
+            self._table[:, i] = 0.0
             self._take_up(i)
 
     def _take_up(self, row: int) -> None:
@@ -107,53 +102,53 @@ class MetaWorldBatchedVectorEnv(BatchedVectorEnv):
             self._judge_rows.begin(self._place[row])
 
     def _advance(self, actions: Array) -> None:
-        single = np.clip(actions.astype(np.float32), -1.0, 1.0)
-        targets = self._inputs[:, 2:5].copy()
+        single = np.minimum(np.maximum(actions.astype(np.float32), -1.0), 1.0)
+        inputs, before = self._inputs, self._inputs.copy()
         # The float32 product is Meta-World's.
-        moved = targets + single[:, :3] * self._simulations[0].action_scale
-        self._inputs[:, 2:5] = np.minimum(np.maximum(moved, self._hand_box[0]), self._hand_box[1])
-        self._inputs[:, 0], self._inputs[:, 1] = single[:, 3], -single[:, 3]
-        stepping = ~self._finished
-        lost = np.zeros(self.num_envs, dtype=np.bool_)
-        native = [int(i) for i in self._batched[stepping[self._batched]]]
-        lost[self._physics(native)] = True
+        moved = before[:, 2:5] + single[:, :3] * self._simulations[0].action_scale
+        np.minimum(np.maximum(moved, self._hand_low), self._hand_high, out=inputs[:, 2:5])
+        inputs[:, 0] = single[:, 3]
+        np.negative(inputs[:, 0], out=inputs[:, 1])
+        # Who has finished is reset after this step, wherever it would have led.
+        batched, alone = self._batched, self._alone
+        if self._any_finished:
+            batched, alone = batched[~self._finished[batched]], alone[~self._finished[alone]]
+        lost = self._physics(batched.tolist())
         outcomes = {}
-        for i in self._single:
-            if stepping[i]:
-                self._before[i] = self._simulations[i].state()
-                outcomes[i] = self._simulations[i].advance(single[i])
-                lost[i] = outcomes[i] is None
-        if lost.any():
-            self._inputs[lost, 2:5] = targets[lost]
-            self._lose(lost, targets, [*native, *outcomes])
-            outcomes = {i: outcome for i, outcome in outcomes.items() if not lost[i]}
-        if native:
-            self._tell(self._batched, stepping & ~lost, single)
+        for i in alone.tolist():
+            self._before[i] = self._simulations[i].state()
+            outcomes[i] = self._simulations[i].advance(single[i])
+            if outcomes[i] is None:
+                lost.append(i)
+        if lost:
+            self._lose(lost, before, [*batched.tolist(), *outcomes])
+            batched = batched[~np.isin(batched, lost)]
+        if batched.size:
+            self._tell(batched, single)
         for i, outcome in outcomes.items():
-            observation, self._rewards[i], info = outcome  # type: ignore[misc]
-            self._observations[i], self._frames[i] = observation, self._simulations[i]._prev_obs
-            self._success[i], self._told[:, i] = bool(info["success"]), [float(info[key]) for key in INFO]
+            if outcome is not None:
+                observation, reward, info = outcome
+                self._observations[i], self._frames[i] = observation, self._simulations[i]._prev_obs
+                self._table[:, i] = [reward, info["success"], *(info[key] for key in INFO)]
 
-    def _tell(self, rows: Rows, moved: npt.NDArray[np.bool_], actions: npt.NDArray[np.float32]) -> None:
-        """Observations and judgement of ``rows``, as far as they have ``moved``."""
-        judge = self._judge_rows
+    def _tell(self, moved: Rows, actions: npt.NDArray[np.float32]) -> None:
+        """Observe and judge the batched rows that have ``moved``."""
+        rows, judge = self._batched, self._judge_rows
         judge(actions[rows, 3])
-        observations = np.concatenate((judge.frames, self._frames[rows], judge.goals), axis=1)
-        observations = np.minimum(np.maximum(observations, self._low[rows]), self._high[rows])
-        which: Any = slice(None)
-        if not moved[rows].all():
-            which = moved[rows]
-            rows = rows[which]
-        self._observations[rows] = observations[which]
-        self._frames[rows] = judge.frames[which]
-        self._rewards[rows], self._success[rows] = judge.rewards[which], judge.success[which]
-        for told, key in zip(self._told, INFO, strict=True):
-            told[rows] = judge.told[key][which]
+        observations = self._observations[rows]
+        observations[:, 18:36] = observations[:, :18]
+        observations[:, :18] = judge.frames
+        observations[:, :3] = judge.hands
+        frames, table = judge.frames, judge.table
+        if moved.size < rows.size:
+            which = np.isin(rows, moved)
+            rows, observations, frames, table = moved, observations[which], frames[which], table[:, which]
+        self._observations[rows], self._frames[rows], self._table[:, rows] = observations, frames, table
 
     def _judge(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], dict[str, Array]]:
-        told = self._told.copy()
-        outcome: dict[str, Array] = {"success": self._success.copy(), **dict(zip(INFO, told, strict=True))}
-        return self._rewards.copy(), np.zeros(self.num_envs, dtype=np.bool_), outcome
+        rewards, success, *told = self._table.copy()
+        outcome: dict[str, Array] = {"success": success > 0, **dict(zip(INFO, told, strict=True))}
+        return rewards, np.zeros(self.num_envs, dtype=np.bool_), outcome
 
     def _observe(self) -> Array:
         return self._observations.copy()
@@ -188,18 +183,17 @@ class MetaWorldBatchedVectorEnv(BatchedVectorEnv):
                 mujoco.mj_forward(model, data)
         return lost
 
-    def _lose(self, lost: npt.NDArray[np.bool_], targets: Array, stepped: list[int]) -> None:
-        """Put the ``lost`` simulations, or all if that is an error, back to before a step of those of ``stepped``."""
+    def _lose(self, lost: list[int], inputs: Array, stepped: list[int]) -> None:
+        """Put the ``lost`` simulations back, or all if that is an error: to before a step of ``stepped``."""
         fails = self.on_divergence == "raise"
-        for i in stepped:
-            if fails or lost[i]:
-                put = self._simulations[i].rewind if i in self._place else self._simulations[i].resume
-                put(self._before[i])
-                self._inputs[i, 2:5] = targets[i]
-        self._diverged = lost
+        for i in stepped if fails else lost:
+            put = self._simulations[i].rewind if i in self._place else self._simulations[i].resume
+            put(self._before[i])
+            self._inputs[i] = inputs[i]
+        self._diverged[lost] = True
         if fails:
             self._finished[lost] = self._any_finished = True
-            raise FloatingPointError(diverged(self._where(int(lost.argmax()))))
+            raise FloatingPointError(diverged(self._where(min(lost))))
 
     def close_extras(self, **kwargs: Any) -> None:
         """Stop the physics threads."""
@@ -229,7 +223,7 @@ class MetaWorldBatchedVectorEnv(BatchedVectorEnv):
             "finished": bool(self._finished[i] and not self._diverged[i]),
             "diverged": bool(self._diverged[i]),
             "observation": self._observations[i].copy(),
-            "details": dict(zip(INFO, self._told[:, i].tolist(), strict=True)),
+            "details": dict(zip(INFO, self._table[2:, i].tolist(), strict=True)),
             "rng": self.rngs[i].bit_generator.state if self.rngs else None,
             "simulation": x.state() if self.rngs else None,
         }
@@ -250,13 +244,14 @@ class MetaWorldBatchedVectorEnv(BatchedVectorEnv):
             self.rngs[i].bit_generator.state = env["rng"]
             self._goals[i] = (self.rngs[i], env["goals_seed"])
             self._elapsed[i] = env["elapsed"]
-            # These entries are not in states of before there were they.
+            # There are states of before they had some of the entries.
             self._diverged[i] = env.get("diverged", False)
             self._finished[i] = env["finished"] or self._diverged[i]
-            self._observations[i] = env.get("observation", 0.0)
+            x = self._simulations[i]
+            x.resume(env["simulation"])
+            self._observations[i] = env["observation"] if "observation" in env else x.observation()
             details = env.get("details", {})
-            self._told[:, i] = [details.get(key, 0.0) for key in INFO]
-            self._simulations[i].resume(env["simulation"])
+            self._table[2:, i] = [details.get(key, 0.0) for key in INFO]
             self._take_up(i)
         self._any_finished = bool(self._finished.any())
 

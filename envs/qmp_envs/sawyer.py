@@ -91,8 +91,7 @@ class Sawyer(SawyerXYZEnv):
             observation = self.reset_model()
             self._rng = None
         self._prev_obs = observation[:18].copy()
-        observation[18:36] = self._prev_obs
-        return np.clip(observation, self._low, self._high)
+        return self.observation()
 
     def advance(self, action: npt.NDArray[np.float32]) -> tuple[Array, float, dict[str, Any]] | None:
         """A control step with an action (4,) in [-1, 1]: observation (39,), reward, info; None if it diverged."""
@@ -110,6 +109,12 @@ class Sawyer(SawyerXYZEnv):
         observation = np.minimum(np.maximum(self._get_obs(), self._low), self._high)
         reward, info = self.evaluate_state(observation, action)
         return observation, reward, info
+
+    def observation(self) -> Array:
+        """(39,) as at the start of an episode: of the last frame, and the same one as the one before."""
+        observation = np.concatenate((self._prev_obs, self._prev_obs, self._get_pos_goal()))
+        clipped: Array = np.clip(observation, self._low, self._high)
+        return clipped
 
     def state(self) -> dict[str, Any]:
         """What `resume` needs."""
