@@ -85,7 +85,7 @@ ZEROS = np.zeros((3, 4), np.float32)
 NAN = np.array([[0.0] * 4, [np.nan] * 4, [0.0] * 4])
 
 
-@pytest.mark.parametrize("strategy", ["sync", "async"])
+@pytest.mark.parametrize("strategy", ["batched", "sync", "async"])
 def test_what_is_refused_changes_nothing(strategy: str) -> None:
     envs: Any = gym.make_vec("MetaWorldMT10-v0", num_envs=3, vector_strategy=strategy, max_episode_steps=2).unwrapped
     other: Any = gym.make_vec("MetaWorldMT10-v0", num_envs=3, vector_strategy="sync", max_episode_steps=2).unwrapped
@@ -157,7 +157,7 @@ def test_after_an_error_in_a_process(envs: Any) -> None:
 
 def _default_strategy(queue: Any) -> None:
     meta_world.usable_cores = lambda: 8
-    made = gym.make_vec("MetaWorldMT10-v0", num_envs=2)
+    made = gym.make_vec("MetaWorldMT50-v0", num_envs=2)
     made.reset(seed=0)
     try:
         gym.make_vec("MetaWorldMT10-v0", num_envs=2, vector_strategy="async")
@@ -172,7 +172,7 @@ def test_daemonic_processes_start_none() -> None:
     process.start()
     process.join()
     name, error = queue.get()
-    assert name == "MetaWorldSyncVectorEnv"
+    assert name == "MetaWorldBatchedVectorEnv"
     assert error == "a daemonic process may not start others: use vector_strategy='sync'"
 
 
