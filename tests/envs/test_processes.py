@@ -35,15 +35,15 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 FORK = """
 import gc, multiprocessing, sys
 import gymnasium as gym, numpy as np, qmp_envs
-envs = gym.make_vec("Maze3-v0", num_envs=4, nthread=2)
-other = gym.make_vec("Maze3-v0", num_envs=4, nthread=0)
+envs = gym.make_vec(sys.argv[1], num_envs=4, nthread=2)
+other = gym.make_vec(sys.argv[1], num_envs=4, nthread=0)
 for env in (envs, other):
     env.reset(seed=0)
-    env.step(np.zeros((4, 2)))
+    env.step(np.zeros(env.action_space.shape))
 
 def step():
     for _ in range(3):
-        a, b = (env.step(np.ones((4, 2)))[0] for env in (envs, other))
+        a, b = (env.step(np.ones(env.action_space.shape))[0] for env in (envs, other))
         assert np.array_equal(a, b)
 
 def forget():
@@ -65,8 +65,9 @@ print("all went on")
 
 
 @posix
-def test_a_forked_process_steps_forgets_and_closes() -> None:
-    done = python("-W", "ignore", "-c", FORK)
+@pytest.mark.parametrize("env_id", ["Maze3-v0", "MetaWorldMT10-v0"])
+def test_a_forked_process_steps_forgets_and_closes(env_id: str) -> None:
+    done = python("-W", "ignore", "-c", FORK, env_id)
     assert (done.stdout, done.returncode) == ("all went on\n", 0), done.stderr
 
 
