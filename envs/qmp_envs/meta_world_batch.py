@@ -1,6 +1,6 @@
 """N Meta-World tasks at once in one process: native physics, and array expressions for what Meta-World's Python says.
 
-For the tasks of MT10 (see `qmp_envs.meta_world_judge`). The others are stepped one by one, in the same environment.
+For the tasks of MT10 (see `qmp_envs.meta_world_tasks`). The others are stepped one by one, in the same environment.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import numpy.typing as npt
 from qmp_envs.arguments import check_same_tasks, diverged
 from qmp_envs.cores import usable_cores
 from qmp_envs.meta_world import INFO, META_WORLD, draw_goal, spaces
-from qmp_envs.meta_world_judge import TASKS, Judge
+from qmp_envs.meta_world_judge import Judge
+from qmp_envs.meta_world_tasks import TASKS
 from qmp_envs.sawyer import GRIP_DOWN, STATE, simulation
 from qmp_envs.vector import Array, BatchedVectorEnv, Rows
 

@@ -20,7 +20,9 @@ from scipy.spatial.transform import Rotation
 
 from qmp_envs.meta_world import INFO, META_WORLD
 from qmp_envs.meta_world_batch import MetaWorldBatchedVectorEnv
-from qmp_envs.meta_world_judge import TASKS, Judge, _quaternions
+from qmp_envs.meta_world_formulas import quaternions
+from qmp_envs.meta_world_judge import Judge
+from qmp_envs.meta_world_tasks import TASKS
 from qmp_envs.sawyer import Sawyer, simulation
 
 pytestmark = pytest.mark.filterwarnings("ignore:Constant\\(s\\) may be too high")
@@ -36,7 +38,7 @@ def test_quaternions_are_scipys() -> None:
     rotations = Rotation.random(400, random_state=0)
     turned = np.concatenate((rotations.as_matrix(), np.eye(3)[None], np.array([np.diag((1.0, -1.0, -1.0))])))
     assert len({int(m.argmax()) for m in (np.append(np.diagonal(t), np.trace(t)) for t in turned)}) == 4  # all cases
-    np.testing.assert_array_equal(_quaternions(turned.reshape(-1, 9)), Rotation.from_matrix(turned).as_quat())
+    np.testing.assert_array_equal(quaternions(turned.reshape(-1, 9)), Rotation.from_matrix(turned).as_quat())
 
 
 def scatter(x: Any, rng: np.random.Generator) -> None:
@@ -191,6 +193,14 @@ def test_pickled_environments_go_on_alike() -> None:
         assert data_equivalence(envs.get_state(), made.get_state(), exact=True)
     results = [made.step(-np.ones((3, 4))) for made in (envs, new, copied)]
     assert all(data_equivalence(results[0], result, exact=True) for result in results[1:])
+
+
+def test_no_task_of_mt10() -> None:
+    envs = MetaWorldBatchedVectorEnv("MetaWorldMT50-v0", 1, task_ids=[0])
+    single = gym.make("MetaWorldMT50-v0", task=0)
+    assert data_equivalence(envs.reset(seed=0)[0][0], single.reset(seed=0)[0], exact=True)
+    action = np.ones(4, dtype=np.float32)
+    assert data_equivalence(envs.step(action[None])[0][0], single.step(action)[0], exact=True)
 
 
 def test_wrong_threads() -> None:
