@@ -135,8 +135,8 @@ class MetaWorldBatchedVectorEnv(BatchedVectorEnv):
     def _tell(self, moved: Rows, actions: npt.NDArray[np.float32]) -> None:
         """Observe and judge the batched rows that have ``moved``."""
         rows, judge = self._batched, self._judge_rows
-        judge(actions[rows, 3])
-        observations = self._observations[rows]
+        judge(actions[:, 3].take(rows))
+        observations = self._observations.take(rows, axis=0)
         observations[:, 18:36] = observations[:, :18]
         observations[:, :18] = judge.frames
         observations[:, :3] = judge.hands

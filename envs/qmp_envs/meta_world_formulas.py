@@ -71,29 +71,28 @@ def some(rows: Bools) -> Bools | None:
 
 def quaternions(matrices: Floats) -> Floats:
     """Rotations (M, 9) as quaternions (M, 4), x y z w, as `scipy.spatial.transform.Rotation` computes them."""
-    m = len(matrices)
-    largest = np.empty((m, 4))
-    largest[:, :3] = matrices[:, ::4]
-    largest[:, 3] = trace = largest[:, 0] + largest[:, 1] + largest[:, 2]
-    choice = largest.argmax(axis=1)
-    one, other = matrices.reshape(-1).take(9 * np.arange(m)[:, None] + _ENTRIES[choice]).reshape(m, 2, 4).swapaxes(0, 1)
-    quaternions = one + _SIGN[choice] * other
-    chosen = (np.arange(m), choice)
-    trace_sign, diagonal = _CHOSEN[choice].T
-    quaternions[chosen] = 1.0 + trace_sign * trace + diagonal * largest[chosen]
-    normalized: Floats = quaternions / np.sqrt((quaternions * quaternions).sum(axis=1, keepdims=True))
+    terms = np.empty((len(matrices), _TERMS))
+    terms[:, :9] = matrices
+    terms[:, 9:12] = matrices[:, ::4]
+    terms[:, 12] = trace = matrices[:, 0] + matrices[:, 4] + matrices[:, 8]
+    terms[:, 13], terms[:, 14] = 1.0 - trace, 1.0 + trace
+    largest = terms[:, 9:13].argmax(axis=1)
+    rows = np.arange(0, terms.size, _TERMS)[:, None]
+    pairs = terms.reshape(-1).take(rows + _PAIRS.take(largest, axis=0))
+    unscaled = pairs[:, :4] + _FACTORS.take(largest, axis=0) * pairs[:, 4:]
+    normalized: Floats = unscaled / np.sqrt(np.add.reduce(unscaled * unscaled, axis=1, keepdims=True))
     return normalized
 
 
-# Which is the largest of x, y, z, w: to that, the others are as sums or differences of two entries of the matrix, and
-# itself as 1 plus the trace, or 1 minus the trace and plus twice its entry.
-_ENTRIES = np.array(
+# x, y, z, w, not normalized, if x is the largest of them, or y, z, w: the sum of one term and another one times a
+# factor. Terms are the nine entries of the matrix, its diagonal, its trace, and 1 minus and plus that.
+_TERMS = 15
+_PAIRS = np.array(
     [
-        (0, 3, 6, 7, 0, 1, 2, 5),
-        (3, 0, 7, 2, 1, 0, 5, 6),
-        (6, 7, 0, 3, 2, 5, 0, 1),
-        (7, 2, 3, 0, 5, 6, 1, 0),
+        (13, 3, 6, 7, 0, 1, 2, 5),
+        (3, 13, 7, 2, 1, 4, 5, 6),
+        (6, 7, 13, 3, 2, 5, 8, 1),
+        (7, 2, 3, 14, 5, 6, 1, 0),
     ]
 )
-_SIGN = np.array([(1, 1, 1, -1), (1, 1, 1, -1), (1, 1, 1, -1), (-1, -1, -1, 1)], dtype=np.float64)
-_CHOSEN = np.array([(-1, 2), (-1, 2), (-1, 2), (1, 0)], dtype=np.float64)
+_FACTORS = np.array([(2, 1, 1, -1), (1, 2, 1, -1), (1, 1, 2, -1), (-1, -1, -1, 0)], dtype=np.float64)

@@ -103,22 +103,25 @@ class Judge:
         self.boxes = np.zeros((len(self._pegs), 2, 2, 3))
 
     def _read(self, tasks: list[Task]) -> None:
-        """Find what is read of each simulation: whole arrays of MuJoCo's memory, and the places in them."""
-        self._arrays: list[npt.NDArray[np.float64]] = [np.zeros(9)]
-        places = []
-        size = 9
+        """Find what is read of each simulation: stretches of MuJoCo's arrays, and the places in them."""
+        self._stretches: list[npt.NDArray[np.float64]] = [np.zeros(9)]
+        places, size = [], 9
         for x, task in zip(self.simulations, tasks, strict=True):
-            start = {}
+            wanted = [*_SEEN, task.object, task.other or task.object, *([task.turn] if task.turn else ())]
+            kinds = {"x": x.model.body, "s": x.model.site, "g": x.model.geom}
+            found = [(field, kinds[field[0]](name).id) for field, name in wanted]
             where: list[int] = []
-            for field, name in (*_SEEN, task.object, task.other or task.object, *([task.turn] if task.turn else ())):
-                if field not in start:
-                    array = getattr(x.data, field)
-                    start[field] = size
-                    self._arrays.append(array.reshape(-1))
-                    size += array.size
-                kind = {"x": x.model.body, "s": x.model.site, "g": x.model.geom}[field[0]]
-                width = {"pos": 3, "mat": 9, "uat": 4}[field[-3:]]
-                where += range(start[field] + width * kind(name).id, start[field] + width * (kind(name).id + 1))
+            offset = {}
+            for field in dict.fromkeys(field for field, _ in found):
+                indices = [index for other, index in found if other == field]
+                stretch = getattr(x.data, field)[min(indices) : max(indices) + 1]
+                self._stretches.append(stretch.reshape(-1))
+                width = stretch.shape[1]
+                offset[field] = width, size - width * min(indices)
+                size += stretch.size
+            for field, index in found:
+                width, start = offset[field]
+                where += range(start + width * index, start + width * (index + 1))
             places.append(where + [0] * (_NUMBERS - len(where)))
         self._places = np.array(places)
         self._memory = np.zeros(size)
@@ -170,7 +173,7 @@ class Judge:
 
     def _look(self, effort: npt.NDArray[np.float32]) -> None:
         reading, points = self._reading, self.points
-        np.concatenate(self._arrays, out=self._memory)
+        np.concatenate(self._stretches, out=self._memory)
         self._memory.take(self._places, out=reading)
         self.effort = effort.astype(np.float64)
         self.frames = frames = np.zeros((len(reading), 18))
@@ -181,8 +184,8 @@ class Judge:
         if self._quaternions.size:
             frames[self._quaternions, 7:11] = reading[self._quaternions, 27:31]
         if self._matrices.size:
-            frames[self._matrices, 7:11] = quaternions(reading[self._matrices, 27:])
-        self.pads = reading[:, [16, 19]]
+            frames[self._matrices, 7:11] = quaternions(reading.take(self._matrices, axis=0)[:, 27:])
+        self.pads = reading[:, 16:20:3]
         points[:, HAND] = np.minimum(np.maximum(reading[:, :3], _HAND_LOW), _HAND_HIGH)
         points[:, TIPS] = (reading[:, 9:12] + reading[:, 12:15]) / 2.0
         points[:, OBJECT] = frames[:, 4:7]
@@ -190,7 +193,7 @@ class Judge:
 
     def _measure(self) -> None:
         points = self.points.reshape(-1, 3)
-        distances = norm((points[self._a] - points[self._b] - self._offset) * self._scale).T
+        distances = norm((points.take(self._a, axis=0) - points.take(self._b, axis=0) - self._offset) * self._scale).T
         _, self.to_goal, self.third = distances
         self.to_object = distances[self._nearness, self._rows]
         if self._third_margin.size:
