@@ -48,6 +48,7 @@ class MetaWorldBatchedVectorEnv(BatchedVectorEnv):
     """
 
     metadata = {**BatchedVectorEnv.metadata, "render_fps": 80}
+    renderers = ("numpy", "mujoco")
     info_types: Mapping[str, type] = {"success": bool, **dict.fromkeys(INFO, float)}
 
     def __init__(self, env_id: str, num_envs: int = 1, *, nthread: int | None = None, **kwargs: Any) -> None:
@@ -155,7 +156,7 @@ class MetaWorldBatchedVectorEnv(BatchedVectorEnv):
         return self._observations.copy()
 
     def _draw(self, index: int) -> npt.NDArray[np.uint8]:
-        return self._simulations[index].picture()
+        return self._simulations[index].picture(self.renderer)
 
     # ------------------------------------------------------------------ physics
 
