@@ -8,6 +8,9 @@ project's way and another way to get the same result, A B A B ..., and what coun
 range is that of the single A B pairs: a wide one means that the machine was busy, and that the ratio is worth little.
 Where there are several other ways, the fastest one is compared with. The raw samples are written as JSON.
 
+On a busy machine, ``--cpu-time`` counts what this process computes instead of what a clock shows; for sides that leave
+other processes and the GPU alone.
+
 Both sides use as many torch threads, and the environments one core. With ``--device cuda`` networks and replay buffers
 are on the GPU, and a sample ends when the GPU has nothing left to do.
 """
@@ -61,6 +64,8 @@ class Args:
     """part of a whole training round that a sample of it takes, env steps and gradient steps alike"""
     out: Path | None = None
     """the JSON file (default: benchmark/results/speed.json or speed_cuda.json, with --quick none)"""
+    cpu_time: bool = False
+    """count CPU time of this process instead of wall-clock time"""
     quick: bool = False
     """smoke test: two tiny samples of each side; the ratios mean nothing"""
 
@@ -154,20 +159,21 @@ def measure(comparison: Comparison, args: Args) -> Result:
     """Interleaved samples of all sides, after one of each as warm-up (where the ratios mean something)."""
     sides = (comparison.ours, *comparison.others)
     warmups, repeats = (0, 2) if args.quick else (1, comparison.repeats or args.repeats)
-    samples = [[_sample(side, args.quick) for side in sides] for _ in range(warmups + repeats)]
+    samples = [[_sample(side, args) for side in sides] for _ in range(warmups + repeats)]
     columns = np.array(samples[warmups:]).T
     return Result(comparison, columns[0], list(columns[1:]))
 
 
-def _sample(side: Side, quick: bool) -> float:
+def _sample(side: Side, args: Args) -> float:
     torch.set_float32_matmul_precision(side.precision or script_precision())
-    calls = 1 if quick else side.calls
+    calls = 1 if args.quick else side.calls
+    clock = time.process_time if args.cpu_time else time.perf_counter
     _wait()
-    start = time.perf_counter()
+    start = clock()
     for _ in range(calls):
         side.run()
     _wait()
-    return (time.perf_counter() - start) / (calls * side.units)
+    return (clock() - start) / (calls * side.units)
 
 
 def _wait() -> None:
@@ -417,45 +423,12 @@ def meta_world(args: Args) -> Iterator[Comparison]:
         ("MT10", 10, functools.partial(theirs, "MT10", num_goals=50)),
         ("MT50", 50, functools.partial(theirs, "MT50", num_goals=50)),
     ]
-    n = 10
     if args.quick:  # two tasks of MT10, with a goal each
-        n, metaworld._N_GOALS = 2, 1
-        tasks = META_WORLD["MetaWorldMT10-v0"].task_names[:n]
-        made = [("MT10", n, functools.partial(theirs, "custom-mt-envs", envs_list=list(tasks)))]
-
-    vector: Any = gym.make_vec("MetaWorldMT10-v0", num_envs=n, vector_strategy="sync").unwrapped
-    simulations = [env.unwrapped._simulation for env in vector.envs]
-    full = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
-    inputs = mujoco.mjtState.mjSTATE_CTRL.value | mujoco.mjtState.mjSTATE_MOCAP_POS.value
-    actions = np.random.default_rng(1).uniform(-1, 1, (4 if args.quick else 50, n, 4)).astype(np.float32)
-    vector.reset(seed=1)
-    stretches = []
-    for action in actions:
-        states = [_state(x.model, x.data, full) for x in simulations]
-        vector.step(action)
-        stretches += [(x, state, _state(x.model, x.data, inputs)) for x, state in zip(simulations, states, strict=True)]
-    bare = {id(x): mujoco.MjData(x.model) for x in simulations}
-
-    def vector_steps() -> None:
-        for action in actions:
-            vector.step(action)
-
-    def bare_steps() -> None:
-        for x, state, control in stretches:
-            data = bare[id(x)]
-            mujoco.mj_setState(x.model, data, state, full)
-            mujoco.mj_setState(x.model, data, control, inputs)
-            mujoco.mj_step(x.model, data, nstep=x.frame_skip)
-
-    units = len(stretches)
-    yield Comparison(
-        f"MT10 step, {n} sub-environments",
-        "speedup",
-        0.2,
-        Side("vector step", vector_steps, units=units),
-        (Side("bare mj_step", bare_steps, units=units),),
-        unit="env step",
-    )
+        metaworld._N_GOALS = 1
+        tasks = META_WORLD["MetaWorldMT10-v0"].task_names[:2]
+        made = [("MT10", 2, functools.partial(theirs, "custom-mt-envs", envs_list=list(tasks)))]
+    for num_envs, target in ((2, 0.2),) if args.quick else ((10, 0.45), (80, 0.65)):
+        yield from _mt10_steps(num_envs, target, 4 if args.quick else 400 // num_envs)
     for benchmark, num_envs, other in made:
         yield Comparison(
             f"{benchmark} made and reset",
@@ -466,6 +439,45 @@ def meta_world(args: Args) -> Iterator[Comparison]:
             unit=f"{num_envs} sub-environments",
             repeats=3,
         )
+
+
+def _mt10_steps(num_envs: int, target: float, num_steps: int) -> Iterator[Comparison]:
+    """A batched step against its physics alone, and against Meta-World's Python in a loop; without resets."""
+    full = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
+    inputs = mujoco.mjtState.mjSTATE_CTRL.value | mujoco.mjtState.mjSTATE_MOCAP_POS.value
+    make = functools.partial(gym.make_vec, "MetaWorldMT10-v0", num_envs=num_envs, max_episode_steps=10**6)
+    batched: Any = make(vector_strategy="batched", nthread=0).unwrapped
+    sync = make(vector_strategy="sync")
+    actions = np.random.default_rng(1).uniform(-1, 1, (num_steps, num_envs, 4)).astype(np.float32)
+    for envs in (batched, sync):
+        envs.reset(seed=1)
+    simulations = batched._simulations
+    stretches = []
+    for action in actions:
+        states = [_state(x.model, x.data, full) for x in simulations]
+        batched.step(action)
+        stretches += [(x, state, _state(x.model, x.data, inputs)) for x, state in zip(simulations, states, strict=True)]
+    bare = {id(x): mujoco.MjData(x.model) for x in simulations}
+
+    def vector_steps(envs: Any) -> None:
+        for action in actions:
+            envs.step(action)
+
+    def bare_steps() -> None:
+        for x, state, control in stretches:
+            data = bare[id(x)]
+            mujoco.mj_setState(x.model, data, state, full)
+            mujoco.mj_setState(x.model, data, control, inputs)
+            mujoco.mj_step(x.model, data, nstep=x.frame_skip)
+
+    units = len(stretches)
+    ours = Side("vector step", functools.partial(vector_steps, batched), units=units)
+    for against, aim, other in (
+        ("", target, Side("bare mj_step", bare_steps, units=units)),
+        (", against sync", 2.5, Side("sync", functools.partial(vector_steps, sync), units=units)),
+    ):
+        name = f"MT10 step, {num_envs} sub-environments{against}"
+        yield Comparison(name, "speedup", aim, ours, (other,), unit="env step")
 
 
 def _state(model: mujoco.MjModel, data: mujoco.MjData, spec: int) -> NDArray[np.float64]:

@@ -109,6 +109,16 @@ def checked_mask(options: Mapping[str, Any] | None, num_envs: int) -> npt.NDArra
     return mask
 
 
+def check_same_tasks(task_set: TaskSet, task_ids: npt.NDArray[np.int64], state: Mapping[str, Any]) -> None:
+    """`ValueError` unless ``state`` is of sub-environments with these tasks."""
+    if state["env_id"] != task_set.env_id or not np.array_equal(state["task_ids"], task_ids):
+        saved = np.asarray(state["task_ids"]).tolist()
+        raise ValueError(
+            f"expected a state of {task_set.env_id} with tasks {task_ids.tolist()}, "
+            f"got one of {state['env_id']} with tasks {saved}"
+        )
+
+
 def diverged(where: str) -> str:
     """What an error says of a simulation that diverged."""
     return (

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import multiprocessing
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import gymnasium as gym
@@ -29,6 +30,7 @@ from qmp_envs.cores import usable_cores
 from qmp_envs.task_set import Array, TaskSet
 
 if TYPE_CHECKING:
+    from qmp_envs.meta_world_batch import MetaWorldBatchedVectorEnv
     from qmp_envs.meta_world_vector import MetaWorldAsyncVectorEnv, MetaWorldSyncVectorEnv
     from qmp_envs.sawyer import Sawyer
 
@@ -67,6 +69,7 @@ META_WORLD: dict[str, TaskSet] = {
     for task_set in (_task_set("MetaWorldMT10-v0", _MT10), _task_set("MetaWorldMT50-v0", _MT50))
 }
 
+MT10 = frozenset(META_WORLD["MetaWorldMT10-v0"].task_names)  # what is judged in batches
 GOALS = 50  # of a sub-environment, as in Meta-World's benchmarks
 INFO = ("near_object", "grasp_success", "grasp_reward", "in_place_reward", "obj_to_target")
 ASYNC_CORES = 4  # from this many cores on, processes of their own are faster than a loop
@@ -77,6 +80,20 @@ _FRAME_LOW = [-0.525, 0.348, -0.0525, 0.0, *[-np.inf] * 14]
 _FRAME_HIGH = [0.525, 1.025, 0.7, 1.0, *[np.inf] * 14]
 # The smallest box around the goal boxes of all 50 tasks.
 _GOAL_LOW, _GOAL_HIGH = [-0.5, 0.4, -0.15], [0.51, 1.0, 0.5]
+
+
+def spaces() -> tuple[gym.spaces.Box, gym.spaces.Box]:
+    """Of observations and of actions, the same for all tasks."""
+    low = np.array([*_FRAME_LOW, *_FRAME_LOW, *_GOAL_LOW], dtype=np.float32)
+    high = np.array([*_FRAME_HIGH, *_FRAME_HIGH, *_GOAL_HIGH], dtype=np.float32)
+    return gym.spaces.Box(low, high), gym.spaces.Box(-1.0, 1.0, (4,), np.float32)
+
+
+def draw_goal(rng: np.random.Generator, goals_seed: int | None) -> tuple[int, np.random.Generator]:
+    """One of a sub-environment's goals: the seed of all of them (drawn if there is none), where this one comes from."""
+    if goals_seed is None:
+        goals_seed = int(rng.integers(2**63))
+    return goals_seed, np.random.default_rng([goals_seed, int(rng.integers(GOALS))])
 
 
 class MetaWorldEnv(gym.Env[Array, Array]):
@@ -131,10 +148,7 @@ class MetaWorldEnv(gym.Env[Array, Array]):
         self.render_mode = render_mode
         self.renderer = renderer
         self.metadata = {**type(self).metadata, "task_attribute": "task"}  # as `qmp_envs.single.SingleEnv`
-        low = np.array([*_FRAME_LOW, *_FRAME_LOW, *_GOAL_LOW], dtype=np.float32)
-        high = np.array([*_FRAME_HIGH, *_FRAME_HIGH, *_GOAL_HIGH], dtype=np.float32)
-        self.observation_space = gym.spaces.Box(low, high)
-        self.action_space = gym.spaces.Box(-1.0, 1.0, (4,), np.float32)
+        self.observation_space, self.action_space = spaces()
         self._autoreset = autoreset
         self._simulation = _simulation(self.task_set.task_names[self.task])
         self._goals_seed: int | None = None  # None: before the first reset
@@ -153,10 +167,8 @@ class MetaWorldEnv(gym.Env[Array, Array]):
             self._before = self.get_state()
         super().reset(seed=checked_seed(seed))
         self.max_episode_steps = outer_limit() or self._limit
-        if seed is not None or self._goals_seed is None:
-            self._goals_seed = int(self.np_random.integers(2**63))
-        goal = int(self.np_random.integers(GOALS))
-        observation = self._simulation.start(np.random.default_rng([self._goals_seed, goal]))
+        self._goals_seed, goal = draw_goal(self.np_random, None if seed is not None else self._goals_seed)
+        observation = self._simulation.start(goal)
         self._elapsed, self._finished, self._diverged = 0, False, False
         self._observation, self._details = observation.astype(np.float32), dict.fromkeys(INFO, 0.0)
         return self._observation.copy(), self._info(success=False)
@@ -283,15 +295,21 @@ class MetaWorldEnv(gym.Env[Array, Array]):
         return f"task {self.task} {self.task_set.task_names[self.task]!r}, step {self._elapsed + 1} of its episode"
 
 
-def _simulation(task_name: str) -> Sawyer:
+@contextmanager
+def _needs_meta_world() -> Iterator[None]:
     try:
-        from qmp_envs.sawyer import simulation
+        yield
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         commands = {"metaworld": "pip install metaworld==3.1.1", "mujoco": "pip install 'qmp-collect[metaworld]'"}
         if package not in commands:
             raise
         raise missing("MetaWorldMT10-v0 and MetaWorldMT50-v0", package, commands[package]) from error
+
+
+def _simulation(task_name: str) -> Sawyer:
+    with _needs_meta_world():
+        from qmp_envs.sawyer import simulation
     return simulation(task_name)
 
 
@@ -299,35 +317,47 @@ def make_vector_env(
     env_id: str,
     num_envs: int = 1,
     *,
-    vector_strategy: Literal["sync", "async"] | None = None,
+    vector_strategy: Literal["batched", "sync", "async"] | None = None,
     **kwargs: Any,
-) -> MetaWorldSyncVectorEnv | MetaWorldAsyncVectorEnv:
+) -> MetaWorldBatchedVectorEnv | MetaWorldSyncVectorEnv | MetaWorldAsyncVectorEnv:
     """N sub-environments of MT10 or MT50; sub-environment ``i`` has task ``i % T``.
 
-    Each is seeded by itself: ``reset(seed=s)`` gives ``s + i`` to sub-environment ``i``. Both strategies give the same
-    numbers.
+    Each is seeded by itself: ``reset(seed=s)`` gives ``s + i`` to sub-environment ``i``. All strategies give the same
+    numbers, and each continues from the others' states.
 
     Args:
         env_id: which task set, a key of `META_WORLD`.
         num_envs: N.
-        vector_strategy: "sync" steps one after the other, "async" in N processes; None is "async" if there are
+        vector_strategy: "batched" steps the physics of all in native threads and judges the tasks of MT10 by
+            expressions over arrays, other tasks one after the other; "sync" steps one after the other with
+            Meta-World's Python, "async" in N processes. None is "async" if not all tasks are MT10's, there are
             at least `ASYNC_CORES` cores that this process may use, and 2 sub-environments or more, but no more than
-            `ASYNC_ENVS_PER_CORE` for each core, and this process may start others (a daemonic one may not).
+            `ASYNC_ENVS_PER_CORE` for each core, and this process may start others (a daemonic one may not); else
+            "batched".
         kwargs: ``task_ids``, (N,) task of each sub-environment; ``autoreset_mode``, one of Gymnasium's three;
-            ``max_episode_steps``, ``on_divergence``, ``render_mode`` and ``renderer``, see `MetaWorldEnv`.
+            ``max_episode_steps``, ``on_divergence``, ``render_mode`` and ``renderer``, see `MetaWorldEnv`; ``nthread``,
+            see `MetaWorldBatchedVectorEnv` ("batched" only).
 
     Raises:
         ModuleNotFoundError: the package ``metaworld`` is missing.
         RuntimeError: "async" where no processes can be started.
         ValueError: arguments out of range.
     """
-    if vector_strategy not in (None, "sync", "async"):
-        raise ValueError(f"vector_strategy must be 'sync', 'async' or None, got {vector_strategy!r}")
+    if vector_strategy not in (None, "batched", "sync", "async"):
+        raise ValueError(f"vector_strategy must be 'batched', 'sync', 'async' or None, got {vector_strategy!r}")
+    if env_id not in META_WORLD:
+        raise ValueError(f"env_id must be one of {list(META_WORLD)}, got {env_id!r}")
     if vector_strategy is None:
+        tasks = assign_tasks(META_WORLD[env_id], num_envs, kwargs.get("task_ids"))
         cores = usable_cores()
-        worthwhile = cores >= ASYNC_CORES and 2 <= num_envs <= ASYNC_ENVS_PER_CORE * cores
+        unbatched = not all(META_WORLD[env_id].task_names[task] in MT10 for task in tasks)
+        worthwhile = unbatched and cores >= ASYNC_CORES and 2 <= num_envs <= ASYNC_ENVS_PER_CORE * cores
         allowed = not multiprocessing.current_process().daemon
-        vector_strategy = "async" if worthwhile and allowed else "sync"
+        vector_strategy = "async" if worthwhile and allowed else "batched"
+    if vector_strategy == "batched":
+        with _needs_meta_world():
+            from qmp_envs.meta_world_batch import MetaWorldBatchedVectorEnv
+        return MetaWorldBatchedVectorEnv(env_id, num_envs, **kwargs)
     from qmp_envs.meta_world_vector import MetaWorldAsyncVectorEnv, MetaWorldSyncVectorEnv
 
     vector_class = MetaWorldAsyncVectorEnv if vector_strategy == "async" else MetaWorldSyncVectorEnv

@@ -18,7 +18,16 @@ import numpy.typing as npt
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.vector.async_vector_env import AsyncState, _async_worker
 
-from qmp_envs.arguments import OnDivergence, Renderer, assign_tasks, check_modes, checked_mask, checked_seeds, diverged
+from qmp_envs.arguments import (
+    OnDivergence,
+    Renderer,
+    assign_tasks,
+    check_modes,
+    check_same_tasks,
+    checked_mask,
+    checked_seeds,
+    diverged,
+)
 from qmp_envs.meta_world import META_WORLD, MetaWorldEnv
 from qmp_envs.task_set import Array, Reduction
 
@@ -114,12 +123,7 @@ class _MetaWorldVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         Raises:
             ValueError: the state is of another task set, or of sub-environments with other tasks.
         """
-        if state["env_id"] != self.task_set.env_id or not np.array_equal(state["task_ids"], self.task_ids):
-            saved = np.asarray(state["task_ids"]).tolist()
-            raise ValueError(
-                f"expected a state of {self.task_set.env_id} with tasks {self.task_ids.tolist()}, "
-                f"got one of {state['env_id']} with tasks {saved}"
-            )
+        check_same_tasks(self.task_set, self.task_ids, state)
         self.reset()  # Gymnasium forgets whose turn it is to be reset; the sub-environments know from here on
         self.set_attr("state", list(state["envs"]))  # type: ignore[attr-defined]
         self._started = all(env["goals_seed"] is not None for env in state["envs"])

@@ -26,8 +26,8 @@ from qmp_envs.sketch import Camera, Marker
 Array = npt.NDArray[np.float64]
 
 # All that the next step depends on, the constraint solver's warm start included.
-_STATE = mujoco.mjtState.mjSTATE_INTEGRATION.value
-_GRIP_DOWN = (1.0, 0.0, 1.0, 0.0)  # orientation of the hand, not normalised, as Meta-World sets it
+STATE = mujoco.mjtState.mjSTATE_INTEGRATION.value
+GRIP_DOWN = (1.0, 0.0, 1.0, 0.0)  # orientation of the hand, not normalised, as Meta-World sets it
 
 
 @cache
@@ -91,8 +91,7 @@ class Sawyer(SawyerXYZEnv):
             observation = self.reset_model()
             self._rng = None
         self._prev_obs = observation[:18].copy()
-        observation[18:36] = self._prev_obs
-        return np.clip(observation, self._low, self._high)
+        return self.observation()
 
     def advance(self, action: npt.NDArray[np.float32]) -> tuple[Array, float, dict[str, Any]] | None:
         """A control step with an action (4,) in [-1, 1]: observation (39,), reward, info; None if it diverged."""
@@ -100,7 +99,7 @@ class Sawyer(SawyerXYZEnv):
         # The float32 product is Meta-World's.
         target = data.mocap_pos[0] + action[:3] * self.action_scale
         data.mocap_pos[0] = np.minimum(np.maximum(target, self.mocap_low), self.mocap_high)
-        data.mocap_quat[0] = _GRIP_DOWN
+        data.mocap_quat[0] = GRIP_DOWN
         data.ctrl[:] = action[3], -action[3]
         before = data.time
         mujoco.mj_step(self.model, data, nstep=self.frame_skip)
@@ -111,10 +110,16 @@ class Sawyer(SawyerXYZEnv):
         reward, info = self.evaluate_state(observation, action)
         return observation, reward, info
 
+    def observation(self) -> Array:
+        """(39,) as at the start of an episode: of the last frame, and the same one as the one before."""
+        observation = np.concatenate((self._prev_obs, self._prev_obs, self._get_pos_goal()))
+        clipped: Array = np.clip(observation, self._low, self._high)
+        return clipped
+
     def state(self) -> dict[str, Any]:
         """What `resume` needs."""
-        physics = np.empty(mujoco.mj_stateSize(self.model, _STATE))
-        mujoco.mj_getState(self.model, self.data, physics, _STATE)
+        physics = np.empty(mujoco.mj_stateSize(self.model, STATE))
+        mujoco.mj_getState(self.model, self.data, physics, STATE)
         # The one thing that a reward keeps from an earlier step (bin-picking).
         first_distance = getattr(self, "_target_to_obj_init", None)
         return {
@@ -128,12 +133,16 @@ class Sawyer(SawyerXYZEnv):
         """Continue where `state` was called, bit for bit."""
         # The reset restores what a task keeps in attributes, some of which are views of the simulation's arrays.
         self.start(rand_vec=np.asarray(state["rand_vec"]))
-        mujoco.mj_setState(self.model, self.data, state["physics"], _STATE)
-        mujoco.mj_forward(self.model, self.data)
-        mujoco.mj_setState(self.model, self.data, state["physics"], _STATE)  # the warm start was overwritten
+        self.rewind(state["physics"])
         self._prev_obs = np.array(state["previous"])
         if state["first_distance"] is not None:
             self._target_to_obj_init = state["first_distance"]
+
+    def rewind(self, physics: Array) -> None:
+        """Be where MuJoCo's state was ``physics``, earlier in the same episode."""
+        mujoco.mj_setState(self.model, self.data, physics, STATE)
+        mujoco.mj_forward(self.model, self.data)
+        mujoco.mj_setState(self.model, self.data, physics, STATE)  # the warm start was overwritten
 
     def picture(self, renderer: Renderer = "numpy") -> npt.NDArray[np.uint8]:
         """The current state, (H, W, 3); the goal's position is a green ball."""

@@ -22,6 +22,7 @@ from qmp_envs.arguments import (
     Renderer,
     assign_tasks,
     check_modes,
+    check_same_tasks,
     checked_limit,
     checked_mask,
     checked_seeds,
@@ -302,12 +303,7 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
             ValueError: the state is of another task set, of sub-environments with other tasks, or has other arrays.
                 Then nothing has changed.
         """
-        if state["env_id"] != self.task_set.env_id or not np.array_equal(state["task_ids"], self.task_ids):
-            saved = np.asarray(state["task_ids"]).tolist()
-            raise ValueError(
-                f"expected a state of {self.task_set.env_id} with tasks {self.task_ids.tolist()}, "
-                f"got one of {state['env_id']} with tasks {saved}"
-            )
+        check_same_tasks(self.task_set, self.task_ids, state)
         if len(state["rng"]) not in (0, self.num_envs):
             raise ValueError(
                 f"expected {self.num_envs} generators, or none before the first reset, got {len(state['rng'])}"

@@ -16,7 +16,7 @@ pytest.importorskip("torch")
 pytest.importorskip("tyro")
 
 ROOT = Path(__file__).parents[2]
-SECTIONS = {"reference": 2, "act": 4, "physics": 1, "meta_world": 2, "round": 2, "update": 4, "replay": 2}
+SECTIONS = {"reference": 2, "act": 4, "physics": 1, "meta_world": 3, "round": 2, "update": 4, "replay": 2}
 
 
 @pytest.fixture(scope="module")

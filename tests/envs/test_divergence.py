@@ -46,7 +46,7 @@ def actions_of(envs: Any, seed: int) -> Any:
     return np.random.default_rng(seed).uniform(-1, 1, envs.action_space.shape).astype(np.float32)
 
 
-META_WORLD = [("MetaWorldMT10-v0", {"vector_strategy": strategy}) for strategy in ("sync", "async")]
+META_WORLD = [("MetaWorldMT10-v0", {"vector_strategy": strategy}) for strategy in ("batched", "sync", "async")]
 ALL = [*((env_id, {}) for env_id in SETS), *META_WORLD]
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ import qmp_envs
 from qmp_collect.runs.checkpoint import load_checkpoint, save_checkpoint
 from qmp_envs import meta_world
 from qmp_envs.meta_world import INFO, META_WORLD, MetaWorldEnv, make_vector_env
+from qmp_envs.vector import BatchedVectorEnv
 
 pytestmark = pytest.mark.filterwarnings("ignore:Constant\\(s\\) may be too high")
 MT50 = META_WORLD["MetaWorldMT50-v0"].task_names
@@ -207,7 +209,7 @@ def test_wrong_arguments() -> None:
         MetaWorldEnv("MetaWorldMT10-v0", max_episode_steps=0)
     with pytest.raises(ValueError, match="render_mode must be None or 'rgb_array', got 'human'"):
         MetaWorldEnv("MetaWorldMT10-v0", render_mode="human")
-    with pytest.raises(ValueError, match="vector_strategy must be 'sync', 'async' or None, got 'threads'"):
+    with pytest.raises(ValueError, match="vector_strategy must be 'batched', 'sync', 'async' or None, got 'threads'"):
         make_vector_env("MetaWorldMT10-v0", 2, vector_strategy="threads")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="num_envs must be at least 1, got 0"):
         make_vector_env("MetaWorldMT10-v0", 0)
@@ -281,12 +283,12 @@ def test_no_pictures_without_a_render_mode() -> None:
 # ---------------------------------------------------------------------- vector environments
 
 
-@pytest.mark.parametrize("strategy", ["sync", "async"])
+@pytest.mark.parametrize("strategy", ["batched", "sync", "async"])
 def test_make_vec(strategy: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         envs = gym.make_vec("MetaWorldMT10-v0", num_envs=3, task_ids=[9, 0, 9], vector_strategy=strategy)
-    assert isinstance(envs, {"sync": SyncVectorEnv, "async": AsyncVectorEnv}[strategy])
+    assert isinstance(envs, {"batched": BatchedVectorEnv, "sync": SyncVectorEnv, "async": AsyncVectorEnv}[strategy])
     assert envs.task_ids.tolist() == [9, 0, 9]
     assert (envs.num_tasks, envs.task_names) == (10, tuple(MT10_V3))
     assert envs.task_set is META_WORLD["MetaWorldMT10-v0"]
@@ -309,18 +311,33 @@ def test_any_number_of_sub_environments() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores", "num_envs", "kind"), [(3, 2, "Sync"), (4, 1, "Sync"), (4, 2, "Async"), (4, 65, "Sync")]
+    ("benchmark", "cores", "num_envs", "kind"),
+    [
+        ("MT10", 4, 2, "Batched"),
+        ("MT50", 3, 2, "Batched"),
+        ("MT50", 4, 1, "Batched"),
+        ("MT50", 4, 2, "Async"),
+        ("MT50", 4, 65, "Batched"),
+    ],
 )
-def test_strategy_by_default(cores: int, num_envs: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strategy_by_default(
+    benchmark: str, cores: int, num_envs: int, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(meta_world, "usable_cores", lambda: cores)
-    envs = make_vector_env("MetaWorldMT10-v0", num_envs)
+    envs = make_vector_env(f"MetaWorld{benchmark}-v0", num_envs)
     assert type(envs).__name__ == f"MetaWorld{kind}VectorEnv"
     envs.close()
 
 
+def alike(results: Iterable[Any]) -> Any:
+    first, *others = results
+    assert all(data_equivalence(first, other, exact=True) for other in others)
+    return first
+
+
 @pytest.mark.parametrize("mode", list(AutoresetMode))
-def test_both_strategies_agree_and_resume(mode: AutoresetMode, tmp_path: Path) -> None:
-    """Three steps, then saved where one episode has just ended, and continued in new environments of both kinds."""
+def test_all_strategies_agree_and_resume(mode: AutoresetMode, tmp_path: Path) -> None:
+    """Three steps, then saved where one episode has just ended, and continued in new environments of all kinds."""
 
     def make(strategy: str) -> Any:
         return make_vector_env(
@@ -336,34 +353,29 @@ def test_both_strategies_agree_and_resume(mode: AutoresetMode, tmp_path: Path) -
                 results.append(envs.reset(options={"reset_mask": done}))
         return results
 
-    sync, background = make("sync"), make("async")
-    for envs in (sync, background):
+    made = make("sync"), make("async"), make("batched")
+    for envs in made:
         envs.reset(seed=0)
     # Out of step with each other, so that one ends its episode where the state is saved.
-    assert data_equivalence(*(steps(envs, 1, np.random.default_rng(0)) for envs in (sync, background)), exact=True)
-    for envs in (sync, background):
-        envs.reset(seed=[1, 2], options={"reset_mask": np.array([True, False])})
-    assert data_equivalence(*(steps(envs, 2, np.random.default_rng(1)) for envs in (sync, background)), exact=True)
-    states = sync.get_state(), background.get_state()
-    assert data_equivalence(*states, exact=True)
-    finished = [env["finished"] for env in states[0]["envs"]]
+    alike(steps(envs, 1, np.random.default_rng(0)) for envs in made)
+    alike(envs.reset(seed=[1, 2], options={"reset_mask": np.array([True, False])})[1] for envs in made)
+    alike(steps(envs, 2, np.random.default_rng(1)) for envs in made)
+    state = alike(envs.get_state() for envs in made)
+    finished = [env["finished"] for env in state["envs"]]
     assert finished == [False, mode is AutoresetMode.NEXT_STEP]
-    expected = steps(sync, 8, np.random.default_rng(2))
-    assert data_equivalence(steps(background, 8, np.random.default_rng(2)), expected, exact=True)
-    save_checkpoint(tmp_path / "checkpoint.npz", states[0])
+    expected = alike(steps(envs, 8, np.random.default_rng(2)) for envs in made)
+    save_checkpoint(tmp_path / "checkpoint.npz", state)
     saved = load_checkpoint(tmp_path / "checkpoint.npz")
-    background.set_state(saved)
-    fresh = make("sync")
-    fresh.set_state(saved)
-    for envs in (background, fresh):
+    for envs in (*made[1:], make("sync"), make("batched")):
+        envs.set_state(saved)
         assert data_equivalence(steps(envs, 8, np.random.default_rng(2)), expected, exact=True)
     with pytest.raises(ValueError, match=r"expected a state of MetaWorldMT10-v0 with tasks \[0\], got one of"):
-        make_vector_env("MetaWorldMT10-v0", 1).set_state(states[0])
-    background.close()
+        make_vector_env("MetaWorldMT10-v0", 1).set_state(state)
+    made[1].close()
 
 
 def test_finished_environments_do_not_step_without_autoreset() -> None:
-    for strategy in ("sync", "async"):
+    for strategy in ("batched", "sync", "async"):
         envs = make_vector_env(
             "MetaWorldMT10-v0",
             1,

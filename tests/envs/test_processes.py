@@ -35,15 +35,15 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 FORK = """
 import gc, multiprocessing, sys
 import gymnasium as gym, numpy as np, qmp_envs
-envs = gym.make_vec("Maze3-v0", num_envs=4, nthread=2)
-other = gym.make_vec("Maze3-v0", num_envs=4, nthread=0)
+envs = gym.make_vec(sys.argv[1], num_envs=4, nthread=2)
+other = gym.make_vec(sys.argv[1], num_envs=4, nthread=0)
 for env in (envs, other):
     env.reset(seed=0)
-    env.step(np.zeros((4, 2)))
+    env.step(np.zeros(env.action_space.shape))
 
 def step():
     for _ in range(3):
-        a, b = (env.step(np.ones((4, 2)))[0] for env in (envs, other))
+        a, b = (env.step(np.ones(env.action_space.shape))[0] for env in (envs, other))
         assert np.array_equal(a, b)
 
 def forget():
@@ -65,8 +65,9 @@ print("all went on")
 
 
 @posix
-def test_a_forked_process_steps_forgets_and_closes() -> None:
-    done = python("-W", "ignore", "-c", FORK)
+@pytest.mark.parametrize("env_id", ["Maze3-v0", "MetaWorldMT10-v0"])
+def test_a_forked_process_steps_forgets_and_closes(env_id: str) -> None:
+    done = python("-W", "ignore", "-c", FORK, env_id)
     assert (done.stdout, done.returncode) == ("all went on\n", 0), done.stderr
 
 
@@ -85,7 +86,7 @@ ZEROS = np.zeros((3, 4), np.float32)
 NAN = np.array([[0.0] * 4, [np.nan] * 4, [0.0] * 4])
 
 
-@pytest.mark.parametrize("strategy", ["sync", "async"])
+@pytest.mark.parametrize("strategy", ["batched", "sync", "async"])
 def test_what_is_refused_changes_nothing(strategy: str) -> None:
     envs: Any = gym.make_vec("MetaWorldMT10-v0", num_envs=3, vector_strategy=strategy, max_episode_steps=2).unwrapped
     other: Any = gym.make_vec("MetaWorldMT10-v0", num_envs=3, vector_strategy="sync", max_episode_steps=2).unwrapped
@@ -157,7 +158,7 @@ def test_after_an_error_in_a_process(envs: Any) -> None:
 
 def _default_strategy(queue: Any) -> None:
     meta_world.usable_cores = lambda: 8
-    made = gym.make_vec("MetaWorldMT10-v0", num_envs=2)
+    made = gym.make_vec("MetaWorldMT50-v0", num_envs=2)
     made.reset(seed=0)
     try:
         gym.make_vec("MetaWorldMT10-v0", num_envs=2, vector_strategy="async")
@@ -172,7 +173,7 @@ def test_daemonic_processes_start_none() -> None:
     process.start()
     process.join()
     name, error = queue.get()
-    assert name == "MetaWorldSyncVectorEnv"
+    assert name == "MetaWorldBatchedVectorEnv"
     assert error == "a daemonic process may not start others: use vector_strategy='sync'"
 
 

@@ -15,7 +15,10 @@ from qmp_collect import QMPCollector
 from qmp_collect.runs.checkpoint import load_checkpoint, save_checkpoint
 
 IDS = ["PointReach-v0", "Maze3-v0", "Walker4-v0", "MetaWorldMT10-v0"]
-SETS = [*((env_id, {}) for env_id in IDS), ("MetaWorldMT10-v0", {"vector_strategy": "async"})]
+SETS = [
+    *((env_id, {}) for env_id in IDS),
+    *(("MetaWorldMT10-v0", {"vector_strategy": strategy}) for strategy in ("sync", "async")),
+]
 N = 3
 
 
