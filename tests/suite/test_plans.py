@@ -20,6 +20,10 @@ from qmp_collect.runs.suite.status import standing, table
 
 ROOT = Path(__file__).parents[2]
 REACHER = "--env-id Reacher5 --torch-threads 1"
+QUICK = (
+    "--env-id Maze3 --total-timesteps 360000 --hidden-dim 128 --batch-size 66 --learning-rate 1e-3 "
+    "--envs-per-task 4 --eval-every 18000 --checkpoint-every 360000 --torch-threads 1"
+)
 FIVE, FOUR = [11, 12, 13, 14, 15], [5, 6, 7, 8]
 TABLE_4 = "--env-steps-per-round 1000 --gradient-steps-per-round 100"
 
@@ -48,6 +52,24 @@ PROTOCOL = {
         FIVE,
     ),
     "viii": ([f"sac_qmp_separate {REACHER} --switch-critic-of next --switch qmp"], FIVE),
+    "ix": (
+        [
+            f"sac_qmp_separate {QUICK}{flags} --switch qmp"
+            for flags in (
+                "",
+                " --switch-margin 0.1 --switch-relative",
+                " --switch-margin 0.5 --switch-relative",
+                " --switch-hysteresis 0.1 --switch-relative",
+                " --success-gate 0.3",
+                " --own-share-floor 0.5",
+                " --horizon 10",
+                " --horizon 19 --horizon-rule uniform",
+                " --horizon 100 --horizon-rule levy",
+                " --horizon 25 --horizon-rule until-own",
+            )
+        ],
+        FIVE,
+    ),
 }
 
 
@@ -67,19 +89,15 @@ def test_plans_of_the_protocol(name: str) -> None:
 
 
 def test_the_comparison_and_four_more_seeds_of_it() -> None:
-    settings = (
-        "--env-id Maze3 --total-timesteps 360000 --hidden-dim 128 --batch-size 66 --learning-rate 1e-3 "
-        "--envs-per-task 4 --eval-every 18000 --checkpoint-every 360000 --torch-threads 1"
-    )
     first = [command(run)[0] for run in PLANS["comparison"].runs("runs")[:16]]
     assert first[:4] == [
-        f"sac_qmp_separate {settings} --switch own",
-        f"sac_qmp_separate {settings} --switch qmp",
-        f"sac_qmp_multihead {settings} --warmup-rounds 10 --switch own",
-        f"sac_qmp_multihead {settings} --warmup-rounds 10 --switch qmp",
+        f"sac_qmp_separate {QUICK} --switch own",
+        f"sac_qmp_separate {QUICK} --switch qmp",
+        f"sac_qmp_multihead {QUICK} --warmup-rounds 10 --switch own",
+        f"sac_qmp_multihead {QUICK} --warmup-rounds 10 --switch qmp",
     ]
-    assert f"dnc {settings} --no-distill --kl-coefficient 1e-3" in first
-    assert f"pcgrad_qmp {settings} --warmup-rounds 10 --compile --switch qmp" in first
+    assert f"dnc {QUICK} --no-distill --kl-coefficient 1e-3" in first
+    assert f"pcgrad_qmp {QUICK} --warmup-rounds 10 --compile --switch qmp" in first
     assert [command(run) for run in PLANS["v"].runs("runs")] == [(arm, seed) for seed in FOUR for arm in first]
     assert [command(run) for run in PLANS["comparison"].runs("runs")] == [
         (arm, seed) for seed in (1, 2, 3, 4) for arm in first
@@ -215,9 +233,9 @@ def test_the_command_line_prints_a_plan_and_brings_no_torch(tmp_path: Path) -> N
     ).stdout
     assert printed == dump(PLANS["i"].runs("elsewhere", (21, 22)))
     assert len(printed.splitlines()) == 4
-    failed = subprocess.run(suite("plan", "ix"), capture_output=True, text=True)
+    failed = subprocess.run(suite("plan", "x"), capture_output=True, text=True)
     assert failed.returncode == 1
-    assert failed.stderr == "plan ix: expected one of smoke, i, ii, iii, iv, v, vi, vii, viii, comparison, gpu\n"
+    assert failed.stderr == "plan x: expected one of smoke, i, ii, iii, iv, v, vi, vii, viii, ix, comparison, gpu\n"
     program = "import sys, qmp_collect.runs.suite.__main__; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
 
