@@ -102,7 +102,7 @@ METHODS = (
 # Who may act, who is trusted, and for how long, each by itself beside the plain Q-switch. Margins are in units of the
 # spread of a task's own values.
 TRUST = (
-    Arms(SEPARATE, label="QMP", hours=0.06),
+    Arms(SEPARATE, "", ("qmp",), 0.06, label="QMP"),
     *(
         Arms(SEPARATE, flags, ("qmp",), 0.06, suffix, label=f"QMP, {label}")
         for flags, suffix, label in (
