@@ -3,8 +3,8 @@
     git worktree add ../before 4e45926
     python benchmark/candidates_cost.py --before ../before --out benchmark/results/candidates_cost.json
 
-CPU time of ``act`` for ten tasks, the networks of ``sac_qmp_separate`` at its default width, on one thread. Versions take
-turns within one process, four calls each, so that whatever else the machine does meets all of them alike.
+CPU time of ``act`` for ten tasks, the networks of ``sac_qmp_separate`` at its default width, on one thread. Versions
+take turns within one process, four calls each, so that whatever else the machine does meets all of them alike.
 """
 
 from __future__ import annotations
