@@ -55,11 +55,13 @@ while collector.num_steps < STEPS:
     shares.append(round(float(collector.collect(n_step=80).mixture[0, 1]), 2))
     for _ in range(20):
         obs, actions, rewards, next_obs, terminations, *_ = buffer.sample_joint(64)
+        rewards = (rewards > -0.05).float()  # 1 at the goal and 0 elsewhere: who never gets there learns nothing
         after = target(torch.cat([next_obs, actor(next_obs)], -1)).detach()[:, 0]
         values = critic(torch.cat([obs, actions], -1))[:, 0]
         step(of_critic, (values - rewards - 0.9 * (1 - terminations) * after).square().mean())
         step(of_actor, -critic(torch.cat([obs, actor(obs)], -1)).mean())
         torch._foreach_lerp_(list(target.parameters()), list(critic.parameters()), 0.05)
 print("share of the steps that the guide acted in, by round:", shares)
-print("return of the learner alone:", evaluate(test_envs, [actor], episodes_per_env=1).returns.round(2))
-assert shares[0] == 1 and shares[-1] == 0
+print("success of the learner alone:", evaluate(test_envs, [actor], episodes_per_env=1).successes.mean())
+assert shares[0] > 0.9, "the guide begins"
+assert shares[-1] == 0, "and is not needed any more"

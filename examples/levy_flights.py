@@ -14,7 +14,7 @@ RELATED = np.array([[1, 1, 0], [1, 1, 1], [0, 1, 1]], bool)  # row: task, column
 
 # Stand-ins for learners: each drifts to a side of its own.
 rng = np.random.default_rng(0)
-policies = [lambda obs, m=m: rng.normal(m, 0.5, (len(obs), 2)).clip(-1, 1) for m in ((1, 0), (0, 1), (-1, 0))]
+policies = [lambda obs, m=m: rng.normal(m, 0.5, (len(obs), 2)).clip(-1, 1) for m in ((1, 0), (0, 1), (-1, -1))]
 rules = {
     "own policies": {"switch": OwnPolicy()},
     "another one at every step": {"switch": UniformSwitch(), "candidate_mask": RELATED},
@@ -28,7 +28,7 @@ for name, rule in rules.items():
 
     envs = gym.make_vec("Maze3-v0", num_envs=3)
     collector = QMPCollector(envs, policies, None, on_step=note, seed=0, **rule)
-    stats = collector.collect(n_step=6_000)
+    stats = collector.collect(n_step=3_000)
     print(f"{name}: {len(places)} cells visited")
 assert not stats.mixture[~RELATED].any(), "a policy acted in a task that it is not related to"
 print("who acted (row: task, column: policy):", stats.mixture.round(2), sep="\n")
