@@ -1,7 +1,7 @@
 """Exploration as in MT-Levy: now and then a related task's policy takes over, for a Levy flight.
 
-Most flights are a step or two long, a few are long: their lengths follow a power law. Which tasks are related is a matrix.
-Related policies are equally likely here, as in MT-Levy; `switch=QSwitch()` lets the acting task's critic choose.
+Most flights are a step or two long, a few are long: their lengths follow a power law. Which tasks are related is a
+matrix. Related policies are equally likely here; `switch=QSwitch()` lets the acting task's critic choose.
 """
 
 import gymnasium as gym
@@ -20,6 +20,7 @@ rules = {
     "another one at every step": {"switch": UniformSwitch(), "candidate_mask": RELATED},
     "Levy flights": {"switch": UniformSwitch(), "candidate_mask": RELATED, "horizon": LevyHorizon(1.5, cap=100)},
 }
+visited = {}
 for name, rule in rules.items():
     places = set()  # cells of the maze that a task's ball has been in
 
@@ -29,6 +30,7 @@ for name, rule in rules.items():
     envs = gym.make_vec("Maze3-v0", num_envs=3)
     collector = QMPCollector(envs, policies, None, on_step=note, seed=0, **rule)
     stats = collector.collect(n_step=3_000)
-    print(f"{name}: {len(places)} cells visited")
+    visited[name] = len(places)
 assert not stats.mixture[~RELATED].any(), "a policy acted in a task that it is not related to"
+print("cells visited:", visited)
 print("who acted (row: task, column: policy):", stats.mixture.round(2), sep="\n")

@@ -1,4 +1,4 @@
-"""A safety filter: who may act is decided by the state, or by what each candidate proposes. Nothing is ever overwritten.
+"""A safety filter: who may act is decided by the state, or by what each candidate proposes. No action is altered.
 
 The disc in the middle of the square is not to be entered. One candidate, the last, is known to stay outside of it.
 `candidate_mask` sees states: near the disc nobody else may act, whatever happens. It holds for commitments too, and for

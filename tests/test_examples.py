@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
 NEEDS = {
     "checkpoints": "torch", "cleanrl": "torch", "cloned": "torch", "d3rlpy": "d3rlpy", "envpool": "envpool",
-    "flax": "flax", "gymnasium_meta": "metaworld", "own_task": "tyro", "pixels": "torch",
-    "point_maze": "gymnasium_robotics", "sb3": "stable_baselines3", "sbx": "sbx", "scripted": "metaworld",
+    "flax": "flax", "gymnasium_meta": "metaworld", "jump_start": "torch", "levy": "mujoco",
+    "own_task": "tyro", "pixels": "torch", "point_maze": "gymnasium_robotics", "sb3": "stable_baselines3", "sbx": "sbx", "scripted": "metaworld",
     "skrl": "skrl", "tianshou": "tianshou", "torchrl": "torchrl",
 }  # fmt: skip
 
@@ -230,7 +230,22 @@ def check_written(names: dict[str, Any], watch: Watch) -> None:
 
 
 def check_switch(names: dict[str, Any], watch: Watch) -> None:
-    np.testing.assert_array_equal(names["stats"].mixture, np.eye(3))  # the last margin is infinite
+    switch, scores = names["EpsilonSwitch"], np.tile([1.0, 2.0, -np.inf], (100, 1))
+    for epsilon, chosen in ((0.0, {1}), (1.0, {0, 1})):
+        assert set(switch(epsilon)(scores, np.zeros(100, int), np.random.default_rng(0)).tolist()) == chosen
+    assert (names["stats"].q_gap > 0.5).all()
+
+
+def check_levy(names: dict[str, Any], watch: Watch) -> None:
+    own, every_step, flights = names["visited"].values()
+    assert own < every_step < flights
+
+
+def check_outside(names: dict[str, Any], watch: Watch) -> None:
+    """Of every environment that was made, no point was ever inside of the disc."""
+    everywhere = [row["next_obs"] for r in watch.recorded.values() for rows in r.rows for row in rows]
+    assert len(everywhere) > 1000
+    assert np.hypot(*(10 * np.array(everywhere) - 5).T).min() > 1
 
 
 def check_steps(names: dict[str, Any], watch: Watch) -> None:
@@ -261,7 +276,8 @@ CHECKS: dict[str, Callable[[dict[str, Any], Watch], None]] = {
     "torchrl": check_torchrl, "tianshou": check_tianshou, "skrl": check_skrl,
     "d3rlpy": check_d3rlpy, "own_task": check_own_task_set, "envpool": check_envpool, "scripted": check_helpers,
     "own_switch": check_switch, "discrete": check_table, "own_environments": check_episodes,
-    "point_maze": check_episodes, "gymnasium_meta": check_steps,
+    "point_maze": check_episodes, "gymnasium_meta": check_steps, "jump_start": check_task_buffer, "levy": check_levy,
+    "safety": check_outside,
 }  # fmt: skip
 
 
