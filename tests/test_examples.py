@@ -22,8 +22,8 @@ EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
 NEEDS = {
     "checkpoints": "torch", "cleanrl": "torch", "cloned": "torch", "d3rlpy": "d3rlpy", "envpool": "envpool",
     "flax": "flax", "gymnasium_meta": "metaworld", "jump_start": "torch", "levy": "mujoco",
-    "own_task": "tyro", "pixels": "torch", "point_maze": "gymnasium_robotics", "sb3": "stable_baselines3", "sbx": "sbx", "scripted": "metaworld",
-    "skrl": "skrl", "tianshou": "tianshou", "torchrl": "torchrl",
+    "own_task": "tyro", "pixels": "torch", "point_maze": "gymnasium_robotics", "sb3": "stable_baselines3",
+    "sbx": "sbx", "scripted": "metaworld", "skrl": "skrl", "tianshou": "tianshou", "torchrl": "torchrl",
 }  # fmt: skip
 
 # What other libraries warn of is theirs; nothing here may come from this one.
