@@ -1,8 +1,8 @@
 """A safety filter: who may act is decided by the state, or by what each candidate proposes. No action is altered.
 
 The disc in the middle of the square is not to be entered. One candidate, the last, is known to stay outside of it.
-`candidate_mask` sees states: near the disc nobody else may act, whatever happens. It holds for commitments too, and for
-`own_probability`. A switch sees actions too: this one lets act whoever proposes a safe one; ask it at every step.
+`candidate_mask` sees states: near the disc nobody else may act. Commitments and `own_probability` obey it; the warm-up and
+`random=True` do not. A switch sees actions too: this one lets act whoever proposes a safe one; ask it at every step.
 """
 
 from dataclasses import dataclass
