@@ -1,11 +1,9 @@
 """A safety filter: who may act is decided by the state, or by what each candidate proposes. No action is altered.
 
 The disc in the middle of the square is not to be entered. One candidate, the last, is known to stay outside of it.
-`candidate_mask` sees states: near the disc nobody else may act. Commitments and `own_probability` obey it; the warm-up and
-`random=True` do not. A switch sees actions too: this one lets act whoever proposes a safe one; ask it at every step.
+`candidate_mask` sees states: near the disc nobody else may act. Commitments and `own_probability` obey it; the warm-up
+and `random=True` do not. A switch sees actions too: this one takes only safe ones, and has to be asked at every step.
 """
-
-from dataclasses import dataclass
 
 import gymnasium as gym
 import numpy as np
@@ -44,15 +42,13 @@ def mask(obs, task_ids):
     return (from_disc(obs) > RADIUS + REACH)[:, None] | np.array([False, False, True])
 
 
-@dataclass(frozen=True)
 class Shield:
-    then = QSwitch()
     needs_scores = True
 
     def choose(self, candidates):
         vetoed = from_disc(candidates.obs[:, None], candidates.actions) <= RADIUS
         scores = np.where(vetoed, -np.inf, candidates.scores)
-        return self.then(scores, candidates.own, candidates.rng)
+        return QSwitch()(scores, candidates.own, candidates.rng)
 
 
 def outside(step):
