@@ -1,7 +1,7 @@
 """Jump-Start RL: a scripted guide begins every episode, the learner goes on from where it leads, ever earlier.
 
 The guide knows the way and is slow. It acts for the first `steps` of an episode, a number that falls to 0; the rest is
-the learner's own, a DDPG in PyTorch, which does not find the goal without the guide. With `then=QSwitch()` the guide may
+the learner's own, a DDPG in PyTorch, which finds no goal without the guide. With `then=QSwitch()` the guide may
 act later too, where the critic prefers it.
 """
 
