@@ -236,7 +236,7 @@ class Mixture:
         executed = actions[rows, behavior_ids]
         if (lost := _broken(executed) & (behavior_ids != own)).any():
             # A policy that is held, or was drawn unseen, and breaks here loses its turn to the own policy.
-            behavior_ids = np.where(lost, own, behavior_ids)
+            behavior_ids = np.where(lost, own if allowed is None else _instead(own, actions, allowed), behavior_ids)
             hold_left, held_for = np.where(lost, 0, hold_left), np.where(lost, np.minimum(held_for, 1), held_for)
             executed = actions[rows, behavior_ids]
         return Decision(obs, executed, behavior_ids, hold_left, held_for, gaps, spread)
@@ -363,6 +363,14 @@ class Mixture:
 def _with_held_for(state: Mapping[str, Any]) -> Mapping[str, Any]:
     """A state of before there was ``held_for``, too: how long its policies have acted is not known then."""
     return {"held_for": np.zeros_like(state["hold_left"]), **state}
+
+
+def _instead(own: Ids, actions: NDArray[Any], allowed: Allowed) -> Ids:
+    """Who acts where the choice is broken: the own policy or, where it is masked, the first that may and can."""
+    finite = np.isfinite(actions).reshape(*allowed.shape, -1).all(axis=2)
+    able = allowed & finite
+    use_own = allowed[np.arange(len(own)), own] | ~able.any(axis=1)
+    return np.where(use_own, own, able.argmax(axis=1))
 
 
 def _probability(name: str, value: Any) -> float:

@@ -43,12 +43,7 @@ def stack_field(backend: Backend, proposals: list[Proposal], name: str) -> Any:
     missing = [k for k, value in enumerate(values) if value is None]
     if not missing:
         return backend.stack(values, axis=1)
-    if name == "actions" or len(missing) < len(values):
-        raise ValueError(
-            f"policies[{missing[0]}] proposes no {name} while other policies do: either every Proposal has "
-            f"{name} or none has"
-        )
-    return None
+    return None  # entropies are only missed by who needs them
 
 
 def scored_actions(proposal: Proposal, scoring: QScored) -> Any:
@@ -67,7 +62,7 @@ def scored_actions(proposal: Proposal, scoring: QScored) -> Any:
 def entropies_of(proposal: Proposal) -> Any:
     if proposal.entropies is None:
         raise ValueError(
-            "entropy_weight needs the policies' entropies, but they returned none: return "
+            "entropy_weight needs the policies' entropies, but not all of them returned any: return "
             "Proposal(actions, entropies=...), or use entropy_weight=0"
         )
     return proposal.entropies

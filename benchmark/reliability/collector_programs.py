@@ -431,8 +431,9 @@ class Model:
                     gap = values[chosen] - values[own]
             lengths = {"steps": p.horizon, "pattern": 1 + (chosen + row.length) % 3}
             row.left, row.age = lengths.get(p.commitment, p.horizon + 2) - 1, 1
-        if action(chosen) != action(chosen):  # it breaks here: the own policy acts, and the hold ends
-            chosen, row.left, row.age = own, 0, 1
+        if action(chosen) != action(chosen):  # it breaks here: the own policy acts, or who may, and the hold ends
+            able = [k for k in range(p.num_policies) if allowed[k] and action(k) == action(k)]
+            chosen, row.left, row.age = own if allowed[own] or not able else able[0], 0, 1
         row.held = chosen
         return chosen, action(chosen), gap
 

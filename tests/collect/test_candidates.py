@@ -21,6 +21,7 @@ from qmp_collect import (
     LevyHorizon,
     OwnPolicy,
     OwnShareFloor,
+    Proposal,
     QMPCollector,
     QSwitch,
     SoftmaxQSwitch,
@@ -209,6 +210,15 @@ def test_a_row_without_candidates_falls_to_its_own_policy():
 def test_a_veto_of_the_own_policy_outweighs_its_probability():
     collector, sink = collector_of([HALF, MORE], own_probability=1.0, candidate_mask=[[False, True]])
     assert behaviors(collector, sink, 3) == [1, 1, 1]
+
+
+def test_a_broken_choice_does_not_bring_back_a_masked_own_policy():
+    """Policy 1 breaks from the third step on: policy 2 acts, drawn or held, and the own one never may."""
+    breaks = lambda obs: np.where(obs[:, 2:3] < 2, 0.5, np.nan) * np.ones(2)  # noqa: E731
+    mask, unseen = [[False, True, True]], FixedSwitch([[0.0, 1.0, 0.0]])
+    for horizon in (1, 9):
+        collector, sink = collector_of([HALF, breaks, MORE], candidate_mask=mask, switch=unseen, horizon=horizon)
+        assert behaviors(collector, sink, 4) == [1, 1, 2, 2]
 
 
 def test_a_commitment_ends_where_the_mask_says_so():
@@ -461,6 +471,17 @@ def test_jump_start():
     assert behaviors(*collector_of([MORE, MOST, HALF], envs=make_envs({"lengths": (4,)}), **vetoed), 4) == [0] * 4
     with pytest.raises(ValueError, match="guide is 3, expected policy indices from 0 to 2"):
         collector_of([MORE, MOST, HALF], switch=JumpStart(3, 2))[0].collect(n_step=1)
+
+
+# ---- helpers beside Gaussians ----
+
+
+def test_a_policy_without_means_is_its_own_mean():
+    """The own policy's mean scores 0.5 and its samples 1, the helper's only action 0.625."""
+    gaussian = lambda obs: Proposal(MOST(obs), means=HALF(obs), entropies=np.ones(len(obs)))  # noqa: E731
+    collector, sink = collector_of([gaussian, MORE])
+    assert behaviors(collector, sink, 3) == [1, 1, 1]
+    assert sink.column("actions")[:, 0].tolist() == [0.625] * 3
 
 
 # ---- more policies ----

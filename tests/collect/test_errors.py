@@ -168,10 +168,13 @@ CASES = {
         ValueError,
         ["entropies", "(3,)", "(3, 2)"],
     ),
-    "only some policies give means": (
-        lambda: use(policies=[policy(0), lambda obs: Proposal(policy(1)(obs), means=policy(1)(obs))]),
+    "only some policies give the entropies that count": (
+        lambda: use(
+            policies=[policy(0), lambda obs: Proposal(policy(1)(obs), entropies=np.ones(len(obs)))],
+            switch=QSwitch(entropy_weight=0.1),
+        ),
         ValueError,
-        ["policies[0]", "means"],
+        ["entropy_weight", "not all of them"],
     ),
     # One env of task 0 with two candidates: two rows; two envs of task 1: four.
     "listed q_function, wrong shape": (
