@@ -82,10 +82,11 @@ def check_callables(
     given = build(task_ids, lambda _: Proposal(actions)).candidates(obs, scoring)[1]
     shuffled = build(task_ids[order], lambda _: Proposal(actions[order])).candidates(obs[order], scoring)[1]
     _check_same("q_functions", given, shuffled, order)
-    again = callables.candidates(obs, None)[0]
-    if np.array_equal(actions, again):
+    # Samples of a few integers agree by chance.
+    calls = 1 if actions.dtype.kind == "f" else 30
+    if all(np.array_equal(actions, callables.candidates(obs, None)[0]) for _ in range(calls)):
         _check_same("policies", actions, build(task_ids[order]).candidates(obs[order], None)[0], order)
-    if np.array_equal(own_actions, callables.own_actions(obs)):
+    if all(np.array_equal(own_actions, callables.own_actions(obs)) for _ in range(calls)):
         _check_same("own policies", own_actions, build(task_ids[order]).own_actions(obs[order]), order)
 
 

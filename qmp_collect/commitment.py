@@ -1,7 +1,8 @@
 """For how long a chosen policy acts before the switch is asked again.
 
-``QMPCollector(horizon=...)`` takes a number of steps or one of these. An episode's end ends every commitment, and so
-does ``candidate_mask`` where it no longer allows the policy.
+``QMPCollector(horizon=...)`` takes a number of steps or one of these. It holds the own policy as any other, and what is
+chosen again goes on: a policy may act for longer than a commitment lasts. An episode's end ends every commitment, and
+so does ``candidate_mask`` where it no longer allows the policy.
 
 | horizon | the chosen policy acts | source |
 |---|---|---|

@@ -88,7 +88,8 @@ class Switch(Protocol):
 class CandidateSwitch(Protocol):
     """A switch that looks at more than scores; any object with this method will do.
 
-    ``choose`` returns ``(N,)`` integer policy indices. ``needs_scores`` is as for `Switch`.
+    ``choose`` returns ``(N,)`` integer policy indices. ``needs_scores`` is as for `Switch`. Scores are made as
+    ``QSwitch()`` has them, or as an attribute ``scoring``, such as ``QSwitch(margin=0.1)``, says.
     """
 
     @property
@@ -200,7 +201,15 @@ def lcb(k: float) -> Callable[[Floats], Floats]:
 
 @dataclass(frozen=True)
 class QSwitch(QScored):
-    """The Q-switch of QMP: the candidate with the highest score acts, ties go to the own policy (section 4.2)."""
+    """The Q-switch of QMP: the candidate with the highest score acts, ties go to the own policy (section 4.2).
+
+    Args:
+        score, samples, entropy_weight: what is scored, see `QScored`.
+        reduce: how an ensemble of critics gives one score: ``"first"``, ``"mean"``, ``"min"``, ``lcb(k)``, a function.
+        margin: what another policy's score must exceed the own one's by.
+        hysteresis: what a score must exceed that of the policy that acted last by.
+        relative: both are in units of the running standard deviation of the task's own scores.
+    """
 
     def __call__(self, scores: Floats, own: Ids, rng: np.random.Generator) -> Ids:
         best = scores.argmax(axis=1)
@@ -210,7 +219,12 @@ class QSwitch(QScored):
 
 @dataclass(frozen=True)
 class SoftmaxQSwitch(QScored):
-    """Sample the acting policy from ``softmax(scores / temperature)`` (appendix G.1, figure 16a)."""
+    """Sample the acting policy from ``softmax(scores / temperature)`` (appendix G.1, figure 16a).
+
+    Args:
+        temperature: positive.
+        score, samples, entropy_weight, reduce, margin, hysteresis, relative: as for `QSwitch`.
+    """
 
     temperature: float = field(kw_only=False)
 

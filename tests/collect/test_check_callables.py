@@ -53,6 +53,16 @@ def test_policies_that_sample_pass(seed):
     assert check(noisy, qs, seed=seed) is None
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_policies_that_sample_integers_pass(seed):
+    """Mostly the same of two actions: a few rows often agree by chance, in two calls and in an order of their own."""
+    rng = np.random.default_rng(seed)
+    policies = [lambda obs: (rng.random(len(obs)) < 0.1).astype(np.int64)] * 2
+    q_functions = [lambda obs: np.stack([obs[:, 0], obs[:, 1]], axis=1)] * 2
+    space = gym.spaces.Box(-1.0, 1.0, (4,), np.float32)
+    check_callables(policies, q_functions, space, gym.spaces.Discrete(2), num_tasks=2, seed=seed)
+
+
 def test_torch_callables_pass_and_keep_their_parameters():
     torch = pytest.importorskip("torch")
     actors = torch.nn.ModuleList([torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.Sigmoid()) for _ in range(K)])

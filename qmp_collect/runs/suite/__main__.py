@@ -25,7 +25,7 @@ class Plan:
     """Print the manifest of a plan, a run a line: name, folder, command, device, hours that it is expected to take."""
 
     name: tyro.conf.Positional[str]
-    """which plan: smoke, i to viii of the protocol, comparison, gpu"""
+    """which plan: smoke, i to ix of the protocol, comparison, gpu"""
     seeds: tuple[int, ...] = ()
     """its seeds, instead of the plan's own"""
     root: str | None = None

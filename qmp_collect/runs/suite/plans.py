@@ -1,6 +1,6 @@
 """What is run: every plan, in the order in which its runs are made, with the hours of a core that a run takes.
 
-Plans i to viii are those of ``benchmark/PROTOCOL.md``. Seeds are run in order, and of a seed all arms.
+Plans i to ix are those of ``benchmark/PROTOCOL.md``. Seeds are run in order, and of a seed all arms.
 """
 
 from __future__ import annotations
