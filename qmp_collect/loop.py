@@ -329,7 +329,9 @@ class Loop:
             part.load_state_dict(state[name])
         self._ledger.load_state_dict(state)
         # A batched callable whose number of policies is not known yet must not turn out to have fewer.
-        self._callables.at_least = max(self.num_tasks, state.get("num_policies", 0), state["mixture"]["held"].max() + 1)
+        self._callables.at_least = max(
+            self.num_tasks, state.get("num_policies", 0), int(state["mixture"]["held"].max()) + 1
+        )
         self._started = bool(state["started"]) and state["environment"]["envs"] is not None
         self._first_seed, self._acted = state["first_seed"], None
         self._next_obs = None if state["next_obs"] is None else np.array(state["next_obs"])

@@ -74,11 +74,8 @@ def check_shape(name: str, array: Any, expected: tuple[int, ...]) -> None:
         hint = ""
         if isinstance(array, tuple | list):
             of_policy = ": return the actions, or Proposal(actions, means=..., entropies=...)"
-            hint = (
-                of_policy
-                if "polic" in name
-                else ": of twin critics return one or their minimum, or stack them and say reduce="
-            )
+            of_critic = ": of twin critics return one, or their minimum, or stack them and set the switch's reduce"
+            hint = of_policy if "polic" in name else of_critic
         raise TypeError(f"{name} must return an array of shape {expected}, got {type(array).__name__}{hint}")
     got = tuple(got)
     if got == expected:
