@@ -299,6 +299,7 @@ class Loop:
             ValueError: ``tasks`` are none of the collector's, or there is no matrix to say so in. Nothing has changed
                 then, as with the other error.
         """
+        tasks = None if tasks is None else list(tasks)
         self._mixture.check_tasks(tasks)
         self._callables.add_policy(policy)
         self._mixture.add_policy(tasks)

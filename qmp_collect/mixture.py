@@ -356,9 +356,11 @@ class Mixture:
             given = scores if self._commitment is None else scores.copy()
             choice = to_numpy(self._switch(given, self._own.copy(), self._rng))
         n, k = scores.shape
-        if choice.shape != (n,) or choice.dtype.kind not in "iu" or choice.min() < 0 or choice.max() >= k:
+        of_asking = choice[asking] if choice.shape == (n,) else choice
+        if choice.shape != (n,) or choice.dtype.kind not in "iu" or of_asking.min() < 0 or of_asking.max() >= k:
             raise ValueError(f"{self._switch!r} must return {n} policy indices from 0 to {k - 1}, got {choice!r}")
-        choice = choice.astype(np.int64, copy=False)  # uint64 and int64 together are floats
+        # What it says of the others is of no meaning. One type: uint64 and int64 together are floats.
+        choice = np.where(asking, choice.astype(np.int64, copy=False), self._own)
         if allowed is not None and (forbidden := asking & ~allowed[self._rows, choice]).any():
             env = int(forbidden.argmax())
             raise ValueError(

@@ -537,6 +537,18 @@ def test_what_a_switch_sees():
     assert not np.isnan(sink.column("obs")).any()
 
 
+def test_what_is_chosen_where_nobody_asks_does_not_matter():
+    class OnlyWhereAsked:
+        needs_scores = False
+
+        def choose(self, candidates):
+            return np.where(candidates.asking, 1, -7)
+
+    options = {"switch": OnlyWhereAsked(), "own_probability": 0.5, "task_ids": [0, 0, 0]}
+    acted = behaviors(*collector_of([HALF, MORE], **options), 60)
+    assert set(acted) == {0, 1}
+
+
 def test_jump_start():
     """The guide acts for the first steps of every episode, fewer as collection goes on."""
     envs = make_envs({"lengths": (4,)})
