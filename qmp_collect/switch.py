@@ -326,6 +326,10 @@ class JumpStart:
     steps: float | Callable[[int], float]
     then: AnySwitch = OwnPolicy()
 
+    def __post_init__(self) -> None:
+        if isinstance(self.then, type) or not (callable(self.then) or hasattr(self.then, "choose")):
+            raise TypeError(f"then must be a switch such as OwnPolicy() or QSwitch(), got {self.then!r}")
+
     @property
     def needs_scores(self) -> bool:
         return getattr(self.then, "needs_scores", True)

@@ -461,6 +461,7 @@ def test_until_somebody_says_so():
         (lambda: Until(lambda c: c.held > 3, cap=0), ValueError, "cap must be positive"),
         (lambda: collector_of([HALF], horizon=LevyHorizon), TypeError, "horizon is the class LevyHorizon"),
         (lambda: collector_of([HALF], horizon=1.5), TypeError, "horizon must be an integer"),
+        (lambda: JumpStart(1, 2, then=QSwitch), TypeError, "then must be a switch such as"),
         (lambda: QSwitch(margin=[0.1]), TypeError, r"margin must be a number, got \[0.1\]"),
         (lambda: QSwitch(margin=-1.0), ValueError, "margin must be a finite number, at least 0"),
         (lambda: QSwitch(hysteresis=np.inf), ValueError, "hysteresis must be a finite number"),
