@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any
 
 from qmp_collect.extras import needs
@@ -32,6 +33,17 @@ def integer(name: str, value: Any, at_least: int = 1) -> int:
         least = "positive (at least 1)" if at_least == 1 else f"at least {at_least}"
         raise ValueError(f"{name} must be {least}, got {number}")
     return number
+
+
+def number(name: str, value: Any) -> float:
+    """``value``, a real number in any type, as Python's.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    return float(value)
 
 
 def asks_to_stop(stop: Any) -> Callable[[], bool]:

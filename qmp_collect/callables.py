@@ -96,6 +96,7 @@ class Callables:
                 "q_functions[t] scores for task t"
             )
         self.num_policies = len(policies) if isinstance(policies, list) else None
+        self.at_least = num_tasks  # policies that a batched callable's first answer must have
         self._floating = obs_space is None or isinstance(obs_space, gym.spaces.Box)
         self._action_shape = tuple(action_space.shape or ())
         self._action_space = action_space
@@ -120,6 +121,8 @@ class Callables:
         Raises:
             TypeError: A policy beside a batched callable, or none for a list; or it is not callable.
         """
+        if self._policies is None:
+            raise TypeError("policies is None, only own_policy acts: there are no candidates to add one to")
         if not isinstance(self._policies, list):
             if policy is not None:
                 raise TypeError(
@@ -226,10 +229,11 @@ class Callables:
         if self.num_policies is None and len(shape) >= 2:
             # The first answer tells K. A transposed answer (K, N, *A) tells it too, in the wrong place.
             self.num_policies = shape[1] if shape[0] == n else shape[0]
-            if self.num_policies < self._num_tasks and shape[0] == n:
+            if self.num_policies < self.at_least and shape[0] == n:
                 raise ValueError(
                     f"policies returned {self.num_policies} candidates per row (shape {shape}), expected at least "
-                    f"{self._num_tasks}, one per task"
+                    f"{self.at_least}, "
+                    + ("one per task" if self.at_least == self._num_tasks else "as many as the loaded state is of")
                 )
         return self._checked("policies", proposal, n, self.num_policies or self._num_tasks)
 

@@ -22,7 +22,8 @@ from typing import ClassVar, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qmp_collect.amount import integer
+from qmp_collect.amount import integer, number
+from qmp_collect.backends import to_numpy
 from qmp_collect.switch import Candidates, Floats, Ids
 
 
@@ -91,7 +92,7 @@ class LevyHorizon:
 
     def __post_init__(self) -> None:
         integer("cap", self.cap)
-        if not 0 < self.exponent < np.inf:
+        if not 0 < number("exponent", self.exponent) < np.inf:
             raise ValueError(f"exponent must be a positive number, got {self.exponent}")
         weights = np.arange(1, self.cap + 1, dtype=np.float64) ** -self.exponent
         object.__setattr__(self, "_cumulative", weights.cumsum() / weights.sum())
@@ -111,6 +112,8 @@ class LevyHorizon:
 @dataclass(frozen=True)
 class UntilOwnIsBetter:
     """Until the own candidate's score exceeds that of the policy that acts, or for ``cap`` steps.
+
+    Nobody is better than oneself: where the own policy is chosen, it acts for ``cap`` steps.
 
     Scores are what the switch sees, ``margin`` and ``hysteresis`` included. They are computed at every step, as with a
     horizon of 1.
@@ -166,7 +169,7 @@ class Until:
         return np.full(len(chosen), self.cap)
 
     def released(self, candidates: Candidates) -> NDArray[np.bool_]:
-        said = np.asarray(self.predicate(candidates))
+        said = to_numpy(self.predicate(candidates))
         if said.shape != candidates.own.shape or said.dtype != np.bool_:
             raise ValueError(
                 f"Until: the predicate must return {len(candidates.own)} booleans, one a sub-environment, got "

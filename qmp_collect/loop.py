@@ -292,11 +292,15 @@ class Loop:
         Args:
             policy: As one of ``policies``; ``None`` where those are one batched callable, which returns one more
                 column from now on.
-            tasks: The tasks in which it may act, where ``candidate_mask`` is a matrix. Default: all.
+            tasks: The tasks in which it may act, where ``candidate_mask`` has a matrix. Default: all.
 
         Raises:
             TypeError: It has not the form that ``policies`` has.
+            ValueError: ``tasks`` are none of the collector's, or there is no matrix to say so in. Nothing has changed
+                then, as with the other error.
         """
+        tasks = None if tasks is None else list(tasks)
+        self._mixture.check_tasks(tasks)
         self._callables.add_policy(policy)
         self._mixture.add_policy(tasks)
 
@@ -325,6 +329,10 @@ class Loop:
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self._ledger.load_state_dict(state)
+        # A batched callable whose number of policies is not known yet must not turn out to have fewer.
+        self._callables.at_least = max(
+            self.num_tasks, state.get("num_policies", 0), int(state["mixture"]["held"].max()) + 1
+        )
         self._started = bool(state["started"]) and state["environment"]["envs"] is not None
         self._first_seed, self._acted = state["first_seed"], None
         self._next_obs = None if state["next_obs"] is None else np.array(state["next_obs"])

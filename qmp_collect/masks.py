@@ -21,7 +21,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qmp_collect.amount import integer
+from qmp_collect.amount import integer, number
+from qmp_collect.backends import to_numpy
 from qmp_collect.switch import Ids
 
 Allowed = NDArray[np.bool_]
@@ -69,7 +70,7 @@ class SuccessGate:
 
     def __post_init__(self) -> None:
         integer("episodes", self.episodes)
-        if not 0.0 <= self.above <= 1.0:
+        if not 0.0 <= number("above", self.above) <= 1.0:
             raise ValueError(f"above must be a share of successes in [0, 1], got {self.above}")
 
     def start(self, num_tasks: int) -> Memory:
@@ -98,7 +99,8 @@ class _Successes:
     def lends(self, num_policies: int) -> Allowed:
         known = np.minimum(self.arrays["episodes"], self._gate.episodes)
         lends = np.ones((len(known), num_policies), np.bool_)
-        lends[:, : len(known)] = self.arrays["successes"].sum(axis=1) > self._gate.above * known
+        # A quotient, as 0.29 * 100 is not 29.
+        lends[:, : len(known)] = self.arrays["successes"].sum(axis=1) / np.maximum(known, 1) > self._gate.above
         return lends
 
 
@@ -117,7 +119,7 @@ class OwnShareFloor:
 
     def __post_init__(self) -> None:
         integer("steps", self.steps)
-        if not 0.0 < self.share <= 1.0:
+        if not 0.0 < number("share", self.share) <= 1.0:
             raise ValueError(f"share must be above 0, which were no floor, and at most 1, got {self.share}")
 
     def start(self, num_tasks: int) -> Memory:
@@ -170,16 +172,19 @@ class Masks:
     """
 
     def __init__(self, mask: CandidateMask, task_ids: Ids, num_tasks: int) -> None:
-        self._task_ids, self._num_tasks = task_ids, num_tasks
+        self._task_ids, self.num_tasks = task_ids, num_tasks
         self._matrix: Allowed | None = None
         self._functions: list[MaskFunction] = []
         self._memories: list[Memory] = []
         self._add(mask)
 
-    @property
-    def num_policies(self) -> int | None:
-        """``K`` as the matrix has it, if there is one."""
-        return None if self._matrix is None else self._matrix.shape[1]
+    def check_width(self, num_policies: int) -> None:
+        """``ValueError`` if there is a matrix, and it is of another number of policies."""
+        if self._matrix is not None and self._matrix.shape[1] != num_policies:
+            raise ValueError(
+                f"candidate_mask has shape {self._matrix.shape}, but there are {num_policies} policies: give one "
+                "column for each, and one row a task"
+            )
 
     def allowed(self, obs: NDArray[Any], own: Ids, num_policies: int) -> Allowed:
         """``(N, K)``; at least one candidate of every row.
@@ -188,17 +193,10 @@ class Masks:
             ValueError: A function returns another shape, or no booleans; the matrix is of another number of policies.
         """
         rows = np.arange(len(own))
-        if self._matrix is None:
-            allowed = np.ones((len(own), num_policies), np.bool_)
-        elif self._matrix.shape[1] == num_policies:
-            allowed = self._matrix[self._task_ids]
-        else:
-            raise ValueError(
-                f"candidate_mask has shape {self._matrix.shape}, but there are {num_policies} policies: give one "
-                "column for each, and one row a task"
-            )
+        self.check_width(num_policies)
+        allowed = np.ones((len(own), num_policies), np.bool_) if self._matrix is None else self._matrix[self._task_ids]
         for function in self._functions:
-            said = np.asarray(function(obs.copy(), self._task_ids.copy()))
+            said = to_numpy(function(obs.copy(), self._task_ids.copy()))
             if said.shape != allowed.shape or said.dtype != np.bool_:
                 raise ValueError(
                     f"candidate_mask must return booleans of shape {allowed.shape}, one a sub-environment and policy, "
@@ -206,12 +204,23 @@ class Masks:
                 )
             allowed &= said
         for memory in self._memories:
-            lends = memory.lends(num_policies)[self._task_ids]
+            said = np.asarray(memory.lends(num_policies))
+            if said.shape != (self.num_tasks, num_policies) or said.dtype != np.bool_:
+                raise ValueError(
+                    f"candidate_mask: a gate's lends({num_policies}) must return booleans of shape "
+                    f"{(self.num_tasks, num_policies)}, one a task and policy, got {said.dtype} of shape {said.shape}"
+                )
+            lends = said[self._task_ids]
             lends[rows, own] = True
             allowed &= lends
         nobody = ~allowed.any(axis=1)
         allowed[rows[nobody], own[nobody]] = True
         return allowed
+
+    @property
+    def has_matrix(self) -> bool:
+        """Whether policies are allowed task by task."""
+        return self._matrix is not None
 
     def add_policy(self, tasks: Sequence[int] | None) -> None:
         """One more column: allowed in ``tasks``, by default in all."""
@@ -249,14 +258,14 @@ class Masks:
         elif isinstance(mask, type):
             raise TypeError(f"candidate_mask: {mask.__name__} is a class, expected an object: {mask.__name__}(...)")
         elif hasattr(mask, "start"):
-            self._memories.append(mask.start(self._num_tasks))
+            self._memories.append(mask.start(self.num_tasks))
         elif callable(mask):
             self._functions.append(mask)
         else:
-            matrix = np.asarray(mask)
-            if matrix.dtype != np.bool_ or matrix.ndim != 2 or len(matrix) != self._num_tasks:
+            matrix = to_numpy(mask)
+            if matrix.dtype != np.bool_ or matrix.ndim != 2 or len(matrix) != self.num_tasks:
                 raise ValueError(
-                    f"candidate_mask must be booleans of shape ({self._num_tasks}, K), one row a task, a function "
+                    f"candidate_mask must be booleans of shape ({self.num_tasks}, K), one row a task, a function "
                     f"(obs, task_ids) -> (N, K), or a gate; got {matrix.dtype} of shape {matrix.shape}"
                 )
             if self._matrix is not None and self._matrix.shape != matrix.shape:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qmp_collect.amount import integer
+from qmp_collect.backends import to_numpy
 from qmp_collect.callables import Callables, is_zero
 from qmp_collect.commitment import Commitment
 from qmp_collect.masks import Allowed, CandidateMask, Masks
@@ -67,11 +68,13 @@ class Mixture:
         self._callables = callables
         self._switch = switch
         self._scoring = scoring_of(switch)
-        if self._scoring is None and self._commitment is not None and self._commitment.needs_scores:
-            self._scoring = QScored()
         self._only_own = isinstance(switch, OwnPolicy)
+        if self._scoring is None and self._commitment is not None and self._commitment.needs_scores:
+            self._scoring = None if self._only_own else QScored()
         self._means = isinstance(switch, OwnPolicy) and switch.means
         self._masks = None if candidate_mask is None else Masks(candidate_mask, task_ids, num_tasks)
+        if self._masks is not None and callables.num_policies is not None:
+            self._masks.check_width(callables.num_policies)  # now, not after the warm-up
         self._task_ids = self._own = task_ids
         self._rows = np.arange(len(task_ids))
         self._own_probability = own_probability
@@ -108,6 +111,20 @@ class Mixture:
         """New episodes begin in ``rows``: held choices end."""
         self._held[rows], self._hold_left[rows], self._held_for[rows] = -1, 0, 0
 
+    def check_tasks(self, tasks: Sequence[int] | None) -> None:
+        """What `add_policy` would not take: `TypeError` or `ValueError`."""
+        if tasks is None:
+            return
+        if self._masks is None or not self._masks.has_matrix:
+            raise ValueError(
+                f"tasks={tasks!r} says in which tasks the policy may act, which only a candidate_mask with a matrix "
+                "can keep to: pass one to the collector (of ones, if all that is there may act), or leave tasks out"
+            )
+        num_tasks = self._masks.num_tasks
+        for task in tasks:
+            if isinstance(task, bool | np.bool_) or integer("each of tasks", task, at_least=0) >= num_tasks:
+                raise ValueError(f"tasks must be task ids from 0 to {num_tasks - 1}, got {tasks!r}")
+
     def add_policy(self, tasks: Sequence[int] | None) -> None:
         """There is one more candidate, which may act in ``tasks``."""
         if self._masks is not None:
@@ -121,16 +138,23 @@ class Mixture:
             "held_for": self._held_for.copy(),
             "rng": self._rng.bit_generator.state,
         }
-        if self._masks is not None:
-            state["gates"] = self._masks.state_dict()
+        if self._masks is not None and (gates := self._masks.state_dict()):
+            state["gates"] = gates
         if self._spread is not None:
             state["spread"] = {name: moment.copy() for name, moment in self._spread._asdict().items()}
         return state
 
     def check_state(self, state: Mapping[str, Any]) -> None:
         """``ValueError`` if a `state_dict` is of other rows, of more policies than are here, or of a longer horizon."""
-        state = _with_held_for(state)
-        check_like("mixture", state, self.state_dict())
+        state, own = _completed(state), self.state_dict()
+        for name, what in (("gates", "gates in candidate_mask"), ("spread", "a relative margin or hysteresis")):
+            if (name in state) != (name in own):
+                saved, here = ("with", "without") if name in state else ("without", "with")
+                raise ValueError(
+                    f"state['mixture']: it was saved {saved} {what}, this collector is {here}: make it with the "
+                    "settings that the state was saved with"
+                )
+        check_like("mixture", state, own)
         known, held, left = self._callables.num_policies, state["held"], state["hold_left"]
         if known is not None and held.max() >= known:
             raise ValueError(f"the state holds policy {held.max()}, but there are only {known} policies")
@@ -141,11 +165,11 @@ class Mixture:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a `state_dict` that passes `check_state`."""
-        state = _with_held_for(state)
+        state = _completed(state)
         self._held, self._hold_left = state["held"].copy(), state["hold_left"].copy()
         self._held_for = state["held_for"].copy()
         if self._masks is not None:
-            self._masks.load_state_dict(state["gates"])
+            self._masks.load_state_dict(state.get("gates", {}))
         if self._spread is not None:
             self._spread = Spread(**{name: moment.copy() for name, moment in state["spread"].items()})
         self._rng.bit_generator.state = state["rng"]
@@ -327,13 +351,16 @@ class Mixture:
     ) -> Ids:
         """The switch's answer ``(N,)``, checked: a caller's own switch may write to its inputs and may be wrong."""
         if hasattr(self._switch, "choose"):
-            choice = np.asarray(ask(self._switch, candidates()))
+            choice = to_numpy(ask(self._switch, candidates()))
         else:
             given = scores if self._commitment is None else scores.copy()
-            choice = np.asarray(self._switch(given, self._own.copy(), self._rng))
+            choice = to_numpy(self._switch(given, self._own.copy(), self._rng))
         n, k = scores.shape
-        if choice.shape != (n,) or choice.dtype.kind not in "iu" or choice.min() < 0 or choice.max() >= k:
+        of_asking = choice[asking] if choice.shape == (n,) else choice
+        if choice.shape != (n,) or choice.dtype.kind not in "iu" or of_asking.min() < 0 or of_asking.max() >= k:
             raise ValueError(f"{self._switch!r} must return {n} policy indices from 0 to {k - 1}, got {choice!r}")
+        # What it says of the others is of no meaning. One type: uint64 and int64 together are floats.
+        choice = np.where(asking, choice.astype(np.int64, copy=False), self._own)
         if allowed is not None and (forbidden := asking & ~allowed[self._rows, choice]).any():
             env = int(forbidden.argmax())
             raise ValueError(
@@ -357,12 +384,13 @@ class Mixture:
             or lengths.max() > longest
         ):
             raise ValueError(f"{self._commitment!r} must give {len(chosen)} lengths, 1 to {longest}, got {lengths!r}")
-        return lengths
+        return lengths.astype(np.int64, copy=False)
 
 
-def _with_held_for(state: Mapping[str, Any]) -> Mapping[str, Any]:
+def _completed(state: Mapping[str, Any]) -> Mapping[str, Any]:
     """A state of before there was ``held_for``, too: how long its policies have acted is not known then."""
-    return {"held_for": np.zeros_like(state["hold_left"]), **state}
+    state = {"held_for": np.zeros_like(state["hold_left"]), **state}
+    return {name: part for name, part in state.items() if name != "gates" or part}  # masks without gates have nothing
 
 
 def _instead(own: Ids, actions: NDArray[Any], allowed: Allowed) -> Ids:

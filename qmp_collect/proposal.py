@@ -74,7 +74,8 @@ def check_shape(name: str, array: Any, expected: tuple[int, ...]) -> None:
         hint = ""
         if isinstance(array, tuple | list):
             of_policy = ": return the actions, or Proposal(actions, means=..., entropies=...)"
-            hint = of_policy if "polic" in name else ": of twin critics return one, or their minimum"
+            of_critic = ": of twin critics return one, or their minimum, or stack them and set the switch's reduce"
+            hint = of_policy if "polic" in name else of_critic
         raise TypeError(f"{name} must return an array of shape {expected}, got {type(array).__name__}{hint}")
     got = tuple(got)
     if got == expected:
@@ -97,6 +98,11 @@ def check_values(name: str, array: Any, expected: tuple[int, ...], ensemble: boo
                 'how to make one of them, as in QSwitch(reduce="min")'
             )
         check_shape(name, array, expected)
+    elif isinstance(array, tuple | list):
+        raise TypeError(
+            f"{name} must return an array of shape {('E', *expected)}, got {type(array).__name__}: stack the values of "
+            "the ensemble's members, as in torch.stack([q1, q2])"
+        )
     elif len(got) != len(expected) + 1 or got[1:] != expected or got[0] == 0:
         raise ValueError(
             f"{name} returned shape {got}, expected {('E', *expected)}: with reduce set, the values of an ensemble of "

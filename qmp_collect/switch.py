@@ -24,6 +24,9 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from qmp_collect.amount import number
+from qmp_collect.backends import to_numpy
+
 Ids = NDArray[np.int64]
 Floats = NDArray[np.floating[Any]]
 Score = Literal["auto", "mean", "sample"]
@@ -143,7 +146,7 @@ class QScored:
         if self.reduce is not None and self.reduce not in _REDUCTIONS and not callable(self.reduce):
             raise ValueError(f"reduce must be one of {list(_REDUCTIONS)} or a function, got {self.reduce!r}")
         for name in ("margin", "hysteresis"):
-            if not 0 <= getattr(self, name) < np.inf:
+            if not 0 <= number(name, getattr(self, name)) < np.inf:
                 raise ValueError(f"{name} must be a finite number, at least 0, got {getattr(self, name)}")
 
     @property
@@ -165,15 +168,16 @@ class QScored:
         Raises:
             ValueError: ``reduce`` is a function that returns another shape.
         """
-        reduce = _REDUCTIONS[self.reduce] if isinstance(self.reduce, str) else self.reduce
-        assert reduce is not None
-        scores = np.asarray(reduce(values))
+        if isinstance(self.reduce, str):
+            return _REDUCTIONS[self.reduce](values)
+        assert self.reduce is not None
+        scores = to_numpy(self.reduce(values.copy()))  # a caller's function may sort in place
         if scores.shape != values.shape[1:]:
             raise ValueError(
                 f"reduce must return one score a candidate, shape {values.shape[1:]}, got {scores.shape} of values "
                 f"{values.shape}"
             )
-        return scores
+        return scores.astype(np.result_type(scores, np.float32), copy=False)  # ranks, too, are compared and subtracted
 
 
 _REDUCTIONS: dict[str, Callable[[Floats], Floats]] = {
@@ -189,14 +193,24 @@ def lcb(k: float) -> Callable[[Floats], Floats]:
     Raises:
         ValueError: ``k`` is negative, or not finite.
     """
-    if not 0 <= k < np.inf:
+    if not 0 <= number("k", k) < np.inf:
         raise ValueError(f"k must be a finite number, at least 0, got {k}")
+    return _LowerBound(k)
 
-    def lower_bound(values: Floats) -> Floats:
-        bound: Floats = values.mean(axis=0) - k * values.std(axis=0)
+
+@dataclass(frozen=True)
+class _LowerBound:
+    """A function that can be compared, printed and pickled."""
+
+    k: float
+
+    def __call__(self, values: Floats) -> Floats:
+        with np.errstate(invalid="ignore"):  # a candidate of infinite values scores nan, which never wins
+            bound: Floats = values.mean(axis=0) - self.k * values.std(axis=0)
         return bound
 
-    return lower_bound
+    def __repr__(self) -> str:
+        return f"lcb({self.k})"
 
 
 @dataclass(frozen=True)
@@ -317,8 +331,8 @@ class JumpStart:
 
     Args:
         guide: index of the guiding candidate, of all tasks or ``(T,)``.
-        steps: steps of every episode that it acts for: a number, or a function of the collector's ``num_steps`` that
-            falls to 0, the curriculum.
+        steps: steps of every episode in which it is chosen: a number, or a function of the collector's ``num_steps``
+            that falls to 0, the curriculum. With a ``horizon`` above 1, its last commitment may reach beyond them.
         then: who chooses afterwards, and wherever the guide may not act.
     """
 
@@ -326,9 +340,13 @@ class JumpStart:
     steps: float | Callable[[int], float]
     then: AnySwitch = OwnPolicy()
 
+    def __post_init__(self) -> None:
+        if isinstance(self.then, type) or not (callable(self.then) or hasattr(self.then, "choose")):
+            raise TypeError(f"then must be a switch such as OwnPolicy() or QSwitch(), got {self.then!r}")
+
     @property
     def needs_scores(self) -> bool:
-        return self.then.needs_scores
+        return getattr(self.then, "needs_scores", True)
 
     @property
     def scoring(self) -> QScored | None:
@@ -338,8 +356,13 @@ class JumpStart:
     def choose(self, candidates: Candidates) -> Ids:
         steps = self.steps(candidates.num_steps) if callable(self.steps) else self.steps
         of_tasks, k = np.asarray(self.guide), candidates.scores.shape[1]
+        if of_tasks.ndim > 1 or (of_tasks.ndim and len(of_tasks) <= candidates.task_ids.max()):
+            raise ValueError(
+                f"guide is {self.guide}, of shape {of_tasks.shape}, but there is a task {candidates.task_ids.max()}: "
+                "give one index, or one for each task"
+            )
         guides = of_tasks[candidates.task_ids] if of_tasks.ndim else np.full(len(candidates.own), of_tasks)
-        if guides.min() < 0 or guides.max() >= k:
+        if of_tasks.dtype.kind not in "iu" or guides.min() < 0 or guides.max() >= k:
             raise ValueError(f"guide is {self.guide}, expected policy indices from 0 to {k - 1}")
         usable = candidates.scores[np.arange(len(guides)), guides] > -np.inf
         return np.where((candidates.episode_steps < steps) & usable, guides, ask(self.then, candidates))

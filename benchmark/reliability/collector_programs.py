@@ -684,7 +684,7 @@ class Run:
         policy, p.num_policies = p.policy(p.num_policies), p.num_policies + 1
         if p.batched:
             p.listed.append(policy)
-        self.collector.add_policy(None if p.batched else policy, tasks=tasks)
+        self.collector.add_policy(None if p.batched else policy, tasks=None if p.matrix is None else tasks)
         if p.matrix is not None:
             for t, row in enumerate(p.matrix):
                 row.append(t in tasks)

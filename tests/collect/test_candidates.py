@@ -5,11 +5,13 @@ Random programs against a scalar model of all of this together: ``tests/benchmar
 
 from __future__ import annotations
 
-from typing import Any
+import pickle
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from collect_envs import BOX, CountingEnv, Recorder, SnapshotVectorEnv, endless, make_envs
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -182,10 +184,38 @@ def test_an_ensemble_is_not_taken_for_something_else():
     wrong = QSwitch(reduce=lambda values: values[0, 0])
     with pytest.raises(ValueError, match=r"reduce must return one score a candidate, shape \(1, 2\), got \(2,\)"):
         collector_of([HALF, MORE], [twins], switch=wrong)[0].collect(n_step=1)
+    pair = lambda obs, actions: (actions[:, 0], actions[:, 1])  # noqa: E731
+    with pytest.raises(TypeError, match=r"shape \('E', 2\), got tuple: stack the values"):
+        collector_of([HALF, MORE], [pair], switch=QSwitch(reduce="min"))[0].collect(n_step=1)
     with pytest.raises(ValueError, match="reduce must be one of"):
         QSwitch(reduce="max")  # type: ignore[arg-type]
     space = gym.spaces.Box(-1, 1, (4,), np.float32)
     check_callables([HALF, MORE], [twins, twins], space, BOX, num_tasks=2, reduce="min")
+
+
+def test_a_function_that_reduces_may_sort_in_place_and_return_any_numbers():
+    seen: list[Candidates] = []
+
+    class Looks:
+        needs_scores, scoring = True, QSwitch(reduce=lambda values: (values.sort(axis=0), values[0] > 0.55)[1])
+
+        def choose(self, candidates):
+            seen.append(candidates)
+            return candidates.scores.argmax(axis=1)
+
+    twins = lambda obs, actions: np.stack([actions[:, 0] + 1, actions[:, 0]])  # noqa: E731
+    collector, sink = collector_of([HALF, MORE], [twins], switch=Looks())
+    assert behaviors(collector, sink, 1) == [1]
+    assert seen[0].ensemble.tolist() == [[[1.5, 1.625]], [[0.5, 0.625]]]
+    assert collector.stats().q_gap.tolist() == [1.0]
+
+
+def test_a_lower_bound_is_a_value():
+    switch = QSwitch(reduce=lcb(0.5))
+    assert pickle.loads(pickle.dumps(switch)) == switch == QSwitch(reduce=lcb(0.5)) != QSwitch(reduce=lcb(1.0))
+    assert "reduce=lcb(0.5)" in repr(switch)
+    with np.errstate(all="raise"):
+        assert np.isnan(lcb(1.0)(np.array([[[np.inf]], [[0.0]]]))).all()
 
 
 # ---- masks and gates ----
@@ -302,6 +332,37 @@ def test_a_gate_of_successes_needs_flags():
         collector.collect(n_step=5)
 
 
+def test_a_share_of_successes_that_equals_the_threshold_does_not_suffice():
+    """29 of 100 are 0.29, and 0.29 * 100 is less than 29."""
+    memory = SuccessGate(0.29, episodes=100).start(1)
+    memory.ended(np.zeros(100, np.int64), np.arange(100) < 29, True)
+    assert memory.lends(2).tolist() == [[False, True]]
+
+
+def test_a_mask_of_tensors():
+    requires_grad = lambda obs, ids: torch.tensor([[1.0, -1.0]], requires_grad=True).sigmoid() > 0.5  # noqa: E731
+    assert behaviors(*collector_of([HALF, MORE], candidate_mask=requires_grad), 1) == [0]
+    assert behaviors(*collector_of([HALF, MORE], candidate_mask=torch.tensor([[True, False]])), 1) == [0]
+
+
+def test_a_matrix_of_another_width_is_refused_before_the_warm_up():
+    with pytest.raises(ValueError, match=r"shape \(1, 3\), but there are 2 policies"):
+        collector_of([HALF, MORE], candidate_mask=[[True] * 3], warmup_steps=1000)
+
+
+@pytest.mark.parametrize("lends", [[True, True], np.ones((1, 2)), np.ones((1, 3), bool)])
+def test_a_gate_of_the_callers_is_checked(lends):
+    class Gate:
+        arrays: ClassVar[dict[str, Any]] = {}
+        start = stepped = lambda self, *seen: self
+
+        def lends(self, num_policies):
+            return lends
+
+    with pytest.raises(ValueError, match=r"lends\(2\) must return booleans of shape \(1, 2\), one a task and policy"):
+        collector_of([HALF, MORE], candidate_mask=Gate())[0].collect(n_step=1)
+
+
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.9])
 def test_the_own_policy_keeps_its_share(share):
     collector, sink = collector_of([HALF, MORE], candidate_mask=OwnShareFloor(share, steps=100))
@@ -329,7 +390,7 @@ def test_gates_go_on_where_they_were():
     both = [*part_sink.column("behavior_ids"), *rest_sink.column("behavior_ids")]
     assert both == whole_sink.column("behavior_ids").tolist()
     ungated, _ = collector_of([HALF, MORE], [first, first], make_envs({}, {}, vector=SnapshotVectorEnv), (0, 1))
-    with pytest.raises(ValueError, match=r"state\['mixture'\]: expected the entries"):
+    with pytest.raises(ValueError, match="saved with gates in candidate_mask, this collector is without"):
         ungated.load_state_dict(part.state_dict())
 
 
@@ -400,6 +461,8 @@ def test_until_somebody_says_so():
         (lambda: Until(lambda c: c.held > 3, cap=0), ValueError, "cap must be positive"),
         (lambda: collector_of([HALF], horizon=LevyHorizon), TypeError, "horizon is the class LevyHorizon"),
         (lambda: collector_of([HALF], horizon=1.5), TypeError, "horizon must be an integer"),
+        (lambda: JumpStart(1, 2, then=QSwitch), TypeError, "then must be a switch such as"),
+        (lambda: QSwitch(margin=[0.1]), TypeError, r"margin must be a number, got \[0.1\]"),
         (lambda: QSwitch(margin=-1.0), ValueError, "margin must be a finite number, at least 0"),
         (lambda: QSwitch(hysteresis=np.inf), ValueError, "hysteresis must be a finite number"),
         (lambda: lcb(-1.0), ValueError, "k must be a finite number"),
@@ -422,6 +485,27 @@ def test_a_commitment_of_the_callers_is_checked():
 
     with pytest.raises(ValueError, match="must give 1 lengths, 1 to 3, got"):
         collector_of([HALF, MORE], horizon=Wrong())[0].collect(n_step=1)
+
+
+def test_unsigned_answers_stay_integers():
+    """Beside int64, uint64 makes floats of both."""
+
+    class Twice:
+        releases = needs_scores = False
+        longest = 3
+
+        def lengths(self, candidates, chosen):
+            return np.array([2], np.uint64)
+
+    switch = lambda scores, own, rng: np.array([1], np.uint64)  # noqa: E731
+    collector, sink = collector_of([HALF, MORE], switch=switch, horizon=Twice())
+    assert behaviors(collector, sink, 3) == [1, 1, 1]
+    assert collector.state_dict()["mixture"]["hold_left"].dtype == np.int64
+
+
+def test_no_sharing_needs_no_scores_whatever_the_horizon():
+    options = {"task_ids": [0, 0], "num_tasks": 1, "switch": OwnPolicy(), "horizon": UntilOwnIsBetter()}
+    assert QMPCollector(endless(2), [HALF, MORE], None, **options).collect(n_step=2).mixture.tolist() == [[1.0, 0.0]]
 
 
 # ---- switches that see more ----
@@ -454,6 +538,18 @@ def test_what_a_switch_sees():
     assert not np.isnan(sink.column("obs")).any()
 
 
+def test_what_is_chosen_where_nobody_asks_does_not_matter():
+    class OnlyWhereAsked:
+        needs_scores = False
+
+        def choose(self, candidates):
+            return np.where(candidates.asking, 1, -7)
+
+    options = {"switch": OnlyWhereAsked(), "own_probability": 0.5, "task_ids": [0, 0, 0]}
+    acted = behaviors(*collector_of([HALF, MORE], **options), 60)
+    assert set(acted) == {0, 1}
+
+
 def test_jump_start():
     """The guide acts for the first steps of every episode, fewer as collection goes on."""
     envs = make_envs({"lengths": (4,)})
@@ -469,6 +565,9 @@ def test_jump_start():
     ]
     vetoed = {"switch": JumpStart(2, 2), "candidate_mask": [[True, True, False]]}
     assert behaviors(*collector_of([MORE, MOST, HALF], envs=make_envs({"lengths": (4,)}), **vetoed), 4) == [0] * 4
+    with pytest.raises(ValueError, match=r"shape \(1,\), but there is a task 1: give one index, or one for each task"):
+        collector_of([HALF, MORE], [first] * 2, task_ids=[0, 1], switch=JumpStart([1], 2))[0].collect(n_step=1)
+    assert JumpStart(1, 2, then=lambda scores, own, rng: own).needs_scores
     with pytest.raises(ValueError, match="guide is 3, expected policy indices from 0 to 2"):
         collector_of([MORE, MOST, HALF], switch=JumpStart(3, 2))[0].collect(n_step=1)
 
@@ -497,6 +596,54 @@ def test_a_policy_more():
     assert collector.stats().behavior_counts.tolist() == [[0, 2, 2, 0]]
     with pytest.raises(TypeError, match=r"policies\[4\] must be callable, got None"):
         collector.add_policy()
+
+
+@pytest.mark.parametrize(
+    ("tasks", "mask", "error", "said"),
+    [
+        ([1], [[True, True]], ValueError, "task ids from 0 to 0, got"),
+        ([True], [[True, True]], ValueError, "task ids from 0 to 0, got"),
+        ([-1], [[True, True]], ValueError, "each of tasks must be at least 0, got -1"),
+        ([0.5], [[True, True]], TypeError, "each of tasks must be an integer, got 0.5"),
+        ([0], None, ValueError, "which only a candidate_mask with a matrix can keep to"),
+    ],
+)
+def test_tasks_that_cannot_be_meant_add_no_policy(tasks, mask, error, said):
+    collector, sink = collector_of([HALF, MORE], candidate_mask=mask)
+    with pytest.raises(error, match=said):
+        collector.add_policy(MOST, tasks=tasks)
+    assert behaviors(collector, sink, 2) == [1, 1]
+
+
+def test_a_policy_more_where_there_are_none():
+    def own(obs, ids):
+        return np.zeros((len(obs), 2), np.float32)
+
+    collector = QMPCollector(endless(1), None, None, task_ids=[0], own_policy=own, switch=OwnPolicy())
+    with pytest.raises(TypeError, match="only own_policy acts: there are no candidates to add one to"):
+        collector.add_policy(MOST)
+
+
+def test_a_batched_callable_has_no_fewer_columns_than_the_state_that_was_loaded():
+    def columns(*values):
+        return lambda obs: np.broadcast_to(np.array(values, np.float32)[:, None], (len(obs), len(values), 2)).copy()
+
+    collector, _ = collector_of(columns(0.5, 0.75, 1.0), num_tasks=1, horizon=9)
+    collector.collect(n_step=2)
+    fewer, _ = collector_of(columns(0.5, 0.75), num_tasks=1, horizon=9)
+    fewer.load_state_dict(collector.state_dict())
+    with pytest.raises(ValueError, match="expected at least 3, as many as the loaded state is of"):
+        fewer.collect(n_step=1)
+
+
+def test_masks_without_a_memory_come_and_go_between_states():
+    plain, sink = collector_of([HALF, MORE])
+    masked, masked_sink = collector_of([HALF, MORE], candidate_mask=[[True, False]])
+    plain.collect(n_step=2)
+    masked.load_state_dict(plain.state_dict())
+    assert behaviors(masked, masked_sink, 2) == [0, 0]
+    plain.load_state_dict(masked.state_dict())
+    assert behaviors(plain, sink, 2) == [1, 1]
 
 
 def test_a_batched_callable_with_a_column_more():
