@@ -53,10 +53,12 @@ class TrainedPolicy:
         """Mean actions; see the class.
 
         Raises:
-            ValueError: Not one task id for each row.
+            ValueError: A single observation instead of rows, or not one task id for each row.
             IndexError: A task id outside 0 to ``T - 1``.
         """
         rows, tasks = torch.as_tensor(np.asarray(obs, np.float32)), torch.as_tensor(np.asarray(task_ids))
+        if rows.ndim != 2:
+            raise ValueError(f"expected rows of observations, got shape {tuple(rows.shape)}; of one obs pass obs[None]")
         num_tasks, n = len(self.task_names), len(rows)
         if tasks.shape != (n,):
             raise ValueError(f"expected task_ids of shape ({n},), one for each row of obs, got {tuple(tasks.shape)}")

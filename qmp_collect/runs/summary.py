@@ -28,6 +28,9 @@ def summary(run_dir: Path, task_names: Sequence[str]) -> str:
     for row, tag in tags.items():
         values = [evaluation[tag] for evaluation in evaluations if tag in evaluation]
         lines.append(f"  {row:{width}}  {first[tag]:8.2f} -> {last[tag]:8.2f}  {curve(values, name == 'success')}")
+    best = max(evaluations, key=lambda evaluation: evaluation.get(f"eval/{name}", -np.inf))
+    if (mean := best[f"eval/{name}"]) > last[f"eval/{name}"]:
+        lines.append(f"  the best mean was {mean:.2f}, at step {best['global_step']}; the policy is that of the end")
     folder, qmp = shlex.quote(str(run_dir)), _qmp()
     return "\n".join(
         [

@@ -127,6 +127,14 @@ def test_a_task_for_each_row(tasks: Any, tmp_path: Path) -> None:
         load_policy(tmp_path)(np.zeros((2, 4)), tasks)
 
 
+def test_one_observation_is_no_row(tmp_path: Path) -> None:
+    saved("sac_qmp_separate", tmp_path)
+    with pytest.raises(
+        ValueError, match=r"expected rows of observations, got shape \(4,\); of one obs pass obs\[None\]"
+    ):
+        load_policy(tmp_path)(np.zeros(4), [0])
+
+
 @pytest.mark.parametrize(
     ("settings", "step", "expected"),
     [

@@ -42,6 +42,14 @@ def test_what_was_learned_and_where_it_lies(tmp_path: Path, monkeypatch: pytest.
     )
 
 
+def test_a_run_that_was_better_before(tmp_path: Path) -> None:
+    rows = [
+        row(step, success=mean, task__success=mean, **{"return": 0.0}) for step, mean in ((0, 0.0), (5, 1.0), (9, 0.5))
+    ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(rows) + "\n")
+    assert "\n  the best mean was 1.00, at step 5; the policy is that of the end\n" in summary(tmp_path, ["task"])
+
+
 def test_a_task_set_without_success(tmp_path: Path) -> None:
     rows = [row(0, walk__return=-10.0, **{"return": -10.0}), row(9, walk__return=30.0, **{"return": 30.0})]
     (tmp_path / "metrics.jsonl").write_text("\n".join(rows) + "\n")
