@@ -98,7 +98,7 @@ def check_values(name: str, array: Any, expected: tuple[int, ...], ensemble: boo
                 'how to make one of them, as in QSwitch(reduce="min")'
             )
         check_shape(name, array, expected)
-    elif isinstance(array, tuple | list):
+    elif not hasattr(array, "shape"):
         raise TypeError(
             f"{name} must return an array of shape {('E', *expected)}, got {type(array).__name__}: stack the values of "
             "the ensemble's members, as in torch.stack([q1, q2])"
