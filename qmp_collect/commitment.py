@@ -113,7 +113,7 @@ class LevyHorizon:
 class UntilOwnIsBetter:
     """Until the own candidate's score exceeds that of the policy that acts, or for ``cap`` steps.
 
-    Nobody is better than oneself: where the own policy is chosen, it acts for ``cap`` steps.
+    Where the own policy is chosen, the switch is asked again at the next step.
 
     Scores are what the switch sees, ``margin`` and ``hysteresis`` included. They are computed at every step, as with a
     horizon of 1.
@@ -132,7 +132,7 @@ class UntilOwnIsBetter:
         return self.cap
 
     def lengths(self, candidates: Candidates, chosen: Ids) -> Ids:
-        return np.full(len(chosen), self.cap)
+        return np.where(chosen == candidates.own, 1, self.cap)
 
     def released(self, candidates: Candidates) -> NDArray[np.bool_]:
         rows = np.arange(len(candidates.own))

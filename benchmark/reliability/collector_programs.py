@@ -430,6 +430,8 @@ class Model:
                 if p.switch != "fixed" and allowed[own] and values[chosen] == values[chosen]:
                     gap = values[chosen] - values[own]
             lengths = {"steps": p.horizon, "pattern": 1 + (chosen + row.length) % 3}
+            if p.commitment == "own_better" and chosen == own:
+                lengths["own_better"] = 1
             row.left, row.age = lengths.get(p.commitment, p.horizon + 2) - 1, 1
         if action(chosen) != action(chosen):  # it breaks here: the own policy acts, or who may, and the hold ends
             able = [k for k in range(p.num_policies) if allowed[k] and action(k) == action(k)]

@@ -438,9 +438,9 @@ def test_until_the_own_candidate_is_better():
         return np.where(late, -actions[:, 0], actions[:, 0])
 
     collector, sink = collector_of([HALF, MORE], [q], horizon=UntilOwnIsBetter())
-    assert behaviors(collector, sink, 10) == [1, 1, 1, 0, 0, 0, 0, 0, 0, 0]  # nobody is better than oneself
-    collector, sink = collector_of([HALF, MORE], [q], horizon=UntilOwnIsBetter(cap=5))
-    assert behaviors(collector, sink, 10) == [1, 1, 1, 0, 0, 0, 0, 0, 1, 1]
+    assert behaviors(collector, sink, 10) == [1, 1, 1, 0, 0, 0, 1, 1, 1, 1]
+    uniform = {"switch": Alternates(), "horizon": UntilOwnIsBetter(cap=4)}  # it is the other's turn after each own step
+    assert behaviors(*collector_of([HALF, MORE], [q], **uniform), 12) == [0, 1, 1, 0, 1, 0, 1, 1, 1, 1, 0, 1]
 
 
 def test_until_somebody_says_so():
