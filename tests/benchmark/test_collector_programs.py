@@ -59,4 +59,4 @@ def believes_every_start(monkeypatch):
 @pytest.mark.parametrize("mutant", [forgets_no_hold, stores_resets, loses_a_hold_in_its_state, believes_every_start])
 def test_a_mutant_is_noticed(mutant, monkeypatch):
     mutant(monkeypatch)
-    assert programs.run_programs(60, seed=0)["wrong_programs"] > 0
+    assert any(programs.run_programs(1, seed)["wrong_programs"] for seed in range(600))

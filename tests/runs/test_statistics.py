@@ -57,6 +57,13 @@ def test_pooled_difference_by_hand():
         pooled_difference([])
 
 
+def test_spreads_of_any_size_give_an_interval():
+    """Its freedom depends on proportions alone: squares of 1e-120 would be 0."""
+    wide = pooled_difference([([0.0, 0.0], [0.0, 4.0])])
+    tiny = pooled_difference([([0.0, 0.0], [0.0, 4e-120])])
+    assert tiny == pytest.approx(tuple(1e-120 * np.array(wide)), rel=1e-12, abs=0.0)
+
+
 STRATA = st.lists(
     st.tuples(*[st.lists(st.floats(-10, 10), min_size=2, max_size=5)] * 2),
     min_size=1,

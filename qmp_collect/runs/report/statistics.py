@@ -76,7 +76,8 @@ def pooled_difference(pairs: Sequence[tuple[ArrayLike, ArrayLike]]) -> Interval:
     parts = np.array([runs.var(ddof=1) / len(runs) for runs in every]) / len(pairs) ** 2
     if not parts.any():
         return Interval(estimate, estimate, estimate)
-    freedom = parts.sum() ** 2 / (parts**2 / [len(runs) - 1 for runs in every]).sum()
+    shares = parts / parts.max()  # which neither underflow nor overflow when they are squared
+    freedom = shares.sum() ** 2 / (shares**2 / [len(runs) - 1 for runs in every]).sum()
     return _around(estimate, float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom) * np.sqrt(parts.sum())))
 
 
