@@ -39,6 +39,7 @@ from qmp_collect.foreign import check_callable
 from qmp_collect.proposal import (
     Proposal,
     as_proposal,
+    broken_actions,
     check_shape,
     check_values,
     entropies_of,
@@ -203,8 +204,8 @@ class Callables:
             entropies = [entropies_of(p) for p in scored] if with_entropies else []
             actions, *fetched = host(proposal.actions, *entropies, *values)
             scores = self._assemble(fetched[len(entropies) :], scored, scoring)
-            if actions.dtype.kind == "f" and not (finite := np.isfinite(actions)).all():
-                scores[..., ~finite.reshape(*scores.shape[-2:], -1).all(axis=2)] = np.nan
+            if (broken := broken_actions(actions, 2)).any():
+                scores[..., broken] = np.nan
             if entropies:
                 bonus = sum(fetched[: len(entropies)]) / len(entropies)
                 scores = scores + _per_row(scoring.entropy_weight, self._task_ids, self._num_tasks) * bonus

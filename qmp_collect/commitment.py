@@ -54,15 +54,22 @@ class Commitment(Protocol):
         ...
 
 
+class _Drawn:
+    """What commitments share that last for the number of steps drawn when they begin."""
+
+    releases: ClassVar[bool] = False
+    needs_scores: ClassVar[bool] = False
+
+    def released(self, candidates: Candidates) -> NDArray[np.bool_]:
+        return np.zeros(len(candidates.own), np.bool_)
+
+
 @dataclass(frozen=True)
-class UniformHorizon:
+class UniformHorizon(_Drawn):
     """From ``low`` to ``high`` steps, both included, each equally likely."""
 
     low: int
     high: int
-
-    releases: ClassVar[bool] = False
-    needs_scores: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         integer("low", self.low)
@@ -75,19 +82,14 @@ class UniformHorizon:
     def lengths(self, candidates: Candidates, chosen: Ids) -> Ids:
         return candidates.rng.integers(self.low, self.high, size=len(chosen), endpoint=True)
 
-    def released(self, candidates: Candidates) -> NDArray[np.bool_]:
-        return np.zeros(len(candidates.own), np.bool_)
-
 
 @dataclass(frozen=True)
-class LevyHorizon:
+class LevyHorizon(_Drawn):
     """``n`` steps with a probability in proportion to ``n ** -exponent``, at most ``cap``."""
 
     exponent: float = 2.0
     cap: int = 100
 
-    releases: ClassVar[bool] = False
-    needs_scores: ClassVar[bool] = False
     _cumulative: Floats = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -104,9 +106,6 @@ class LevyHorizon:
     def lengths(self, candidates: Candidates, chosen: Ids) -> Ids:
         steps = 1 + np.searchsorted(self._cumulative, candidates.rng.random(len(chosen)), side="right")
         return np.minimum(steps, self.cap)  # the last sum may round to less than 1
-
-    def released(self, candidates: Candidates) -> NDArray[np.bool_]:
-        return np.zeros(len(candidates.own), np.bool_)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from qmp_collect.backends import to_numpy
 from qmp_collect.callables import Callables, is_zero
 from qmp_collect.commitment import Commitment
 from qmp_collect.masks import Allowed, CandidateMask, Masks
+from qmp_collect.proposal import broken_actions
 from qmp_collect.spread import Spread
 from qmp_collect.states import check_like
-from qmp_collect.switch import AnySwitch, Candidates, Ids, OwnPolicy, QScored, ask, scoring_of
+from qmp_collect.switch import AnySwitch, Candidates, Ids, OwnPolicy, QScored, ask, check_switch, scoring_of
 
 Schedule = Callable[[int], float]
 Gaps = tuple[Ids, NDArray[np.floating[Any]]]  # tasks that asked the switch, Q_i(chosen) - Q_i(own)
@@ -55,8 +56,7 @@ class Mixture:
         warmup_steps: int,
         rng: np.random.Generator,
     ) -> None:
-        if isinstance(switch, type) or not (callable(switch) or hasattr(switch, "choose")):
-            raise TypeError(f"switch must be a switch such as QSwitch() or OwnPolicy(), got {switch!r}")
+        check_switch("switch", switch)
         if isinstance(horizon, type):
             raise TypeError(f"horizon is the class {horizon.__name__}, expected an object: {horizon.__name__}(...)")
         if not callable(own_probability):
@@ -195,7 +195,7 @@ class Mixture:
             decision = Decision(obs, actions, own.copy(), none, none + 1)
         else:
             decision = self._mix(obs, num_steps, recorded, episode_steps)
-        if (broken := _broken(decision.actions) & recorded).any():
+        if (broken := broken_actions(decision.actions) & recorded).any():
             env = int(broken.argmax())
             raise FloatingPointError(
                 f"policy {own[env]} proposed {decision.actions[env].tolist()} for task {own[env]} (sub-environment "
@@ -258,7 +258,7 @@ class Mixture:
         hold_left = np.where(deciding, self._lengths(behavior_ids, deciding, candidates), self._hold_left) - 1
         held_for = np.where(deciding, 0, self._held_for) + 1 if self._seen else self._held_for
         executed = actions[rows, behavior_ids]
-        if (lost := _broken(executed) & (behavior_ids != own)).any():
+        if (lost := broken_actions(executed) & (behavior_ids != own)).any():
             # A policy that is held, or was drawn unseen, and breaks here loses its turn to the own policy.
             behavior_ids = np.where(lost, own if allowed is None else _instead(own, actions, allowed), behavior_ids)
             hold_left, held_for = np.where(lost, 0, hold_left), np.where(lost, np.minimum(held_for, 1), held_for)
@@ -395,8 +395,7 @@ def _completed(state: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _instead(own: Ids, actions: NDArray[Any], allowed: Allowed) -> Ids:
     """Who acts where the choice is broken: the own policy or, where it is masked, the first that may and can."""
-    finite = np.isfinite(actions).reshape(*allowed.shape, -1).all(axis=2)
-    able = allowed & finite
+    able = allowed & ~broken_actions(actions, 2)
     use_own = allowed[np.arange(len(own)), own] | ~able.any(axis=1)
     return np.where(use_own, own, able.argmax(axis=1))
 
@@ -415,11 +414,3 @@ def _culprit(obs: NDArray[Any], otherwise: str) -> str:
     """Who is to blame for numbers that are not finite."""
     finite = obs.dtype.kind != "f" or np.isfinite(obs).all()
     return otherwise if finite else f"the observation that it was given is not finite, {obs.tolist()}"
-
-
-def _broken(actions: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which rows of ``(N, *A)`` actions are not finite."""
-    if actions.dtype.kind != "f" or (finite := np.isfinite(actions)).all():
-        return np.zeros(len(actions), np.bool_)
-    broken: NDArray[np.bool_] = ~finite.reshape(len(actions), -1).all(axis=1)
-    return broken

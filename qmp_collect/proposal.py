@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qmp_collect.backends import Backend
 from qmp_collect.switch import QScored
 
@@ -33,6 +36,15 @@ def as_proposal(output: Any) -> Proposal:
 
 def is_integer(actions: Any) -> bool:
     return any(kind in str(actions.dtype) for kind in ("int", "long", "bool"))
+
+
+def broken_actions(actions: NDArray[Any], axes: int = 1) -> NDArray[np.bool_]:
+    """Which actions are not finite: of ``(N, *A)``, or of ``(N, K, *A)`` with two ``axes``."""
+    shape = actions.shape[:axes]
+    if actions.dtype.kind != "f" or (finite := np.isfinite(actions)).all():
+        return np.zeros(shape, np.bool_)
+    broken: NDArray[np.bool_] = ~finite.reshape(*shape, -1).all(axis=-1)
+    return broken
 
 
 def stack_field(backend: Backend, proposals: list[Proposal], name: str) -> Any:

@@ -341,8 +341,7 @@ class JumpStart:
     then: AnySwitch = OwnPolicy()
 
     def __post_init__(self) -> None:
-        if isinstance(self.then, type) or not (callable(self.then) or hasattr(self.then, "choose")):
-            raise TypeError(f"then must be a switch such as OwnPolicy() or QSwitch(), got {self.then!r}")
+        check_switch("then", self.then)
 
     @property
     def needs_scores(self) -> bool:
@@ -366,6 +365,12 @@ class JumpStart:
             raise ValueError(f"guide is {self.guide}, expected policy indices from 0 to {k - 1}")
         usable = candidates.scores[np.arange(len(guides)), guides] > -np.inf
         return np.where((candidates.episode_steps < steps) & usable, guides, ask(self.then, candidates))
+
+
+def check_switch(name: str, switch: Any) -> None:
+    """`TypeError` if an argument of this name can be asked in neither way."""
+    if isinstance(switch, type) or not (callable(switch) or hasattr(switch, "choose")):
+        raise TypeError(f"{name} must be a switch such as QSwitch() or OwnPolicy(), got {switch!r}")
 
 
 def ask(switch: AnySwitch, candidates: Candidates) -> Any:
