@@ -108,7 +108,7 @@ class TaskReplayBuffer:
         else:
             # A stream of its own: the plain seed would draw what torch draws after `manual_seed` of the same number.
             stream = np.random.SeedSequence(integer("seed", seed, at_least=0), spawn_key=(_STREAM,))
-            self._generator.manual_seed(int(stream.generate_state(1, np.uint64)[0] >> 1))
+            self._generator.manual_seed(int(stream.generate_state(1, np.uint64)[0]) >> 1)
 
     @property
     def sizes(self) -> NDArray[np.int64]:

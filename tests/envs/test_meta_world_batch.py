@@ -105,7 +105,8 @@ def test_judgement_of_any_state_is_meta_worlds(name: str) -> None:
     assert {bool(row[2]) for row in told} == {False, True}
     if TASKS[name].grasp is not None:
         assert len({row[4] for row in told}) == 2
-        assert np.float32 in {row[0] for row in told}
+        # NumPy 1 makes double precision of a single one and a Python number.
+        assert (np.float32 in {row[0] for row in told}) == (np.lib.NumpyVersion(np.__version__) >= "2.0.0")
     assert any(row[-1] for row in told) == (name == "peg-insert-side-v3")
 
 
