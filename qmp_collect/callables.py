@@ -111,7 +111,8 @@ class Callables:
         self._rows = {t: Shared(rows) for t, rows in self._rows_of}
 
         self._listed, self._backend = policies if isinstance(policies, list) else [], (backend, device)
-        groups = asking((policies, q_functions, own_policy), backend, device)
+        given = {"policies": policies, "q_functions": q_functions, "own_policy": own_policy}
+        groups = asking(given, backend, device)
         self._policies: Asked | list[Asked] | None = groups[0]
         self._q_functions: Asked | list[Asked] | None = groups[1]
         self._own_policy: Asked | None = groups[2]
@@ -138,7 +139,7 @@ class Callables:
         check_callable("policy", f"policies[{index}]", policy, self._action_space)
         # With the others, so that a module without parameters goes where they are.
         self._listed = [*self._listed, policy]
-        self._policies = [*self._policies, asking((self._listed,), *self._backend)[0][-1]]
+        self._policies = [*self._policies, asking({"policies": self._listed}, *self._backend)[0][-1]]
         self.num_policies = index + 1
 
     def own_actions(self, obs: NDArray[Any], means: bool = False) -> NDArray[Any]:

@@ -403,3 +403,22 @@ def test_a_non_finite_action_is_never_executed(switch):
     broken = instead(1, "policies", lambda obs: np.full((len(obs), 2), np.nan, np.float32))
     with pytest.raises(FloatingPointError, match=r"(?i)policy\s*1\b.*nan.*task\s*\d.*step\s*\d"):
         use(**broken, switch=switch, n_step=300)
+
+
+def fails(*_):
+    raise ArithmeticError("mine")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "note"),
+    [
+        (instead(1, "policies", fails), "policies[1], which was called with float64 (3, 4)"),
+        (instead(1, "q_functions", fails), "q_functions[1], which was called with float64 (4, 4), float32 (4, 2)"),
+        ({"policies": fails}, "policies, which was called with float64 (3, 4)"),
+        ({"own_policy": fails, "switch": OwnPolicy()}, "own_policy, which was called with float64 (3, 4), int64 (3,)"),
+    ],
+)
+def test_an_error_of_the_callers_own_is_raised_as_it_is_and_says_whose_it_was(overrides, note):
+    with pytest.raises(ArithmeticError) as caught:
+        use(**overrides)
+    assert (str(caught.value), caught.value.__notes__) == ("mine", [f"raised by {note}"])
