@@ -263,6 +263,16 @@ def test_sharing_early_and_late(tmp_path):
     assert right[6] == left[5]
 
 
+def test_one_task_and_its_helper(tmp_path):
+    write_run(tmp_path, "1", mixed(evaluations(*[0.5] * 11), *[[[0.4, 0.6]]] * 10), switch="qmp")
+    (study,) = studies([load_run(path) for path in find_runs([tmp_path])])
+    (row,) = sharing.table(study, ["left"]).rows
+    assert (row[2], row[5:]) == ("0.600 [1 run]", ["0.600 [1 run]", ""])
+    _, axes = figures.panel()
+    figures.policies(axes, study.arms[0], 0, ["left"])
+    assert [line.get_label() for line in axes.lines] == ["1: helper"]
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium, which Debian has as a package of that name")
 def test_a_browser_shows_it_in_the_light_and_in_the_dark(page, tmp_path):
     corners = []

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from qmp_collect.runs.palette import PALETTE, policy_look
+from qmp_collect.runs.palette import PALETTE, policy_look, policy_name
 from qmp_collect.runs.report import figures, origins, sharing, tables
 from qmp_collect.runs.report.arms import Arm, Study, studies
 from qmp_collect.runs.report.export import write_csv
@@ -190,7 +190,7 @@ def _mixtures(study: Study, numbers: Iterator[int]) -> str:
     for task, name in enumerate(tasks):
         figure, axes = figures.panel(*SMALL)
         figures.foreign(axes, study, task)
-        small.append(_figure(figure, numbers, f"{name}: share of its steps in which another task's policy acted"))
+        small.append(_figure(figure, numbers, f"{name}: share of its steps in which another policy acted"))
     parts.append(panels(small, small=True))
     table = sharing.table(study, tasks)
     parts += [table_html(table)] if table.rows else []
@@ -205,7 +205,7 @@ def _policies(arm: Arm, tasks: Sequence[str], numbers: Iterator[int]) -> str:
         return ""
     borders, values = found
     policies = values.shape[3]
-    names = [f"{j}: {tasks[j]}" if j < len(tasks) else f"{j}" for j in range(policies)]
+    names = [f"{j}: {policy_name(j, tasks)}" for j in range(policies)]
     parts = []
     if policies <= MOST_LINES:
         small = []
