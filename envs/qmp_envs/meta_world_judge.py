@@ -14,21 +14,22 @@ import numpy.typing as npt
 
 from qmp_envs.meta_world import INFO
 from qmp_envs.meta_world_formulas import norm, quaternion, within
-from qmp_envs.meta_world_tasks import GOAL, HAND, OBJECT, OTHER, START, TASKS, TIPS, Outcome
+from qmp_envs.meta_world_tasks import GOAL, HAND, LEFT_PAD, OBJECT, OTHER, RIGHT_PAD, START, TASKS, TIPS, Outcome
 from qmp_envs.sawyer import Sawyer
 
-# What is read of each simulation: points, of which `qmp_envs.meta_world_tasks` names the first six, and nine numbers of
-# an orientation. TIPS is one fingertip at first, then the middle between both.
-_LEFT_TIP, _RIGHT_CLAW, _LEFT_CLAW, _LEFT_PAD, _RIGHT_PAD, _POINTS = range(6, 12)
+# What is read of each simulation: points, of which `qmp_envs.meta_world_tasks` names the first eight, and nine numbers
+# of an orientation. TIPS is one fingertip at first.
+_LEFT_TIP, _RIGHT_CLAW, _LEFT_CLAW, _POINTS = range(8, 12)
 _SEEN = {
     HAND: ("xpos", "hand"),
+    LEFT_PAD: ("xpos", "leftpad"),
+    RIGHT_PAD: ("xpos", "rightpad"),
     TIPS: ("site_xpos", "rightEndEffector"),
     _LEFT_TIP: ("site_xpos", "leftEndEffector"),
     _RIGHT_CLAW: ("xpos", "rightclaw"),
     _LEFT_CLAW: ("xpos", "leftclaw"),
-    _LEFT_PAD: ("xpos", "leftpad"),
-    _RIGHT_PAD: ("xpos", "rightpad"),
 }
+_SCORED = slice(3 * TIPS)  # numbers that a score sees
 _TURN = slice(3 * _POINTS, 3 * _POINTS + 9)
 _HAND_LOW, _HAND_HIGH = np.array([(-0.525, 0.348, -0.0525), (0.525, 1.025, 0.7)])
 
@@ -65,7 +66,9 @@ class Row:
     def begin(self) -> None:
         """Take note of the start of an episode, after a reset."""
         x = self.simulation
-        self._margins = self.task.margins(x)
+        # Plain numbers: NumPy's would not take on an action's precision, and they are slow.
+        margin, goal_margin = self.task.margins(x)
+        self._margins = None if margin is None else float(margin), float(goal_margin)
         self.object_start: list[float] = np.asarray(x.obj_init_pos).tolist()
         self.boxes = [[x.data.site(name).xpos.tolist() for name in box] for box in self.task.boxes]
 
@@ -82,13 +85,13 @@ class Row:
         return task.score(self)
 
     def point(self, which: int) -> list[float]:
-        """One of the first points above, (3,); the hand's clipped as it is observed."""
+        """One of the first five points, (3,); the hand's clipped as it is observed."""
         return self.points[3 * which : 3 * which + 3]
 
     @property
     def pads(self) -> tuple[float, float]:
         """Of the gripper, left and right, in y."""
-        return self.points[3 * _LEFT_PAD + 1], self.points[3 * _RIGHT_PAD + 1]
+        return self.points[3 * LEFT_PAD + 1], self.points[3 * RIGHT_PAD + 1]
 
 
 class Judge:
@@ -118,10 +121,11 @@ class Judge:
         # (M, 4) spans: approach, goal, third; and between the claws
         claws = (_RIGHT_CLAW, _LEFT_CLAW, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
         spans = [span for task in tasks for span in (task.approach, task.goal, task.third, claws)]
-        ends = np.array([span[:2] for span in spans], dtype=np.intp).reshape(m, 4, 2, 1)
-        numbers = _TURN.stop * np.arange(m)[:, None, None, None] + 3 * ends + np.arange(3)  # places in the reading
-        self._a, self._b = numbers[:, :, 0], numbers[:, :, 1]
-        self._scale, self._offset = np.array([span[2:] for span in spans]).reshape(m, 4, 2, 3).swapaxes(0, 2).swapaxes(1, 2)
+        number = _TURN.stop * np.arange(m)[:, None, None] + np.arange(3)  # of a point 0, in the reading
+        self._a = number + 3 * np.array([span[0] for span in spans], dtype=np.intp).reshape(m, 4, 1)
+        self._b = number + 3 * np.array([span[1] for span in spans], dtype=np.intp).reshape(m, 4, 1)
+        self._scale = np.array([span[2] for span in spans]).reshape(m, 4, 3)
+        self._offset = np.array([span[3] for span in spans]).reshape(m, 4, 3)
 
     def _read(self) -> None:
         """Find what is read of each simulation: stretches of MuJoCo's arrays, and the places in them."""
@@ -159,12 +163,11 @@ class Judge:
         np.concatenate(self._stretches, out=self._memory)
         self._memory.take(self._places, out=reading)
         self.frames = frames = np.zeros((len(reading), 18))
-        frames[:, :3] = self.hands
-        np.maximum(self.hands, _HAND_LOW, out=self.hands)
-        np.minimum(self.hands, _HAND_HIGH, out=self.hands)
+        hands = frames[:, :3] = self.hands
+        np.minimum(np.maximum(hands, _HAND_LOW), _HAND_HIGH, out=hands)
         points[:, TIPS] += points[:, _LEFT_TIP]
         points[:, TIPS] /= 2.0
-        points[:, OBJECT:GOAL] += self._shift
+        points[:, OBJECT : OTHER + 1] += self._shift
         frames[:, 4:7] = points[:, OBJECT]
 
         spans = reading.take(self._a)
@@ -174,9 +177,9 @@ class Judge:
         distances = norm(spans)
         np.minimum(distances[:, 3] / 0.1, 1.0, out=frames[:, 3])
 
-        numbers = reading.tolist()
         frames[:, 7:11] = reading[:, _TURN.start : _TURN.start + 4]
         if self._turned:
-            frames[self._turned, 7:11] = [quaternion(numbers[i][_TURN]) for i in self._turned]
-        rows = zip(self._rows, numbers, frames[:, 3].tolist(), effort.tolist(), distances.tolist(), strict=True)
-        self.table = np.array([row.judge(*seen) for row, *seen in rows], dtype=np.float64).reshape(-1, 2 + len(INFO)).T
+            frames[self._turned, 7:11] = [quaternion(matrix) for matrix in reading[self._turned, _TURN].tolist()]
+        seen = reading[:, _SCORED].tolist(), frames[:, 3].tolist(), effort.tolist(), distances.tolist()
+        outcomes = [row.judge(*numbers) for row, *numbers in zip(self._rows, *seen, strict=True)]
+        self.table = np.array(outcomes, dtype=np.float64).reshape(-1, 2 + len(INFO)).T

@@ -1,7 +1,8 @@
 """The ten tasks of MT10, reward version 2: what is measured in each, and how that becomes a reward.
 
-The formulas are Meta-World's; the order of additions is too, for the last digit. A score is one row's: with plain numbers
-it takes some microseconds, as long as a few operations on arrays would, of which it would be dozens.
+The formulas are Meta-World's; the order of additions is too, for the last digit. A score is one row's: on plain numbers
+it takes some microseconds, a few hundredths of the row's physics. On arrays of the rows of a task it would be dozens of
+operations of some microseconds each.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
 Triple: TypeAlias = tuple[float, float, float]
 Outcome: TypeAlias = tuple[float, bool, float, float, float, float, float]  # reward, success, each key of `INFO`
 
-# The points that distances are measured between: the object whose position is observed, another one that the task
-# looks at (the head of the peg; the door behind its handle), the goal, the fingertips at the start of the episode.
-HAND, TIPS, OBJECT, OTHER, GOAL, START = range(6)
+# The points that distances are measured between, of which a score sees the first five: the object whose position is
+# observed, another one that the task looks at (the head of the peg; the door behind its handle), the gripper's pads,
+# the middle between the fingertips, the goal, the fingertips at the start of the episode.
+HAND, OBJECT, OTHER, LEFT_PAD, RIGHT_PAD, TIPS, GOAL, START = range(8)
 _ALL, _PLANE, _X, _Z, _FLAT = (1.0, 1.0, 1.0), (1.0, 0.0, 1.0), (1.0, 0.0, 0.0), (0.0, 0.0, 1.0), (1.0, 1.0, 0.0)
 _NOWHERE: Triple = (0.0, 0.0, 0.0)
 
