@@ -1,4 +1,4 @@
-"""N Meta-World tasks at once in one process: native physics, and array expressions for what Meta-World's Python says.
+"""N Meta-World tasks at once in one process: native physics, and quicker ways to what Meta-World's Python says.
 
 For the tasks of MT10 (see `qmp_envs.meta_world_tasks`). The others are stepped one by one, in the same environment.
 """

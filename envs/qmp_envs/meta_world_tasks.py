@@ -171,7 +171,7 @@ def _grasp(task: _Grasp, row: Row) -> Outcome:
     if task.peg:
         free, inside = _out_of(row.boxes, row.point(OTHER))
         at_goal = both(at_goal, free)  # with 1, this may change the last digit
-        grasp = 1.0 if held else float(grasp) if inside else grasp
+        grasp = 1.0 if held else float(grasp) if inside else grasp  # inside, nothing has an action's precision
         grasped, done = row.to_object < 0.02 and up, row.success
     else:  # few objects at a time are up
         grasped = up and over - 0.02 > start and row.simulation.touching_main_object
