@@ -328,8 +328,8 @@ def make_vector_env(
     Args:
         env_id: which task set, a key of `META_WORLD`.
         num_envs: N.
-        vector_strategy: "batched" steps the physics of all in native threads and judges the tasks of MT10 by
-            expressions over arrays, other tasks one after the other; "sync" steps one after the other with
+        vector_strategy: "batched" steps the physics of all in native threads and judges the tasks of MT10
+            without Meta-World's Python, other tasks with it, one after the other; "sync" steps one after the other with
             Meta-World's Python, "async" in N processes. None is "async" if not all tasks are MT10's, there are
             at least `ASYNC_CORES` cores that this process may use, and 2 sub-environments or more, but no more than
             `ASYNC_ENVS_PER_CORE` for each core, and this process may start others (a daemonic one may not); else

@@ -1,4 +1,4 @@
-"""N Meta-World tasks at once in one process: native physics, and array expressions for what Meta-World's Python says.
+"""N Meta-World tasks at once in one process: native physics, and quicker ways to what Meta-World's Python says.
 
 For the tasks of MT10 (see `qmp_envs.meta_world_tasks`). The others are stepped one by one, in the same environment.
 """
@@ -72,14 +72,18 @@ class MetaWorldBatchedVectorEnv(BatchedVectorEnv):
         """Make the simulations, and what holds on to their memory."""
         names = [self.task_names[task] for task in self.task_ids]
         self._simulations = [simulation(name) for name in names]
-        order = list(TASKS)
-        batched = sorted((i for i, name in enumerate(names) if name in TASKS), key=lambda i: order.index(names[i]))
+        batched = [i for i, name in enumerate(names) if name in TASKS]
         self._batched = np.array(batched, dtype=np.intp)
         self._alone = np.array([i for i, name in enumerate(names) if name not in TASKS], dtype=np.intp)
         self._judge_rows = Judge([self._simulations[i] for i in batched], [names[i] for i in batched])
         self._place = {row: i for i, row in enumerate(batched)}  # of a row among the batched ones
         # What undoes a step: MuJoCo's state, or `Sawyer.state` of those that step alone.
         self._before: list[Any] = [np.zeros(mujoco.mj_stateSize(x.model, STATE)) for x in self._simulations]
+        # What a step of each needs, looked up once.
+        self._stepped = [
+            (x.model, x.data, before, inputs)
+            for x, before, inputs in zip(self._simulations, self._before, self._inputs, strict=True)
+        ]
         self._hand_low = np.array([x.mocap_low for x in self._simulations])
         self._hand_high = np.array([x.mocap_high for x in self._simulations])
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
@@ -136,16 +140,15 @@ class MetaWorldBatchedVectorEnv(BatchedVectorEnv):
     def _tell(self, moved: Rows, actions: npt.NDArray[np.float32]) -> None:
         """Observe and judge the batched rows that have ``moved``."""
         rows, judge = self._batched, self._judge_rows
-        judge(actions[:, 3].take(rows))
-        observations = self._observations.take(rows, axis=0)
-        observations[:, 18:36] = observations[:, :18]
-        observations[:, :18] = judge.frames
-        observations[:, :3] = judge.hands
-        frames, table = judge.frames, judge.table
+        judge(actions[rows, 3])
+        place: slice | npt.NDArray[np.bool_] = slice(None)
         if moved.size < rows.size:
-            which = np.isin(rows, moved)
-            rows, observations, frames, table = moved, observations[which], frames[which], table[:, which]
-        self._observations[rows], self._frames[rows], self._table[:, rows] = observations, frames, table
+            place = np.isin(rows, moved)
+        which = slice(None) if moved.size == self.num_envs else moved
+        self._observations[which, 18:36] = self._observations[which, :18]
+        self._observations[which, :18] = judge.frames[place]
+        self._observations[which, :3] = judge.hands[place]
+        self._frames[which], self._table[:, which] = judge.frames[place], judge.table[:, place]
 
     def _judge(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_], dict[str, Array]]:
         rewards, success, *told = self._table.copy()
@@ -174,9 +177,9 @@ class MetaWorldBatchedVectorEnv(BatchedVectorEnv):
         # call lets other threads run.
         lost = []
         for i in rows:
-            model, data = self._simulations[i].model, self._simulations[i].data
-            mujoco.mj_getState(model, data, self._before[i], STATE)
-            mujoco.mj_setState(model, data, self._inputs[i], _INPUTS)
+            model, data, before, inputs = self._stepped[i]
+            mujoco.mj_getState(model, data, before, STATE)
+            mujoco.mj_setState(model, data, inputs, _INPUTS)
             time = data.time
             mujoco.mj_step(model, data, 5)
             if data.time <= time:  # MuJoCo has reset a simulation that it could not go on with
@@ -258,7 +261,7 @@ class MetaWorldBatchedVectorEnv(BatchedVectorEnv):
         self._any_finished = bool(self._finished.any())
 
     def __getstate__(self) -> dict[str, Any]:
-        made = ("_simulations", "_judge_rows", "_before", "_pool")
+        made = ("_simulations", "_judge_rows", "_before", "_stepped", "_pool")
         return {key: value for key, value in self.__dict__.items() if key not in made} | {"saved": self.get_state()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from scipy.spatial.transform import Rotation
 
 from qmp_envs.meta_world import INFO, META_WORLD
 from qmp_envs.meta_world_batch import MetaWorldBatchedVectorEnv
-from qmp_envs.meta_world_formulas import quaternions
+from qmp_envs.meta_world_formulas import quaternion
 from qmp_envs.meta_world_judge import Judge
 from qmp_envs.meta_world_tasks import TASKS
 from qmp_envs.sawyer import Sawyer, simulation
@@ -38,7 +38,8 @@ def test_quaternions_are_scipys() -> None:
     rotations = Rotation.random(400, random_state=0)
     turned = np.concatenate((rotations.as_matrix(), np.eye(3)[None], np.array([np.diag((1.0, -1.0, -1.0))])))
     assert len({int(m.argmax()) for m in (np.append(np.diagonal(t), np.trace(t)) for t in turned)}) == 4  # all cases
-    np.testing.assert_array_equal(quaternions(turned.reshape(-1, 9)), Rotation.from_matrix(turned).as_quat())
+    computed = [quaternion(matrix) for matrix in turned.reshape(-1, 9).tolist()]
+    np.testing.assert_array_equal(computed, Rotation.from_matrix(turned).as_quat())
 
 
 def scatter(x: Any, rng: np.random.Generator) -> None:
@@ -103,7 +104,7 @@ def test_judgement_of_any_state_is_meta_worlds(name: str) -> None:
     # Nothing of the above is for nothing: there were successes and failures, and of what is to be grasped some was
     # grasped and some not, some rewards are in single precision, and some pegs are in the box.
     assert {bool(row[2]) for row in told} == {False, True}
-    if TASKS[name].grasp is not None:
+    if name in ("push-v3", "pick-place-v3", "peg-insert-side-v3"):
         assert len({row[4] for row in told}) == 2
         # NumPy 1 makes double precision of a single one and a Python number.
         assert (np.float32 in {row[0] for row in told}) == (np.lib.NumpyVersion(np.__version__) >= "2.0.0")
