@@ -269,11 +269,11 @@ class Fleet:
 
     def _as_they_come(self, n_step: int) -> Iterator[Part]:
         collected = 0
-        while collected < n_step or any(map(self._late, self._hosts)):
+        while wanted := self._hosts if collected < n_step else [known for known in self._hosts if self._late(known)]:
             self._ask()
-            ready = [known for known in self._hosts if known.ready is not None]
+            ready = [known for known in wanted if known.ready is not None]
             if not ready:
-                self._receive(self._hosts)
+                self._receive(wanted)
                 continue
             part = self._hand_on(min(ready, key=lambda known: known.asked))
             collected += len(part.transitions)
