@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -65,8 +66,8 @@ class Make:
     """A ``make_collector`` of all T tasks on each host, with something that may happen in the environments.
 
     Attributes:
-        traps: folder: a host that is about to make the step of a file ``HOST-STEP.armed`` renames it to ``.sprung`` and
-            sleeps until it is killed.
+        traps: folder: a host that is about to make the step of a file ``HOST-STEP.armed`` renames it to ``.sprung``,
+            with the id of its Ray node in it, and sleeps until it is killed.
         fails: host, task and step with which an environment raises.
         slow: host, and seconds that each of its steps takes.
     """
@@ -82,6 +83,7 @@ class Make:
             if self.traps is not None and task == 0:
                 armed = Path(self.traps, f"{shard.host}-{step}.armed")
                 if armed.exists():
+                    armed.write_text(ray_node())
                     os.replace(armed, armed.with_suffix(".sprung"))
                     time.sleep(3600)
             if shard.host == self.slow[0]:
@@ -108,6 +110,11 @@ class Make:
             seed=shard.seed,
         )
         return collector, lambda weights: learner.update({name: np.array(array) for name, array in weights.items()})
+
+
+def ray_node() -> str:
+    ray: Any = sys.modules.get("ray")
+    return ray.get_runtime_context().get_node_id() if ray else ""
 
 
 def weights(version: int) -> dict[str, np.ndarray]:

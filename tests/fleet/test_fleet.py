@@ -148,9 +148,10 @@ def test_a_slow_host_stays_within_the_bound(bound):
         assert [part.sequence for part in parts if part.host == host] == list(range(len(staleness[host])))
 
     fleet.publish(200, weights(0))
+    for version in range(201, 201 + bound - 1):
+        fleet.publish(version, weights(0))
     with pytest.raises(ValueError, match=rf"older than max_staleness={bound}: take all"):
-        for version in range(201, 210):
-            fleet.publish(version, weights(0))
+        fleet.publish(300, weights(0))
 
 
 def test_the_learner_is_killed_and_resumed(tmp_path):

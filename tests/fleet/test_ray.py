@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import drifts
@@ -37,24 +39,13 @@ def cluster():
     cluster.shutdown()
 
 
-def node_of(cluster, fleet, host):
-    """The node that an actor runs on."""
-    actor = ray.util.state.get_actor(fleet._executor.actors[host]._actor_id.hex())
-    (node,) = (node for node in cluster.nodes if node.node_id == actor.node_id)
-    return node
-
-
-def when_sprung(trap: Path, then) -> threading.Thread:
-    """Do it as soon as the host is in the middle of that step."""
-
-    def watch():
-        while not trap.exists():
-            time.sleep(0.05)
-        then()
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    return thread
+def in_the_middle(trap: Path, collecting: Future, then: Callable[[], object]) -> list:
+    """The parts that are being collected; ``then`` is done as soon as the host of the trap is in the middle of one."""
+    while not trap.exists():
+        assert not collecting.done(), collecting.result()
+        time.sleep(0.05)
+    then()
+    return collecting.result()
 
 
 def rounds(fleet, versions):
@@ -87,27 +78,25 @@ def test_an_actor_killed_before_the_first_publication(cluster):
 
 def test_an_actor_killed_between_calls_and_in_the_middle_of_one(cluster, tmp_path):
     (tmp_path / "1-20.armed").touch()  # the step of its third part
-    with RayFleet(Make(traps=str(tmp_path)), HOSTS, seed=SEED) as fleet:
+    with RayFleet(Make(traps=str(tmp_path)), HOSTS, seed=SEED) as fleet, ThreadPoolExecutor() as background:
         parts = list(rounds(fleet, [0]))
         ray.kill(fleet._executor.actors[0])
-        killing = when_sprung(tmp_path / "1-20.sprung", lambda: ray.kill(fleet._executor.actors[1]))
-        parts += rounds(fleet, range(1, ROUNDS))
-    assert not killing.is_alive()
+        later = background.submit(lambda: list(rounds(fleet, range(1, ROUNDS))))
+        parts += in_the_middle(tmp_path / "1-20.sprung", later, lambda: ray.kill(fleet._executor.actors[1]))
     assert [told(part) for part in parts] == one_process(HOSTS, ROUNDS, N_STEP)
 
 
 def test_a_node_killed_in_the_middle_of_a_call_and_another_added(cluster, tmp_path):
     (tmp_path / "0-20.armed").touch()
 
-    def replace_node():
-        dying = node_of(cluster, fleet, 0)
+    def replace_node():  # in the main thread, as Ray wants it
+        (dying,) = (node for node in cluster.nodes if node.node_id == (tmp_path / "0-20.sprung").read_text())
         cluster.remove_node(dying, allow_graceful=False)
         cluster.nodes = [node for node in cluster.nodes if node is not dying] + [cluster.add_node(num_cpus=1)]
 
-    with RayFleet(Make(traps=str(tmp_path)), HOSTS, seed=SEED) as fleet:
-        killing = when_sprung(tmp_path / "0-20.sprung", replace_node)
-        parts = list(rounds(fleet, range(ROUNDS)))
-        killing.join()
+    with RayFleet(Make(traps=str(tmp_path)), HOSTS, seed=SEED) as fleet, ThreadPoolExecutor() as background:
+        collecting = background.submit(lambda: list(rounds(fleet, range(ROUNDS))))
+        parts = in_the_middle(tmp_path / "0-20.sprung", collecting, replace_node)
     assert [told(part) for part in parts] == one_process(HOSTS, ROUNDS, N_STEP)
 
 
@@ -156,8 +145,6 @@ with RayFleet(drifts.Make(), {hosts}, seed=drifts.SEED) as fleet:
 
 
 def test_the_learner_is_killed_and_resumed(cluster, tmp_path):
-    import hashlib
-
     program = LEARNER.format(hosts=HOSTS, rounds=ROUNDS, n_step=N_STEP)
     environment = os.environ | {"RAY_ADDRESS": cluster.address, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", program, str(tmp_path / "checkpoint.npz")]
