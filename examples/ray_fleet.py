@@ -1,22 +1,19 @@
-"""Collection on other machines: hosts collect, this process learns. It runs as it is; with Ray, `RayFleet` for `LocalFleet`.
+"""Collection on other machines: hosts collect, this process learns. As it is, without Ray: see the two lines below.
 
-A learner of two tasks by deterministic policy gradients, in short. What matters is what crosses over: weights one way,
-parts the other, and a checkpoint from which both sides go on.
+The learner is a plain actor-critic of two tasks. What matters is what crosses over: weights one way, parts the other,
+and a checkpoint from which both sides go on.
 """
-
-import copy
-import tempfile
-from pathlib import Path
 
 import gymnasium as gym
 import torch
 import torch.nn as nn
 
-from qmp_collect import QMPCollector, TaskReplayBuffer, evaluate
-from qmp_collect.fleet import LocalFleet
+from qmp_collect import QMPCollector, TaskReplayBuffer
+from qmp_collect.fleet import LocalFleet as Fleet  # in this process, to try it
 from qmp_collect.runs import load_checkpoint, save_checkpoint
 
-T, HOSTS, ROUNDS, N_STEP = 2, 2, 6, 400  # Pendulum twice: two seeds stand in for two tasks
+# from qmp_collect.fleet import RayFleet as Fleet  # in processes of their own, on all machines of a Ray cluster
+T, HOSTS, N_STEP = 2, 2, 400
 
 
 class Learner(nn.Module):
@@ -27,72 +24,47 @@ class Learner(nn.Module):
 
     def policy(self, task, noise=0.3):
         def act(obs):
-            mean = self.actors[task](obs)
-            return 2 * torch.tanh(mean + noise * torch.randn_like(mean))  # of the generator that the fleet seeds
+            x = self.actors[task](obs)
+            return 2 * torch.tanh(x + noise * torch.randn_like(x))  # from the generator that the fleet seeds
 
         return act
 
     def q_function(self, task):
-        return lambda obs, actions: self.critics[task](torch.cat([obs, actions], -1))
+        return lambda obs, actions: self.critics[task](torch.cat([obs, actions], -1)).squeeze(-1)
 
-
-def make_envs():
-    return gym.make_vec("Pendulum-v1", num_envs=T)
+    def losses(self, obs, actions, rewards, next_obs, task):
+        policy, q = self.policy(task, noise=0.0), self.q_function(task)
+        target = rewards + 0.95 * q(next_obs, policy(next_obs)).detach()
+        return (q(obs, actions) - target).square().mean(), -q(obs, policy(obs)).mean()
 
 
 def make_collector(shard):
-    """Runs on each host: its own environments, and copies of the networks that are filled by what is published."""
-    learner = Learner()
-    policies, q_functions = [[make(t) for t in range(T)] for make in (learner.policy, learner.q_function)]
-    collector = QMPCollector(make_envs(), policies, q_functions, backend="torch", buffer=shard.buffer, seed=shard.seed)
-    return collector, learner.load_state_dict
+    """On each host: environments of its own, and networks that are filled with what is published."""
+    envs, copy = gym.make_vec("Pendulum-v1", num_envs=T), Learner()
+    callables = [copy.policy(t) for t in range(T)], [copy.q_function(t) for t in range(T)]
+    collector = QMPCollector(envs, *callables, backend="torch", buffer=shard.buffer, seed=shard.seed)
+    return collector, copy.load_state_dict
 
 
-def update(learner, target, optimizers, batch):
-    """One step of all tasks on fields (T, B, ...)."""
-    pi, q = optimizers
-    losses = []
-    for t in range(T):
-        obs, actions, next_obs = batch.obs[t], batch.actions[t], batch.next_obs[t]
-        with torch.no_grad():
-            following = target.q_function(t)(next_obs, target.policy(t, noise=0.0)(next_obs)).squeeze(-1)
-            wanted = batch.rewards[t] + 0.95 * (1 - batch.terminations[t]) * following
-        losses.append((learner.q_function(t)(obs, actions).squeeze(-1) - wanted).square().mean())
-    q.zero_grad()
-    sum(losses).backward()
-    q.step()
-    pi.zero_grad()
-    sum(-learner.q_function(t)(batch.obs[t], learner.policy(t, 0.0)(batch.obs[t])).mean() for t in range(T)).backward()
-    pi.step()
-    with torch.no_grad():
-        for ours, theirs in zip(target.parameters(), learner.parameters(), strict=True):
-            ours.lerp_(theirs, 0.02)
-
-
-torch.manual_seed(0)
-envs = make_envs()
-learner = Learner()
-target = copy.deepcopy(learner)
-optimizers = [torch.optim.Adam(part.parameters(), 1e-3) for part in (learner.actors, learner.critics)]
-buffer = TaskReplayBuffer(10_000, T, envs.single_observation_space, envs.single_action_space, seed=0)
-checkpoint = Path(tempfile.mkdtemp()) / "checkpoint.npz"
-
-with LocalFleet(make_collector, HOSTS, seed=0) as fleet:  # RayFleet(make_collector, HOSTS, seed=0): on other machines
-    for version in range(ROUNDS):
-        fleet.publish(version, learner.state_dict())
-        for part in fleet.collect(N_STEP):
-            buffer.add(part.transitions)
-            print(f"host {part.host} part {part.sequence} with weights {part.version}, {part.staleness} behind")
-        for _ in range(N_STEP // 4):
-            update(learner, target, optimizers, buffer.sample(64))
-        save_checkpoint(checkpoint, {"fleet": fleet.state_dict(), "learner": learner.state_dict()})
-
-# What a killed learner begins with: each host goes on where its last part ended.
-saved = load_checkpoint(checkpoint)
-learner.load_state_dict(saved["learner"])
-with LocalFleet(make_collector, HOSTS, seed=0) as resumed:
-    resumed.load_state_dict(saved["fleet"])
-    resumed.publish(ROUNDS, learner.state_dict())
-    parts = list(resumed.collect(N_STEP))
-stats = evaluate(envs, [learner.policy(t, noise=0.0) for t in range(T)], backend="torch", seed=1)
-print("returns of the mean policies:", stats.returns.round())
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    learner, envs = Learner(), gym.make("Pendulum-v1")
+    actors, critics = (torch.optim.Adam(part.parameters(), 1e-3) for part in (learner.actors, learner.critics))
+    buffer = TaskReplayBuffer(5_000, T, envs.observation_space, envs.action_space, seed=0)
+    for start in (0, 3):  # as if the learner had been killed after its third round
+        with Fleet(make_collector, HOSTS, seed=0) as fleet:
+            if start:
+                fleet.load_state_dict(load_checkpoint("fleet.npz"))  # and the learner and the buffer, in earnest
+            for version in range(start, start + 3):
+                fleet.publish(version, learner.state_dict())
+                for part in fleet.collect(N_STEP):
+                    buffer.add(part.transitions)
+                    print(f"host {part.host}, part {part.sequence}: weights {part.version}, {part.staleness} behind")
+                for _ in range(50):
+                    batch = buffer.sample(64)
+                    rows = [(batch.obs[t], batch.actions[t], batch.rewards[t], batch.next_obs[t], t) for t in range(T)]
+                    for which, optimizer in enumerate((critics, actors)):
+                        optimizer.zero_grad()
+                        sum(learner.losses(*row)[which] for row in rows).backward()
+                        optimizer.step()
+                save_checkpoint("fleet.npz", fleet.state_dict())

@@ -28,7 +28,7 @@ from typing import Any, Protocol
 
 from qmp_collect.amount import integer
 from qmp_collect.extras import needs
-from qmp_collect.host import Host, HostError, MakeCollector, NoWeightsError, Recorder, Shard, State, seeded
+from qmp_collect.host import Host, HostError, MakeCollector, NoWeightsError, Shard, State
 from qmp_collect.states import check_like
 from qmp_collect.stats import CollectStats
 from qmp_collect.transitions import Transitions
@@ -38,13 +38,10 @@ __all__ = [
     "HostError",
     "HostLostError",
     "LocalFleet",
-    "MakeCollector",
     "NoWeightsError",
     "Part",
     "RayFleet",
-    "Recorder",
     "Shard",
-    "seeded",
 ]
 
 _log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ import gymnasium as gym
 import numpy as np
 
 from qmp_collect import QMPCollector, Transitions
-from qmp_collect.fleet import Recorder, Shard, seeded
-from qmp_collect.host import shard_seed
+from qmp_collect.fleet import Shard
+from qmp_collect.host import Recorder, seeded, shard_seed
 
 T, LENGTH, SEED = 3, 7, 5
 

@@ -13,8 +13,8 @@ import pytest
 from drifts import SEED, Drifts, Make, T, digest, one_process, told, weights
 
 from qmp_collect import QMPCollector
-from qmp_collect.fleet import Fleet, HostError, HostLostError, LocalFleet, NoWeightsError, Part, Recorder, Shard, _Local
-from qmp_collect.host import Host
+from qmp_collect.fleet import Fleet, HostError, HostLostError, LocalFleet, NoWeightsError, Part, Shard, _Local
+from qmp_collect.host import Host, Recorder
 from qmp_collect.runs import load_checkpoint, save_checkpoint
 
 HOSTS, ROUNDS, N_STEP = 3, 6, 50
