@@ -22,8 +22,8 @@ EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
 NEEDS = {
     "checkpoints": "torch", "cleanrl": "torch", "cloned": "torch", "d3rlpy": "d3rlpy", "envpool": "envpool",
     "flax": "flax", "gymnasium_meta": "metaworld", "jump_start": "torch", "levy": "mujoco",
-    "own_task": "tyro", "pixels": "torch", "point_maze": "gymnasium_robotics", "sb3": "stable_baselines3",
-    "sbx": "sbx", "scripted": "metaworld", "skrl": "skrl", "tianshou": "tianshou", "torchrl": "torchrl",
+    "own_task": "tyro", "pixels": "torch", "point_maze": "gymnasium_robotics", "ray": "torch",
+    "sb3": "stable_baselines3", "sbx": "sbx", "scripted": "metaworld", "skrl": "skrl", "tianshou": "tianshou", "torchrl": "torchrl",
 }  # fmt: skip
 
 # What other libraries warn of is theirs; nothing here may come from this one.
@@ -265,6 +265,12 @@ def check_episodes(names: dict[str, Any], watch: Watch) -> None:
     np.testing.assert_allclose(sorted(stats.returns), sorted(returns), rtol=1e-6)
 
 
+def check_fleet(names: dict[str, Any], watch: Watch) -> None:
+    assert names["buffer"].sizes.sum() == names["fleet"].num_steps == 6 * 400
+    assert (names["part"].host, names["part"].sequence, names["part"].version) == (1, 5, 5)
+    watch.assert_learned(2)
+
+
 def check_table(names: dict[str, Any], watch: Watch) -> None:
     values = names["q_tables"][:, 0].max(-1)
     np.testing.assert_allclose(values, 0.9 ** np.array([5, 3, 2, 3]), atol=0.02)  # steps to each goal, less one
@@ -277,7 +283,7 @@ CHECKS: dict[str, Callable[[dict[str, Any], Watch], None]] = {
     "d3rlpy": check_d3rlpy, "own_task": check_own_task_set, "envpool": check_envpool, "scripted": check_helpers,
     "own_switch": check_switch, "discrete": check_table, "own_environments": check_episodes,
     "point_maze": check_episodes, "gymnasium_meta": check_steps, "jump_start": check_task_buffer, "levy": check_levy,
-    "safety": check_outside,
+    "safety": check_outside, "ray": check_fleet,
 }  # fmt: skip
 
 
