@@ -17,7 +17,8 @@ With a ``Discrete(n)`` action space, actions are integers and Q-functions return
 
 A ``list``, a ``tuple`` and an ``nn.ModuleList`` mean one per task; any other callable is batched. A policy may return
 a ``Proposal`` instead of actions. Of a ``Dict`` (``Tuple``) observation space, ``obs`` is a dict (tuple) of arrays
-``(M, *shape)``, nested as the space is. An array that a callable returns must keep its content while the others are asked.
+``(M, *shape)``, nested as the space is. An array that a callable returns must keep its content while the others are
+asked.
 ``K >= T`` policies are allowed: policy ``t`` is task ``t``'s own, the others (frozen, scripted) only propose.
 
 Where the switch's ``reduce`` is set, Q-functions return the values of an ensemble of ``E`` critics, with one more axis

@@ -22,7 +22,8 @@ class TorchRLSink:
 
     Its entries follow TorchRL's layout: ``observation``, ``action`` and, under ``next``, ``observation``,
     ``reward``, ``done``, ``terminated`` and ``truncated``, the last four of shape ``(M, 1)``; float64 becomes
-    float32. Parts of dict observations have their own names in the place of ``observation``. Beside them ``task_id``, ``behavior_id`` and ``env_id`` of shape ``(M,)``.
+    float32. Parts of dict observations have their own names in the place of ``observation``. Beside them ``task_id``,
+    ``behavior_id`` and ``env_id`` of shape ``(M,)``.
 
     Args:
         replay_buffer: anything whose ``extend`` takes a TensorDict; give one buffer per task or one for all.
@@ -55,7 +56,7 @@ class TorchRLSink:
             if not isinstance(parts, dict):
                 return {"observation": parts}
             if taken := parts.keys() & _OTHERS:
-                raise ValueError(f"TorchRL has entries called {sorted(taken)}: give parts of observations other names")
+                raise ValueError(f"other entries are called {sorted(taken)}: give parts of observations other names")
             return parts
 
         following = {

@@ -246,3 +246,60 @@ def test_what_the_space_cannot_hold_is_refused():
     spoilt = obs | {"state": np.full((2, 3), np.nan, np.float32)}
     with pytest.raises(FloatingPointError, match=r"the observation\['state'\] \[nan, nan, nan\] in sub-environment 0"):
         collector.observe(spoilt, np.zeros(2), np.zeros(2, bool), np.zeros(2, bool), {}, actions=np.zeros((2, 1)))
+
+
+class Flat(gym.Env):
+    """Parts side by side, as Stable-Baselines3 has them."""
+
+    observation_space = gym.spaces.Dict(
+        camera=gym.spaces.Box(0, 255, (1, 2, 2), np.uint8), state=gym.spaces.Box(-9, 9, (2,), np.float32)
+    )
+    action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._obs(), {}
+
+    def _obs(self):
+        return {"camera": np.full((1, 2, 2), 60 * self.steps, np.uint8), "state": np.array([self.steps, 1], np.float32)}
+
+    def step(self, action):
+        self.steps += 1
+        return self._obs(), 0.0, self.steps == 3, False, {}
+
+
+def collected(sink):
+    envs = SyncVectorEnv([Flat], autoreset_mode=AutoresetMode.SAME_STEP)
+    fixed = [lambda obs: obs["state"][:, :1] / 3]
+    QMPCollector(envs, fixed, [lambda obs, actions: actions[:, 0]], buffer=sink).collect(n_step=5)
+
+
+def test_other_libraries_buffers():
+    sb3 = pytest.importorskip("stable_baselines3")
+    from qmp_collect.adapters import SB3Sink
+
+    buffers = sb3.common.buffers
+    buffer = buffers.DictReplayBuffer(8, Flat.observation_space, Flat.action_space, n_envs=1)
+    collected(SB3Sink(buffer))
+    assert buffer.observations["camera"][:5, 0, 0, 0, 0].tolist() == [0, 60, 120, 0, 60]
+    assert buffer.next_observations["state"][:5, 0, 0].tolist() == [1, 2, 3, 1, 2]
+    with pytest.raises(ValueError, match="has the parts"):
+        collected(SB3Sink(buffers.DictReplayBuffer(8, gym.spaces.Dict(state=OTHER), Flat.action_space)))
+    with pytest.raises(TypeError, match="HerReplayBuffer relabels whole episodes"):
+        SB3Sink(sb3.HerReplayBuffer.__new__(sb3.HerReplayBuffer))
+
+
+OTHER = gym.spaces.Box(-9, 9, (2,), np.float32)
+
+
+def test_torchrl_has_the_parts_by_name():
+    data = pytest.importorskip("torchrl.data")
+    from qmp_collect.adapters import TorchRLSink
+
+    buffer = data.TensorDictReplayBuffer(storage=data.LazyTensorStorage(8))
+    collected(TorchRLSink(buffer))
+    stored = buffer[:]
+    assert stored["camera"].dtype == torch.uint8
+    assert stored["camera"][:, 0, 0, 0].tolist() == [0, 60, 120, 0, 60]
+    assert stored["next", "state"][:, 0].tolist() == [1, 2, 3, 1, 2]
