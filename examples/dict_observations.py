@@ -26,8 +26,7 @@ class Reach(gym.Env):
 
     def _obs(self):
         camera = np.zeros((1, 8, 8), np.uint8)
-        row, column = np.clip((4 * self.place + 4).astype(int), 0, 7)
-        camera[0, row, column] = 255
+        camera[0][tuple(np.clip((4 * self.place + 4).astype(int), 0, 7))] = 255
         return {"observation": self.place.copy(), "desired_goal": self.goal, "camera": camera}
 
     def reset(self, *, seed=None, options=None):
@@ -76,4 +75,3 @@ for _ in range(50):
     sum(losses).backward()
     optimizer.step()
 print({name: tuple(x.shape) for name, x in batch.obs.items()}, " float32 cells a row:", buffer.row_width)
-envs.close()

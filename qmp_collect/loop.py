@@ -170,8 +170,8 @@ class Loop:
         """The behaviour policies' actions, for the caller to execute and `observe`.
 
         Args:
-            obs: ``(N, *O)`` or, of a Dict or Tuple space, dicts and tuples of arrays, as ``envs.reset`` or ``envs.step``
-                returned them.
+            obs: ``(N, *O)`` or, of a Dict or Tuple space, dicts and tuples of arrays, as ``envs.reset`` and
+                ``envs.step`` return them.
             episode_start: ``(N,)`` booleans, ``True`` where the caller reset a sub-environment by other means than
                 ``collector.reset``. Episodes that the environment ended itself need no mention; in ``NEXT_STEP`` mode
                 they count as reset by the caller where ``obs`` is no longer their last observation.
