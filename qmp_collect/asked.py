@@ -26,6 +26,32 @@ class Shared:
         """The array in ``backend`` for one callable, which may write to it or use its memory up."""
         return backend.copy(self.on(backend))
 
+    def of(self, rows: Shared, backend: Backend, count: int = 1) -> Any:
+        """Some rows of the array, each ``count`` times in a row; a copy."""
+        taken = self.on(backend)[rows.on(backend)]
+        return taken if count == 1 else backend.repeat(taken, count)
+
+
+class SharedParts:
+    """As `Shared`, of observations that are a dict or tuple of arrays, nested or not."""
+
+    def __init__(self, parts: dict[Any, Any] | tuple[Any, ...]) -> None:
+        self._parts = parts
+
+    def on(self, backend: Backend) -> Any:
+        return self._each(lambda part: part.on(backend))
+
+    def copy(self, backend: Backend) -> Any:
+        return self._each(lambda part: part.copy(backend))
+
+    def of(self, rows: Shared, backend: Backend, count: int = 1) -> Any:
+        return self._each(lambda part: part.of(rows, backend, count))
+
+    def _each(self, fn: Callable[[Any], Any]) -> Any:
+        if isinstance(self._parts, tuple):
+            return tuple(fn(part) for part in self._parts)
+        return {key: fn(part) for key, part in self._parts.items()}
+
 
 class Asked:
     """A callable, and the backend of what it is given: known from the start, or learned from its first call."""
