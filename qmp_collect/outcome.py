@@ -102,7 +102,8 @@ def moved(obs: NDArray[Any], before: NDArray[Any]) -> Mask:
     """Which rows of two ``(N, ...)`` arrays differ."""
     if obs.dtype.names is not None:
         pairs = zip(leaves(obs), leaves(before), strict=True)
-        return np.any([moved(part, part_before) for (_, part), (_, part_before) in pairs], axis=0).astype(np.bool_)
+        anywhere: Mask = np.any([moved(part, part_before) for (_, part), (_, part_before) in pairs], axis=0)
+        return anywhere
     same = obs == before
     if obs.dtype.kind == "f":
         same |= np.isnan(obs) & np.isnan(before)

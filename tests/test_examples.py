@@ -23,7 +23,8 @@ NEEDS = {
     "checkpoints": "torch", "cleanrl": "torch", "cloned": "torch", "d3rlpy": "d3rlpy", "envpool": "envpool",
     "flax": "flax", "gymnasium_meta": "metaworld", "jump_start": "torch", "levy": "mujoco",
     "dict": "torch", "own_task": "tyro", "pixels": "torch", "point_maze": "gymnasium_robotics", "ray": "torch",
-    "sb3": "stable_baselines3", "sbx": "sbx", "scripted": "metaworld", "skrl": "skrl", "tianshou": "tianshou", "torchrl": "torchrl",
+    "sb3": "stable_baselines3", "sbx": "sbx", "scripted": "metaworld", "skrl": "skrl", "tianshou": "tianshou",
+    "torchrl": "torchrl",
 }  # fmt: skip
 
 # What other libraries warn of is theirs; nothing here may come from this one.
