@@ -82,7 +82,9 @@ class Mixture:
         self._rng = rng
         self._held = np.full(len(task_ids), -1)  # who acted in the episode's last step, and holds the horizon
         self._hold_left = np.zeros(len(task_ids), np.int64)  # steps that it still has
-        self._held_for = np.zeros(len(task_ids), np.int64)  # steps that it has acted for
+        self._held_for = np.zeros(len(task_ids), np.int64)  # steps that it has acted for since it was chosen
+        self._streak = np.zeros(len(task_ids), np.int64)  # on end, however often it was chosen
+        self._counts = self._seen or (self._masks is not None and self._masks.counts)
         relative = self._scoring is not None and self._scoring.adjusts and self._scoring.relative
         self._spread = Spread.nothing(num_tasks) if relative else None
 
@@ -93,6 +95,9 @@ class Mixture:
 
     def commit(self, decision: Decision) -> None:
         """The decision was executed: its choices hold from now on."""
+        if self._counts:
+            on = np.where(decision.behavior_ids == self._held, self._streak, 0) + 1
+            self._streak = np.where(decision.behavior_ids >= 0, on, 0)
         self._held, self._hold_left = decision.behavior_ids.copy(), decision.hold_left
         self._held_for = decision.held_for
         self._spread = decision.spread or self._spread
@@ -109,7 +114,7 @@ class Mixture:
 
     def forget(self, rows: NDArray[np.bool_]) -> None:
         """New episodes begin in ``rows``: held choices end."""
-        self._held[rows], self._hold_left[rows], self._held_for[rows] = -1, 0, 0
+        self._held[rows], self._hold_left[rows], self._held_for[rows], self._streak[rows] = -1, 0, 0, 0
 
     def check_tasks(self, tasks: Sequence[int] | None) -> None:
         """What `add_policy` would not take: `TypeError` or `ValueError`."""
@@ -136,6 +141,7 @@ class Mixture:
             "held": self._held.copy(),
             "hold_left": self._hold_left.copy(),
             "held_for": self._held_for.copy(),
+            "streak": self._streak.copy(),
             "rng": self._rng.bit_generator.state,
         }
         if self._masks is not None and (gates := self._masks.state_dict()):
@@ -167,7 +173,7 @@ class Mixture:
         """Continue from a `state_dict` that passes `check_state`."""
         state = _completed(state)
         self._held, self._hold_left = state["held"].copy(), state["hold_left"].copy()
-        self._held_for = state["held_for"].copy()
+        self._held_for, self._streak = state["held_for"].copy(), state["streak"].copy()
         if self._masks is not None:
             self._masks.load_state_dict(state.get("gates", {}))
         if self._spread is not None:
@@ -239,6 +245,7 @@ class Mixture:
                 task_ids=self._task_ids.copy(),
                 previous=self._held.copy(),
                 held=self._held_for.copy(),
+                streak=self._streak.copy(),
                 episode_steps=episode_steps.copy(),
                 num_steps=num_steps,
             )
@@ -279,7 +286,7 @@ class Mixture:
         """What the mask allows ``(N, K)``, and the rows that decide and that ask the switch, ``(N,)``."""
         allowed, deciding = None, self._hold_left == 0
         if self._masks is not None and num_policies is not None:
-            allowed = self._masks.allowed(obs, self._own, num_policies)
+            allowed = self._masks.allowed(obs, self._own, num_policies, self._held, self._streak)
             deciding = deciding | ~allowed[self._rows, self._held]  # who may no longer act loses its turn
         return allowed, deciding, self._asking(deciding, by_own, allowed)
 
@@ -388,8 +395,9 @@ class Mixture:
 
 
 def _completed(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A state of before there was ``held_for``, too: how long its policies have acted is not known then."""
-    state = {"held_for": np.zeros_like(state["hold_left"]), **state}
+    """A state of before ``held_for`` or ``streak``, too: how long its policies have acted is not known then."""
+    unknown = np.zeros_like(state["hold_left"])
+    state = {"held_for": unknown, "streak": unknown, **state}
     return {name: part for name, part in state.items() if name != "gates" or part}  # masks without gates have nothing
 
 

@@ -53,6 +53,7 @@ class Candidates:
         task_ids: ``(N,)``.
         previous: ``(N,)`` the policy that acted in the episode's last step; -1 at its beginning or for random actions.
         held: ``(N,)`` steps that it has acted for since it was chosen.
+        streak: ``(N,)`` steps on end that it has acted for in the episode, however often it was chosen; 0 for nobody.
         episode_steps: ``(N,)`` steps of the episode so far.
         num_steps: transitions that the collector has stored, summed over tasks.
     """
@@ -68,6 +69,7 @@ class Candidates:
     task_ids: Ids
     previous: Ids
     held: NDArray[np.int64]
+    streak: NDArray[np.int64]
     episode_steps: NDArray[np.int64]
     num_steps: int
 
