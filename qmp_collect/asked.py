@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from qmp_collect.backends import Backend, TorchBackend, call_first, make_backend, module_backend
+from qmp_collect.raised_by import raised_by
 
 
 class Shared:
@@ -48,7 +49,7 @@ class Asked:
             return self._fn(*arguments)
         except Exception as error:
             given = ", ".join(f"{x.dtype} {tuple(x.shape)}" for x in arguments)
-            error.add_note(f"raised by {self._name}, which was called with {given}")
+            raised_by(error, f"{self._name}, which was called with {given}")
             raise
 
     @property

@@ -47,6 +47,7 @@ from qmp_collect.proposal import (
     scored_actions,
     stack_field,
 )
+from qmp_collect.raised_by import raised_by
 from qmp_collect.switch import Floats, Ids, QScored
 
 Policies = Sequence[Callable[..., Any]] | Callable[..., Any]
@@ -392,7 +393,11 @@ def is_zero(weight: Any) -> bool:
 
 def _per_row(weight: Any, task_ids: Ids, num_tasks: int) -> Floats:
     """An entropy weight, number, ``(T,)`` or function of none, as one ``(N, 1)`` or ``()`` factor."""
-    value = to_numpy(weight() if callable(weight) else weight)
+    try:
+        value = to_numpy(weight() if callable(weight) else weight)
+    except Exception as error:
+        raised_by(error, "entropy_weight")
+        raise
     if value.shape not in ((), (num_tasks,)):
         raise ValueError(
             f"entropy_weight must be one number or have shape ({num_tasks},), one per task, got shape {value.shape}"

@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qmp_collect.amount import integer, number
 from qmp_collect.backends import to_numpy
+from qmp_collect.raised_by import raised_by
 from qmp_collect.switch import Ids
 
 Allowed = NDArray[np.bool_]
@@ -220,7 +221,11 @@ class Masks:
         self.check_width(num_policies)
         allowed = np.ones((len(own), num_policies), np.bool_) if self._matrix is None else self._matrix[self._task_ids]
         for function in self._functions:
-            said = to_numpy(function(obs.copy(), self._task_ids.copy()))
+            try:
+                said = to_numpy(function(obs.copy(), self._task_ids.copy()))
+            except Exception as error:
+                raised_by(error, f"candidate_mask, {function!r}")
+                raise
             if said.shape != allowed.shape or said.dtype != np.bool_:
                 raise ValueError(
                     f"candidate_mask must return booleans of shape {allowed.shape}, one a sub-environment and policy, "
@@ -228,7 +233,11 @@ class Masks:
                 )
             allowed &= said
         for memory in self._memories:
-            said = np.asarray(memory.lends(num_policies))
+            try:
+                said = np.asarray(memory.lends(num_policies))
+            except Exception as error:
+                raised_by(error, f"candidate_mask, {memory!r}")
+                raise
             if said.shape != (self.num_tasks, num_policies) or said.dtype != np.bool_:
                 raise ValueError(
                     f"candidate_mask: a gate's lends({num_policies}) must return booleans of shape "

@@ -14,6 +14,7 @@ from qmp_collect.callables import Callables, is_zero
 from qmp_collect.commitment import Commitment
 from qmp_collect.masks import Allowed, CandidateMask, Masks
 from qmp_collect.proposal import broken_actions
+from qmp_collect.raised_by import raised_by
 from qmp_collect.spread import Spread
 from qmp_collect.states import check_like
 from qmp_collect.switch import AnySwitch, Candidates, Ids, OwnPolicy, QScored, ask, check_switch, scoring_of
@@ -251,7 +252,11 @@ class Mixture:
             )
 
         if self._commitment is not None and self._releases and not deciding.all():
-            deciding = deciding | self._commitment.released(candidates())
+            try:
+                deciding = deciding | self._commitment.released(candidates())
+            except Exception as error:
+                raised_by(error, f"horizon, {self._commitment!r}")
+                raise
             asking = self._asking(deciding, by_own, allowed)
         behavior_ids, gaps = np.where(deciding, own, self._held), None
         if asking.any():
@@ -275,7 +280,12 @@ class Mixture:
     def _draw_own(self, num_steps: int) -> NDArray[np.bool_]:
         probability = self._own_probability
         if callable(probability):
-            probability = _probability(f"own_probability({num_steps})", probability(num_steps))
+            try:
+                drawn = probability(num_steps)
+            except Exception as error:
+                raised_by(error, f"own_probability({num_steps})")
+                raise
+            probability = _probability(f"own_probability({num_steps})", drawn)
         if probability == 0.0:
             return np.zeros(len(self._own), np.bool_)
         return self._rng.random(len(self._own)) < probability
@@ -357,11 +367,15 @@ class Mixture:
         candidates: Callable[[], Candidates],
     ) -> Ids:
         """The switch's answer ``(N,)``, checked: a caller's own switch may write to its inputs and may be wrong."""
-        if hasattr(self._switch, "choose"):
-            choice = to_numpy(ask(self._switch, candidates()))
-        else:
-            given = scores if self._commitment is None else scores.copy()
-            choice = to_numpy(self._switch(given, self._own.copy(), self._rng))
+        try:
+            if hasattr(self._switch, "choose"):
+                choice = to_numpy(ask(self._switch, candidates()))
+            else:
+                given = scores if self._commitment is None else scores.copy()
+                choice = to_numpy(self._switch(given, self._own.copy(), self._rng))
+        except Exception as error:
+            raised_by(error, f"switch, {self._switch!r}")
+            raise
         n, k = scores.shape
         of_asking = choice[asking] if choice.shape == (n,) else choice
         if choice.shape != (n,) or choice.dtype.kind not in "iu" or of_asking.min() < 0 or of_asking.max() >= k:
@@ -382,7 +396,11 @@ class Mixture:
         """For how many steps every row's choice holds."""
         if self._commitment is None or not deciding.any():
             return self._longest
-        lengths = np.asarray(self._commitment.lengths(candidates(), chosen.copy()))
+        try:
+            lengths = np.asarray(self._commitment.lengths(candidates(), chosen.copy()))
+        except Exception as error:
+            raised_by(error, f"horizon, {self._commitment!r}")
+            raise
         longest = self._longest
         if (
             lengths.shape != chosen.shape

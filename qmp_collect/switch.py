@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qmp_collect.amount import number
 from qmp_collect.backends import to_numpy
+from qmp_collect.raised_by import raised_by
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.floating[Any]]
@@ -173,7 +174,11 @@ class QScored:
         if isinstance(self.reduce, str):
             return _REDUCTIONS[self.reduce](values)
         assert self.reduce is not None
-        scores = to_numpy(self.reduce(values.copy()))  # a caller's function may sort in place
+        try:
+            scores = to_numpy(self.reduce(values.copy()))  # a caller's function may sort in place
+        except Exception as error:
+            raised_by(error, f"reduce, {self.reduce!r}")
+            raise
         if scores.shape != values.shape[1:]:
             raise ValueError(
                 f"reduce must return one score a candidate, shape {values.shape[1:]}, got {scores.shape} of values "

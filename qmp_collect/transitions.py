@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from qmp_collect.raised_by import raised_by
+
 __all__ = ["TransitionSink", "Transitions"]
 
 
@@ -98,8 +100,14 @@ class Sinks:
         self._hand_on(Transitions(*map(np.concatenate, columns)))
 
     def _hand_on(self, transitions: Transitions) -> None:
-        if isinstance(self._sinks, list):
-            for task in np.unique(transitions.task_ids):
-                self._sinks[task].add(transitions[transitions.task_ids == task])
-        elif self._sinks is not None and len(transitions):
-            self._sinks.add(transitions)
+        name = "buffer"
+        try:
+            if isinstance(self._sinks, list):
+                for task in np.unique(transitions.task_ids):
+                    name = f"buffer[{task}]"
+                    self._sinks[task].add(transitions[transitions.task_ids == task])
+            elif self._sinks is not None and len(transitions):
+                self._sinks.add(transitions)
+        except Exception as error:
+            raised_by(error, name)
+            raise

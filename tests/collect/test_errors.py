@@ -422,3 +422,47 @@ def test_an_error_of_the_callers_own_is_raised_as_it_is_and_says_whose_it_was(ov
     with pytest.raises(ArithmeticError) as caught:
         use(**overrides)
     assert (str(caught.value), caught.value.__notes__) == ("mine", [f"raised by {note}"])
+
+
+def broken(*_):
+    raise ZeroDivisionError("of the caller")
+
+
+def with_entropy(obs):
+    return Proposal(np.zeros((len(obs), 2), np.float32), None, np.zeros(len(obs)))
+
+
+class Broken:
+    """A switch, a horizon and a buffer that fail."""
+
+    needs_scores, releases, longest = False, True, 2
+    __call__ = choose = lengths = released = add = broken
+
+    def __repr__(self):
+        return "Broken()"
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        (instead(1, "policies", broken), "policies[1]"),
+        (instead(1, "q_functions", broken), "q_functions[1]"),
+        ({**BATCHED, "policies": broken}, "policies"),
+        ({**BATCHED, "q_functions": broken}, "q_functions"),
+        ({"switch": OwnPolicy(), "own_policy": broken}, "own_policy"),
+        ({"switch": Broken()}, "switch, Broken()"),
+        ({"switch": QSwitch(entropy_weight=broken), "policies": [with_entropy] * 2}, "entropy_weight"),
+        ({"horizon": Broken()}, "horizon, Broken()"),
+        ({"candidate_mask": Broken()}, "candidate_mask, Broken()"),
+        ({"own_probability": broken}, "own_probability(0)"),
+        ({"buffer": Broken()}, "buffer"),
+        ({"buffer": [Broken(), Broken()]}, "buffer[0]"),
+        ({"on_step": broken}, "on_step"),
+    ],
+)
+def test_an_error_of_the_callers_says_whose_it_is(options, name):
+    """Its type and message are unchanged; Python 3.10 has no notes."""
+    with pytest.raises(ZeroDivisionError, match="of the caller") as caught:
+        use(**options)
+    (note,) = getattr(caught.value, "__notes__", [f"raised by {name}"])
+    assert note.split(", which was called")[0] == f"raised by {name}"
