@@ -151,6 +151,14 @@ def test_numbers_as_csv(tmp_path):
     rows = mixed(evaluations((0.0, 1.0), (1.0, 1.0)), [[0.5, 0.5], [0.25, 0.75]])
     write_run(tmp_path / "runs", "b", rows, switch="qmp", seed=4)
     write_report([tmp_path / "runs"], tmp_path)
+    with open(tmp_path / "intervals.csv", newline="") as file:
+        cells = list(csv.DictReader(file))
+    markdown = (tmp_path / "tables.md").read_text()
+    for cell in cells:
+        assert f"| {cell['text']} |" in markdown
+        if cell["low"]:
+            assert cell["text"].startswith(f"{cell['estimate']} [{cell['low']}, {cell['high']}]")
+    assert any(cell["column"] == "mean over tasks and runs [95 % t interval]" and cell["estimate"] for cell in cells)
     with open(tmp_path / "results.csv", newline="") as file:
         head, *lines = csv.reader(file)
     assert head == ["method", "set", "task", "seed", "metric", "env_step", "value"]
@@ -189,7 +197,7 @@ def test_runs_that_have_only_begun(tmp_path):
 def test_what_cannot_be_reported(tmp_path):
     with pytest.raises(ValueError, match="expected a run folder at least"):
         write_report([tmp_path / "absent"], tmp_path)
-    with pytest.raises(ValueError, match=r"no arm 'QMP'.*but \['own'\]"):
+    with pytest.raises(ValueError, match=r"no arm 'QMP'.*expected one of \['own'\]"):
         write_report([write_run(tmp_path, "a", evaluations(0.5))], tmp_path, hypotheses=["QMP > own"])
 
 

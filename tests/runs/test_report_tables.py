@@ -123,11 +123,18 @@ def test_holm_over_the_given_list(two_arms):
     assert [row[-1] for row in two] == ["confirmed", "refuted"]
 
 
+def test_hypotheses_name_switches_in_any_case(two_arms):
+    given = [tables.hypothesis("qmp > OWN")]
+    assert tables.hypotheses(two_arms, "eval/success", given).rows[0][1:3] == ["2, 2", "+0.400 [-0.208, +1.008]"]
+    with pytest.raises(ValueError, match=r"no arm 'qpm' in Toy-v0: did you mean QMP\? expected one of"):
+        tables.hypotheses(two_arms, "eval/success", [tables.hypothesis("qpm > own")])
+
+
 def test_hypotheses_that_cannot_be_tested(two_arms, tmp_path):
     for text in ("QMP = own", "QMP >", ""):
         with pytest.raises(ValueError, match="expected 'ARM > ARM'"):
             tables.hypothesis(text)
-    with pytest.raises(ValueError, match=r"no arm 'best' in Toy-v0, but \['own', 'QMP'\]"):
+    with pytest.raises(ValueError, match=r"no arm 'best' in Toy-v0: expected one of \['own', 'QMP'\]"):
         tables.hypotheses(two_arms, "eval/success", [tables.hypothesis("best > own")])
     write_run(tmp_path / "one", "a", evaluations(0.5))
     (row,) = tables.hypotheses(study_of(tmp_path / "one"), "eval/success", [tables.hypothesis("own > 0.4")]).rows

@@ -14,7 +14,7 @@ with needs("report"):
 
 @dataclass
 class Args:
-    """Report on runs: FOLDER/index.html, one self-contained page, and FOLDER/results.csv."""
+    """Report on runs: FOLDER/index.html, one self-contained page, and its numbers and tables beside it."""
 
     run_dirs: tyro.conf.Positional[tuple[Path, ...]]
     """run folders, or folders of them"""

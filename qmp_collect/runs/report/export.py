@@ -1,4 +1,4 @@
-"""The numbers of a report as one long table: method, set, task, seed, metric, env_step, value."""
+"""The numbers of a report as one long table (method, set, task, seed, metric, env_step, value), and its tables."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ import numpy as np
 
 from qmp_collect.runs.report.arms import Study
 from qmp_collect.runs.report.runs import Run
+from qmp_collect.runs.report.tables import Table
 
 HEAD = ("method", "set", "task", "seed", "metric", "env_step", "value")
 MEAN = "mean"  # stands for the mean over tasks
 
 _EVALUATION = re.compile(r"eval/(?:(.+)/)?([^/]+)")
 
+# 0.500 [-0.771, 1.771], and whatever is said of it; of one run there is an estimate alone
+_INTERVAL = re.compile(r"([-+]?[\d.]+) \[(?:([-+]?[\d.]+), ([-+]?[\d.]+)|\d runs?)\].*")
+
+Shown = tuple[str, Table]  # task set, and a table of it
 Row = tuple[str, str, str, str, str, int, float]
 
 
@@ -29,6 +34,25 @@ def write_csv(studies: Sequence[Study], path: Path) -> None:
             for arm in study.arms:
                 for run in (*arm.runs, *arm.unfinished):
                     writer.writerows((arm.label, *row) for row in _rows(run, study))
+
+
+def write_tables(shown: Sequence[Shown], folder: Path) -> None:
+    """The tables of a page, each with the task set that it is of: ``tables.md`` and ``intervals.csv``.
+
+    The latter has a line for each cell: its text, and where it is an interval the three numbers, as they are shown.
+    """
+    with open(folder / "intervals.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("set", "table", "row", "column", "estimate", "low", "high", "text"))
+        for env_id, table in shown:
+            for name, *cells in table.rows:
+                for column, text in zip(table.head[1:], cells, strict=True):
+                    match = _INTERVAL.fullmatch(text)
+                    writer.writerow(
+                        (env_id, table.title, name, column, *(match.groups() if match else ("",) * 3), text)
+                    )
+    texts = [f"## {env_id}, {t.title}\n\n{t.markdown()}\n\n{t.note}".rstrip() + "\n" for env_id, t in shown]
+    (folder / "tables.md").write_text("\n".join(texts), encoding="utf-8")
 
 
 def _rows(run: Run, study: Study) -> Iterator[tuple[str, str, str, str, int, float]]:

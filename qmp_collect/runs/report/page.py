@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from itertools import count
 from pathlib import Path
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from qmp_collect.runs.palette import PALETTE, policy_look, policy_name
 from qmp_collect.runs.report import figures, origins, sharing, tables
 from qmp_collect.runs.report.arms import Arm, Study, studies
-from qmp_collect.runs.report.export import write_csv
+from qmp_collect.runs.report.export import Shown, write_csv, write_tables
 from qmp_collect.runs.report.markup import details, figure_html, legend, link, panels, table_html
 from qmp_collect.runs.report.runs import Run, find_runs, load_run
 
@@ -30,6 +30,8 @@ _READING = (
     "are. In the tables, [1 run] or [2 runs] stands where so few runs allow no interval."
 )
 
+Html = Callable[[tables.Table], str]
+
 # What the browser enforces: nothing is fetched from anywhere.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
@@ -42,14 +44,14 @@ def write_report(
     metrics: Sequence[str] | None = None,
     hypotheses: Sequence[str] = (),
 ) -> Path:
-    """Write ``out/index.html`` and ``out/results.csv``.
+    """Write ``out/index.html``, its tables as ``out/tables.md`` and ``out/intervals.csv``, and ``out/results.csv``.
 
     Args:
         run_dirs: run folders, finished or not, live or published; a folder without ``config.json`` stands for all runs
             inside it. What cannot be read is listed on the page.
         metrics: tags of means over tasks, the primary one first; by default those of `METRICS` that were logged.
-        hypotheses: ``ARM > ARM`` or ``ARM < NUMBER``, with the arms' labels: tested together, by Holm's procedure, on
-            the first metric of each task set that has these arms.
+        hypotheses: ``ARM > ARM`` or ``ARM < NUMBER``, with the arms' labels or switches: tested together, by Holm's
+            procedure, on the first metric of each task set that has these arms.
 
     Returns:
         The page.
@@ -72,13 +74,15 @@ def write_report(
         tables.hypotheses(found[0], "", given)  # says what arms there are
     out.mkdir(parents=True, exist_ok=True)
     numbers = count()
+    shown: list[Shown] = []
     sections = [
-        _section(study, _available(study, metrics), ours, out, numbers)
+        _section(study, _available(study, metrics), ours, out, numbers, shown)
         for study, ours in zip(found, tested, strict=True)
     ]
     page = _page(title, _summary(read, found, unreadable), found, sections, _unread(unreadable, out))
     (out / "index.html").write_text(page, encoding="utf-8")
     write_csv(found, out / "results.csv")
+    write_tables(shown, out)
     return out / "index.html"
 
 
@@ -107,13 +111,27 @@ def _summary(read: Sequence[Run], found: Sequence[Study], unreadable: Sequence[t
         "training run: its tasks are one observation together. Tables count finished runs only. Steps are stored "
         "transitions, summed over tasks."
     )
-    return f'<p class="lead">{escape(text)}</p><p><a href="results.csv">All numbers as CSV</a></p>'
+    links = (
+        '<a href="results.csv">All numbers as CSV</a>; the tables as <a href="intervals.csv">CSV</a> and '
+        '<a href="tables.md">Markdown</a>'
+    )
+    return f'<p class="lead">{escape(text)}</p><p>{links}</p>'
 
 
 def _section(
-    study: Study, metrics: Sequence[str], given: Sequence[tables.Hypothesis], out: Path, numbers: Iterator[int]
+    study: Study,
+    metrics: Sequence[str],
+    given: Sequence[tables.Hypothesis],
+    out: Path,
+    numbers: Iterator[int],
+    shown: list[Shown],
 ) -> str:
-    """All of one task set."""
+    """All of one task set; its tables are added to ``shown``."""
+
+    def html(table: tables.Table) -> str:
+        shown.append((study.env_id, table))
+        return table_html(table)
+
     names = [f"{arm.label}: {_runs_text(arm)}" for arm in study.arms]
     parts = [
         f'<section id="{_anchor(study)}">\n<h2>{escape(study.env_id)}</h2>',
@@ -121,16 +139,16 @@ def _section(
         f'<p class="note">{_READING}</p>',
     ]
     for place, metric in enumerate(metrics):
-        parts.append(_metric(study, metric, numbers, first=place == 0))
+        parts.append(_metric(study, metric, numbers, html, first=place == 0))
         if place == 0 and given:
-            parts.append(table_html(tables.hypotheses(study, metric, given)))
+            parts.append(html(tables.hypotheses(study, metric, given)))
     if not metrics:
         parts.append("<p>Nothing has been evaluated yet.</p>")
-    parts += [_mixtures(study, numbers), origins.section(study, out), "</section>"]
+    parts += [_mixtures(study, numbers, html), origins.section(study, out), "</section>"]
     return "\n".join(filter(None, parts))
 
 
-def _metric(study: Study, metric: str, numbers: Iterator[int], first: bool) -> str:
+def _metric(study: Study, metric: str, numbers: Iterator[int], html: Html, first: bool) -> str:
     share, tasks = tables.is_share(study, metric), study.tasks(metric)
     drawn = []
     for group in _groups(study):
@@ -149,7 +167,7 @@ def _metric(study: Study, metric: str, numbers: Iterator[int], first: bool) -> s
     if finished:
         kinds = [tables.results, tables.differences, tables.speed, tables.efficiency]
         made = [kind(study, metric) for kind in kinds]
-        parts += [table_html(table) for table in made if table.rows]
+        parts += [html(table) for table in made if table.rows]
     else:
         parts.append("<p>No run that has this is finished: no tables yet.</p>")
     if tasks:
@@ -161,7 +179,7 @@ def _metric(study: Study, metric: str, numbers: Iterator[int], first: bool) -> s
             small.append(_figure(figure, numbers, task))
         body = panels(small, small=True)
         if finished:
-            body += table_html(tables.tasks_table(study, metric))
+            body += html(tables.tasks_table(study, metric))
         parts.append(details(f"{metric}, task by task", body, opened=first and len(tasks) <= MOST_LINES))
     return "\n".join(parts)
 
@@ -176,7 +194,7 @@ def _groups(study: Study) -> list[list[str]]:
     return list(groups.values())
 
 
-def _mixtures(study: Study, numbers: Iterator[int]) -> str:
+def _mixtures(study: Study, numbers: Iterator[int], html: Html) -> str:
     """Who acted for whom: shares of foreign actions, policies over training, matrices."""
     arms = [both for both in zip(study.arms, figures.arm_looks(study), strict=True) if sharing.shares(both[0])]
     if not arms:
@@ -193,7 +211,7 @@ def _mixtures(study: Study, numbers: Iterator[int]) -> str:
         small.append(_figure(figure, numbers, f"{name}: share of its steps in which another policy acted"))
     parts.append(panels(small, small=True))
     table = sharing.table(study, tasks)
-    parts += [table_html(table)] if table.rows else []
+    parts += [html(table)] if table.rows else []
     for place, (arm, _) in enumerate(arms):
         parts.append(details(f"{arm.label}: policy by policy", _policies(arm, tasks, numbers), opened=place == 0))
     return "\n".join(parts)
@@ -261,9 +279,8 @@ def _available(study: Study, metrics: Sequence[str] | None) -> list[str]:
 
 def _tested(study: Study, given: Sequence[tables.Hypothesis]) -> list[tables.Hypothesis]:
     """All of the hypotheses, if the set has their arms, or none."""
-    labels = {arm.label for arm in study.arms}
     named = {name for one in given for name in (one.arm, one.other) if isinstance(name, str)}
-    return list(given) if named <= labels else []
+    return list(given) if all(tables.arm_named(study, name) for name in named) else []
 
 
 def _unread(unreadable: Sequence[tuple[Path, str]], out: Path) -> str:

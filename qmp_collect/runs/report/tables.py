@@ -15,6 +15,7 @@ from qmp_collect.runs.report import statistics
 from qmp_collect.runs.report.arms import Arm, Study
 from qmp_collect.runs.report.runs import Run
 from qmp_collect.runs.report.statistics import Interval
+from qmp_collect.runs.scripts import did_you_mean
 
 Floats = NDArray[np.float64]
 
@@ -214,17 +215,38 @@ def hypothesis(text: str) -> Hypothesis:
         return Hypothesis(match[1], match[2], match[3])
 
 
+def arm_named(study: Study, name: str) -> Arm | None:
+    """The arm that a hypothesis means: by its label or, if it is the only one with that, by its switch ("qmp").
+
+    Upper and lower case are the same.
+    """
+    for called in (lambda arm: arm.label, lambda arm: str(arm.settings.get("switch"))):
+        found = [arm for arm in study.arms if called(arm).lower() == name.lower()]
+        if len(found) > 1:  # labels that differ in nothing else
+            found = [arm for arm in found if called(arm) == name]
+        if len(found) == 1:
+            return found[0]
+    return None
+
+
 def hypotheses(study: Study, metric: str, given: Sequence[Hypothesis]) -> Table:
     """Holm's procedure over the given list and nothing else.
 
     Raises:
         ValueError: for an arm that there is not.
     """
-    arms = {arm.label: arm for arm in study.arms}
+    arms: dict[str, Arm] = {}
+    labels = [arm.label for arm in study.arms]
     for one in given:
         for name in (one.arm, one.other):
-            if isinstance(name, str) and name not in arms:
-                raise ValueError(f"hypothesis '{one}': there is no arm {name!r} in {study.env_id}, but {list(arms)}")
+            if isinstance(name, str):
+                found = arm_named(study, name)
+                if found is None:
+                    raise ValueError(
+                        f"hypothesis '{one}': there is no arm {name!r} in {study.env_id}:{did_you_mean(name, labels)} "
+                        f"expected one of {labels}, or the switch of one of them alone"
+                    )
+                arms[name] = found
     sides = [(scores(arms[h.arm], metric), _side(arms, metric, h.other)) for h in given]
     testable = [len(a) > 1 and (isinstance(b, float) or len(b) > 1) for a, b in sides]
     p = [statistics.welch_test(*side) if able else math.nan for side, able in zip(sides, testable, strict=True)]
