@@ -16,7 +16,7 @@ from qmp_collect.commitment import Commitment, LevyHorizon, UniformHorizon, Unti
 from qmp_collect.concat import ConcatVectorEnv
 from qmp_collect.evaluation import evaluate
 from qmp_collect.extras import needs
-from qmp_collect.masks import OwnShareFloor, SuccessGate, all_of
+from qmp_collect.masks import AtMost, OwnShareFloor, SuccessGate, all_of
 from qmp_collect.proposal import Proposal
 from qmp_collect.records import as_dict
 from qmp_collect.stats import CollectStats
@@ -42,6 +42,7 @@ __version__ = "0.1.0"
 
 # Without what needs PyTorch, so that a star import does not.
 __all__ = [
+    "AtMost",
     "CandidateSwitch",
     "Candidates",
     "CollectStats",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from qmp_collect.backends import Backend, TorchBackend, call_first, make_backend, module_backend
+from qmp_collect.raised_by import RaisedBy
 
 
 class Shared:
@@ -70,12 +71,8 @@ class Asked:
         return answer
 
     def _answer(self, arguments: tuple[Any, ...]) -> Any:
-        try:
+        with RaisedBy(self._name, *arguments):
             return self._fn(*arguments)
-        except Exception as error:
-            given = ", ".join(f"{x.dtype} {tuple(x.shape)}" for x in arguments)
-            error.add_note(f"raised by {self._name}, which was called with {given}")
-            raise
 
     @property
     def known(self) -> Backend:

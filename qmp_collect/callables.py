@@ -50,6 +50,7 @@ from qmp_collect.proposal import (
     scored_actions,
     stack_field,
 )
+from qmp_collect.raised_by import RaisedBy
 from qmp_collect.records import named
 from qmp_collect.switch import Floats, Ids, QScored
 
@@ -401,7 +402,8 @@ def is_zero(weight: Any) -> bool:
 
 def _per_row(weight: Any, task_ids: Ids, num_tasks: int) -> Floats:
     """An entropy weight, number, ``(T,)`` or function of none, as one ``(N, 1)`` or ``()`` factor."""
-    value = to_numpy(weight() if callable(weight) else weight)
+    with RaisedBy("entropy_weight"):
+        value = to_numpy(weight() if callable(weight) else weight)
     if value.shape not in ((), (num_tasks,)):
         raise ValueError(
             f"entropy_weight must be one number or have shape ({num_tasks},), one per task, got shape {value.shape}"

@@ -1,4 +1,8 @@
-"""Packages that only a part of this one needs: a missing one is named together with what installs it."""
+"""Packages that only a part of this one needs: a missing one is named together with what installs it.
+
+The command is right wherever this package was installed from, a checkout, a wheel or an index: pip takes the
+installation that is there, and adds the extra's packages.
+"""
 
 from __future__ import annotations
 

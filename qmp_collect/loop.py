@@ -21,6 +21,7 @@ from qmp_collect.masks import CandidateMask
 from qmp_collect.mixture import Decision, Mixture, Schedule
 from qmp_collect.observations import Observations
 from qmp_collect.outcome import Outcome, check_numbers, check_partial_reset, clean, flags_of, moved, rows_of
+from qmp_collect.raised_by import RaisedBy
 from qmp_collect.random_actions import RandomActions
 from qmp_collect.states import check_like
 from qmp_collect.switch import AnySwitch, OwnPolicy, QSwitch, scoring_of
@@ -279,7 +280,8 @@ class Loop:
             self._begin_episodes(over)
         episodes.wait(done)
         if self._on_step is not None:
-            self._on_step(transitions)
+            with RaisedBy("on_step"):
+                self._on_step(transitions)
         return transitions
 
     def add_policy(self, policy: Callable[..., Any] | None = None, *, tasks: Sequence[int] | None = None) -> None:

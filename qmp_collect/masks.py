@@ -6,6 +6,7 @@
 | ``mask(obs (N, *O), task_ids (N,)) -> (N, K)`` booleans | what the function says of the row |
 | ``SuccessGate(above)`` | the own policy, and those of tasks that recently succeeded often enough |
 | ``OwnShareFloor(share)`` | only the own policy, while it acts less than its share |
+| ``AtMost(steps)`` | whoever has not just acted for so many steps on end; the own policy always |
 | ``all_of(...)`` | what each of several masks allows |
 
 A candidate that is not allowed is never chosen, and a commitment to it ends. A row in which nothing is allowed, or only
@@ -23,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qmp_collect.amount import integer, number
 from qmp_collect.backends import to_numpy
+from qmp_collect.raised_by import RaisedBy
 from qmp_collect.switch import Ids
 
 Allowed = NDArray[np.bool_]
@@ -149,6 +151,23 @@ class _OwnShares:
 
 
 @dataclass(frozen=True)
+class AtMost:
+    """Another task's policy, or a helper, acts for at most ``steps`` steps on end, however often it is chosen again.
+
+    Then somebody else acts, the own policy or a third one, for at least one step. It ends commitments that last longer.
+    Every episode counts anew. The own policy has no limit.
+
+    Args:
+        steps: At least 1.
+    """
+
+    steps: int
+
+    def __post_init__(self) -> None:
+        integer("steps", self.steps)
+
+
+@dataclass(frozen=True)
 class AllOf:
     """See `all_of`."""
 
@@ -160,7 +179,7 @@ def all_of(*masks: CandidateMask) -> AllOf:
     return AllOf(masks)
 
 
-CandidateMask = ArrayLike | MaskFunction | Gate | AllOf
+CandidateMask = ArrayLike | MaskFunction | Gate | AtMost | AllOf
 
 
 class Masks:
@@ -182,6 +201,7 @@ class Masks:
         self._matrix: Allowed | None = None
         self._functions: list[MaskFunction] = []
         self._memories: list[Memory] = []
+        self._at_most: int | None = None
         self._add(mask)
 
     def check_width(self, num_policies: int) -> None:
@@ -192,8 +212,13 @@ class Masks:
                 "column for each, and one row a task"
             )
 
-    def allowed(self, obs: NDArray[Any], own: Ids, num_policies: int) -> Allowed:
+    def allowed(
+        self, obs: NDArray[Any], own: Ids, num_policies: int, previous: Ids, streak: NDArray[np.int64]
+    ) -> Allowed:
         """``(N, K)``; at least one candidate of every row.
+
+        Args:
+            previous: ``(N,)`` who acted in the step before, and ``streak`` for how many on end.
 
         Raises:
             ValueError: A function returns another shape, or no booleans; the matrix is of another number of policies.
@@ -202,7 +227,8 @@ class Masks:
         self.check_width(num_policies)
         allowed = np.ones((len(own), num_policies), np.bool_) if self._matrix is None else self._matrix[self._task_ids]
         for function in self._functions:
-            said = to_numpy(function(self._outside(obs), self._task_ids.copy()))
+            with RaisedBy("candidate_mask", function):
+                said = to_numpy(function(self._outside(obs), self._task_ids.copy()))
             if said.shape != allowed.shape or said.dtype != np.bool_:
                 raise ValueError(
                     f"candidate_mask must return booleans of shape {allowed.shape}, one a sub-environment and policy, "
@@ -210,7 +236,8 @@ class Masks:
                 )
             allowed &= said
         for memory in self._memories:
-            said = np.asarray(memory.lends(num_policies))
+            with RaisedBy("candidate_mask", memory):
+                said = np.asarray(memory.lends(num_policies))
             if said.shape != (self.num_tasks, num_policies) or said.dtype != np.bool_:
                 raise ValueError(
                     f"candidate_mask: a gate's lends({num_policies}) must return booleans of shape "
@@ -219,9 +246,17 @@ class Masks:
             lends = said[self._task_ids]
             lends[rows, own] = True
             allowed &= lends
+        if self._at_most is not None:
+            over = (streak >= self._at_most) & (previous != own) & (previous >= 0)
+            allowed[rows[over], previous[over]] = False
         nobody = ~allowed.any(axis=1)
         allowed[rows[nobody], own[nobody]] = True
         return allowed
+
+    @property
+    def counts(self) -> bool:
+        """Whether ``streak`` matters."""
+        return self._at_most is not None
 
     @property
     def has_matrix(self) -> bool:
@@ -263,6 +298,8 @@ class Masks:
                 self._add(each)
         elif isinstance(mask, type):
             raise TypeError(f"candidate_mask: {mask.__name__} is a class, expected an object: {mask.__name__}(...)")
+        elif isinstance(mask, AtMost):
+            self._at_most = mask.steps if self._at_most is None else min(mask.steps, self._at_most)
         elif hasattr(mask, "start"):
             self._memories.append(mask.start(self.num_tasks))
         elif callable(mask):

@@ -14,6 +14,7 @@ from qmp_collect.callables import Callables, is_zero
 from qmp_collect.commitment import Commitment
 from qmp_collect.masks import Allowed, CandidateMask, Masks
 from qmp_collect.proposal import broken_actions
+from qmp_collect.raised_by import RaisedBy
 from qmp_collect.records import leaves
 from qmp_collect.spread import Spread
 from qmp_collect.states import check_like
@@ -83,7 +84,9 @@ class Mixture:
         self._rng = rng
         self._held = np.full(len(task_ids), -1)  # who acted in the episode's last step, and holds the horizon
         self._hold_left = np.zeros(len(task_ids), np.int64)  # steps that it still has
-        self._held_for = np.zeros(len(task_ids), np.int64)  # steps that it has acted for
+        self._held_for = np.zeros(len(task_ids), np.int64)  # steps that it has acted for since it was chosen
+        self._streak = np.zeros(len(task_ids), np.int64)  # on end, however often it was chosen
+        self._counts = self._seen or (self._masks is not None and self._masks.counts)
         relative = self._scoring is not None and self._scoring.adjusts and self._scoring.relative
         self._spread = Spread.nothing(num_tasks) if relative else None
 
@@ -94,6 +97,9 @@ class Mixture:
 
     def commit(self, decision: Decision) -> None:
         """The decision was executed: its choices hold from now on."""
+        if self._counts:
+            on = np.where(decision.behavior_ids == self._held, self._streak, 0) + 1
+            self._streak = np.where(decision.behavior_ids >= 0, on, 0)
         self._held, self._hold_left = decision.behavior_ids.copy(), decision.hold_left
         self._held_for = decision.held_for
         self._spread = decision.spread or self._spread
@@ -110,7 +116,7 @@ class Mixture:
 
     def forget(self, rows: NDArray[np.bool_]) -> None:
         """New episodes begin in ``rows``: held choices end."""
-        self._held[rows], self._hold_left[rows], self._held_for[rows] = -1, 0, 0
+        self._held[rows], self._hold_left[rows], self._held_for[rows], self._streak[rows] = -1, 0, 0, 0
 
     def check_tasks(self, tasks: Sequence[int] | None) -> None:
         """What `add_policy` would not take: `TypeError` or `ValueError`."""
@@ -137,6 +143,7 @@ class Mixture:
             "held": self._held.copy(),
             "hold_left": self._hold_left.copy(),
             "held_for": self._held_for.copy(),
+            "streak": self._streak.copy(),
             "rng": self._rng.bit_generator.state,
         }
         if self._masks is not None and (gates := self._masks.state_dict()):
@@ -168,7 +175,7 @@ class Mixture:
         """Continue from a `state_dict` that passes `check_state`."""
         state = _completed(state)
         self._held, self._hold_left = state["held"].copy(), state["hold_left"].copy()
-        self._held_for = state["held_for"].copy()
+        self._held_for, self._streak = state["held_for"].copy(), state["streak"].copy()
         if self._masks is not None:
             self._masks.load_state_dict(state.get("gates", {}))
         if self._spread is not None:
@@ -240,12 +247,14 @@ class Mixture:
                 task_ids=self._task_ids.copy(),
                 previous=self._held.copy(),
                 held=self._held_for.copy(),
+                streak=self._streak.copy(),
                 episode_steps=episode_steps.copy(),
                 num_steps=num_steps,
             )
 
         if self._commitment is not None and self._releases and not deciding.all():
-            deciding = deciding | self._commitment.released(candidates())
+            with RaisedBy("horizon", self._commitment):
+                deciding = deciding | self._commitment.released(candidates())
             asking = self._asking(deciding, by_own, allowed)
         behavior_ids, gaps = np.where(deciding, own, self._held), None
         if asking.any():
@@ -269,7 +278,9 @@ class Mixture:
     def _draw_own(self, num_steps: int) -> NDArray[np.bool_]:
         probability = self._own_probability
         if callable(probability):
-            probability = _probability(f"own_probability({num_steps})", probability(num_steps))
+            with RaisedBy("own_probability", num_steps):
+                drawn = probability(num_steps)
+            probability = _probability(f"own_probability({num_steps})", drawn)
         if probability == 0.0:
             return np.zeros(len(self._own), np.bool_)
         return self._rng.random(len(self._own)) < probability
@@ -280,7 +291,7 @@ class Mixture:
         """What the mask allows ``(N, K)``, and the rows that decide and that ask the switch, ``(N,)``."""
         allowed, deciding = None, self._hold_left == 0
         if self._masks is not None and num_policies is not None:
-            allowed = self._masks.allowed(obs, self._own, num_policies)
+            allowed = self._masks.allowed(obs, self._own, num_policies, self._held, self._streak)
             deciding = deciding | ~allowed[self._rows, self._held]  # who may no longer act loses its turn
         return allowed, deciding, self._asking(deciding, by_own, allowed)
 
@@ -351,11 +362,12 @@ class Mixture:
         candidates: Callable[[], Candidates],
     ) -> Ids:
         """The switch's answer ``(N,)``, checked: a caller's own switch may write to its inputs and may be wrong."""
-        if hasattr(self._switch, "choose"):
-            choice = to_numpy(ask(self._switch, candidates()))
-        else:
-            given = scores if self._commitment is None else scores.copy()
-            choice = to_numpy(self._switch(given, self._own.copy(), self._rng))
+        with RaisedBy("switch", self._switch):
+            if hasattr(self._switch, "choose"):
+                choice = to_numpy(ask(self._switch, candidates()))
+            else:
+                given = scores if self._commitment is None else scores.copy()
+                choice = to_numpy(self._switch(given, self._own.copy(), self._rng))
         n, k = scores.shape
         of_asking = choice[asking] if choice.shape == (n,) else choice
         if choice.shape != (n,) or choice.dtype.kind not in "iu" or of_asking.min() < 0 or of_asking.max() >= k:
@@ -376,7 +388,8 @@ class Mixture:
         """For how many steps every row's choice holds."""
         if self._commitment is None or not deciding.any():
             return self._longest
-        lengths = np.asarray(self._commitment.lengths(candidates(), chosen.copy()))
+        with RaisedBy("horizon", self._commitment):
+            lengths = np.asarray(self._commitment.lengths(candidates(), chosen.copy()))
         longest = self._longest
         if (
             lengths.shape != chosen.shape
@@ -389,8 +402,9 @@ class Mixture:
 
 
 def _completed(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A state of before there was ``held_for``, too: how long its policies have acted is not known then."""
-    state = {"held_for": np.zeros_like(state["hold_left"]), **state}
+    """A state of before ``held_for`` or ``streak``, too: how long its policies have acted is not known then."""
+    unknown = np.zeros_like(state["hold_left"])
+    state = {"held_for": unknown, "streak": unknown, **state}
     return {name: part for name, part in state.items() if name != "gates" or part}  # masks without gates have nothing
 
 

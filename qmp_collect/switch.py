@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qmp_collect.amount import number
 from qmp_collect.backends import to_numpy
+from qmp_collect.raised_by import RaisedBy
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.floating[Any]]
@@ -53,6 +54,7 @@ class Candidates:
         task_ids: ``(N,)``.
         previous: ``(N,)`` the policy that acted in the episode's last step; -1 at its beginning or for random actions.
         held: ``(N,)`` steps that it has acted for since it was chosen.
+        streak: ``(N,)`` steps on end that it has acted for in the episode, however often it was chosen; 0 for nobody.
         episode_steps: ``(N,)`` steps of the episode so far.
         num_steps: transitions that the collector has stored, summed over tasks.
     """
@@ -68,6 +70,7 @@ class Candidates:
     task_ids: Ids
     previous: Ids
     held: NDArray[np.int64]
+    streak: NDArray[np.int64]
     episode_steps: NDArray[np.int64]
     num_steps: int
 
@@ -171,7 +174,8 @@ class QScored:
         if isinstance(self.reduce, str):
             return _REDUCTIONS[self.reduce](values)
         assert self.reduce is not None
-        scores = to_numpy(self.reduce(values.copy()))  # a caller's function may sort in place
+        with RaisedBy("reduce", self.reduce):
+            scores = to_numpy(self.reduce(values.copy()))  # a caller's function may sort in place
         if scores.shape != values.shape[1:]:
             raise ValueError(
                 f"reduce must return one score a candidate, shape {values.shape[1:]}, got {scores.shape} of values "

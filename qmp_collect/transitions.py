@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from qmp_collect.raised_by import RaisedBy
+
 __all__ = ["TransitionSink", "Transitions"]
 
 
@@ -101,6 +103,8 @@ class Sinks:
     def _hand_on(self, transitions: Transitions) -> None:
         if isinstance(self._sinks, list):
             for task in np.unique(transitions.task_ids):
-                self._sinks[task].add(transitions[transitions.task_ids == task])
+                with RaisedBy(f"buffer[{task}]"):
+                    self._sinks[task].add(transitions[transitions.task_ids == task])
         elif self._sinks is not None and len(transitions):
-            self._sinks.add(transitions)
+            with RaisedBy("buffer"):
+                self._sinks.add(transitions)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+import gymnasium as gym
+
 from qmp_collect.extras import needs
 from qmp_collect.runs.console import say
 from qmp_collect.runs.folder import finished
@@ -177,6 +179,12 @@ def _full_id(env_id: str, known: list[str]) -> str:
     for candidate in (env_id, f"{env_id}-v0"):
         if candidate in known:
             return candidate
+    if plain := [name for name in (env_id, f"{env_id}-v0") if name in gym.registry]:
+        raise SystemExit(
+            f"--env-id {env_id}: {plain[0]} is registered with Gymnasium alone, which does not say what its tasks are: "
+            "write qmp_envs.register(task_set, vector_class) instead of gymnasium.register (docs/guides/task_set.md), "
+            "or use environments that are not batched in a program of your own (docs/guides/environments.md)"
+        )
     raise SystemExit(
         f"--env-id {env_id}:{did_you_mean(env_id, [name.removesuffix('-v0') for name in known])} expected one of "
         f"{', '.join(known)}; or --import the module that registers one of your own"

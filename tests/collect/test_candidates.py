@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qmp_collect import (
+    AtMost,
     Candidates,
     FixedSwitch,
     JumpStart,
@@ -291,6 +292,7 @@ def test_a_switch_that_ignores_the_mask_is_told():
         (lambda obs, ids: np.ones((1, 3), bool), ValueError, r"booleans of shape \(1, 2\).*shape \(1, 3\)"),
         (lambda obs, ids: np.ones((1, 2)), ValueError, "got float64"),
         (SuccessGate, TypeError, "SuccessGate is a class"),
+        (AtMost, TypeError, "AtMost is a class"),
         (all_of([[True, True]], [[True]]), ValueError, "two matrices of different shapes"),
     ],
 )
@@ -393,6 +395,64 @@ def test_gates_go_on_where_they_were():
     with pytest.raises(ValueError, match="saved with gates in candidate_mask, this collector is without"):
         ungated.load_state_dict(part.state_dict())
 
+
+def test_nobody_else_acts_for_too_long():
+    """Policy 2 is best, then 1; the mask ends its commitments, and an episode's end its count."""
+
+    def run(policies, mask, **options):
+        return behaviors(*collector_of(policies, candidate_mask=mask, **options), 9)
+
+    assert run([HALF, MORE, MOST], AtMost(3)) == [2, 2, 2, 1, 2, 2, 2, 1, 2]
+    assert run([HALF, MORE], AtMost(3), horizon=2) == [1, 1, 1, 0, 0, 1, 1, 1, 0]
+    assert run([MOST, HALF], AtMost(1)) == [0] * 9
+    assert run([HALF, MORE, MOST], all_of(AtMost(3), AtMost(2), [[True, False, True]])) == [2, 2, 0] * 3
+    assert run([HALF, MORE, MOST], all_of([[False, False, True]], AtMost(2))) == [2, 2, 0] * 3  # somebody has to
+    assert run([HALF, MORE], AtMost(3), envs=make_envs({"lengths": (2, 5)})) == [1, 1, 1, 1, 1, 0, 1, 1, 1]
+    assert run([HALF, MORE], AtMost(2), warmup_steps=3) == [0, 0, 0, 1, 1, 0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
+def test_streaks_as_a_loop_over_rows_counts_them(mode):
+    """What a predicate is shown, beside a count of what is stored; saved and restored in between."""
+    counts: dict[int, list[int]] = {0: [-1, 0], 1: [-1, 0]}  # who acted last, for how many steps on end
+    wrong: list[Any] = []
+
+    def step(transitions):
+        for env, who, *ends in zip(*(getattr(transitions, name).tolist() for name in FIELDS), strict=True):
+            last, streak = counts[env]
+            counts[env] = [-1, 0] if any(ends) else [who, streak + 1 if who == last else 1]
+            if counts[env][1] > 3 and who != env:
+                wrong.append(("for too long", env, who))
+
+    def seen(candidates):
+        for env, pair in enumerate(zip(candidates.previous.tolist(), candidates.streak.tolist(), strict=True)):
+            if list(pair) != counts[env]:
+                wrong.append((candidates.num_steps, env, pair, counts[env]))
+        return candidates.held >= 2
+
+    def fresh():
+        envs = make_envs({"lengths": (9, 5)}, {"lengths": (7,)}, vector=SnapshotVectorEnv, mode=mode)
+        return collector_of(
+            [HALF, MORE, MOST],
+            [first, first],
+            envs,
+            (0, 1),
+            switch=SoftmaxQSwitch(1.0),
+            horizon=Until(seen, cap=4),
+            candidate_mask=AtMost(3),
+            own_probability=0.1,
+            on_step=step,
+        )[0]
+
+    collector = fresh()
+    for _ in range(4):
+        collector.collect(n_step=50)
+        collector, state = fresh(), collector.state_dict()
+        collector.load_state_dict(state)
+    assert wrong == []
+
+
+FIELDS = ("env_ids", "behavior_ids", "terminations", "truncations")
 
 # ---- commitments ----
 
@@ -530,6 +590,7 @@ def test_what_a_switch_sees():
     assert last.task_ids.tolist() == [0, 1]
     assert last.previous.tolist() == [-1, 1]  # the first row's episode has just begun
     assert last.held.tolist() == [0, 1]
+    assert last.streak.tolist() == [0, 2]
     assert last.episode_steps.tolist() == [0, 2]
     assert last.num_steps == 4
     assert last.actions[:, :, 0].tolist() == [[0.5, 0.625]] * 2
@@ -681,7 +742,7 @@ def test_states_of_before_there_was_held_for_load():
     collector, _ = collector_of([HALF, MORE], horizon=3)
     collector.collect(n_step=4)
     state = collector.state_dict()
-    del state["mixture"]["held_for"], state["num_policies"]
+    del state["mixture"]["held_for"], state["mixture"]["streak"], state["num_policies"]
     other, sink = collector_of([HALF, MORE], horizon=3)
     other.load_state_dict(state)
     assert behaviors(other, sink, 2) == [1, 1]

@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import dataclass
 
+import gymnasium as gym
 import pytest
 
 from qmp_collect.runs import settings
@@ -37,6 +38,16 @@ def test_an_id_of_an_imported_module_is_known(my_tasks):
     args = settings.parse_args(Args, {}, my_tasks, ["--import", "my_tasks", "--env-id", "Mine"])
     assert (args.env_id, args.import_) == ("Mine-v0", "my_tasks")
     assert "import_" not in settings.of_the_run(args)
+
+
+def test_an_id_that_only_gymnasium_knows(my_tasks, tmp_path):
+    (tmp_path / "plain.py").write_text("import gymnasium\ngymnasium.register('Plain-v0', 'nowhere:Nothing')\n")
+    try:
+        with pytest.raises(SystemExit, match=r"Plain-v0 is registered with Gymnasium alone.*qmp_envs\.register\("):
+            settings.parse_args(Args, {}, my_tasks, ["--import", "plain", "--env-id", "Plain"])
+    finally:
+        gym.registry.pop("Plain-v0", None)
+        sys.modules.pop("plain", None)
 
 
 def test_a_resumed_run_is_told_again(my_tasks, tmp_path):

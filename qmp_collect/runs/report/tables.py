@@ -229,19 +229,21 @@ def hypothesis(text: str) -> Hypothesis:
 
 
 def with_labels(study: Study, given: Hypothesis) -> Hypothesis:
-    """A hypothesis about a study's arms, whose labels may be written in any case.
+    """A hypothesis about a study's arms, which may be named in any case, and by a switch that only one of them has.
 
     Raises:
         ValueError: for an arm that there is not.
     """
-    labels = {arm.label.casefold(): arm.label for arm in study.arms}
+    switches = [str(arm.settings.get("switch")).casefold() for arm in study.arms]
+    names = {s: arm.label for s, arm in zip(switches, study.arms, strict=True) if switches.count(s) == 1}
+    names |= {arm.label.casefold(): arm.label for arm in study.arms}
 
     def label(name: str) -> str:
-        if name.casefold() not in labels:
-            names = list(labels.values())
-            hint = did_you_mean(name, names)
-            raise ValueError(f"hypothesis '{given}': there is no arm {name!r} in {study.env_id}, but {names}{hint}")
-        return labels[name.casefold()]
+        if name.casefold() not in names:
+            labels = [arm.label for arm in study.arms]
+            hint = did_you_mean(name, labels)
+            raise ValueError(f"hypothesis '{given}': there is no arm {name!r} in {study.env_id}, but {labels}{hint}")
+        return names[name.casefold()]
 
     return Hypothesis(label(given.arm), given.sign, label(given.other) if isinstance(given.other, str) else given.other)
 
