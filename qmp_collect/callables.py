@@ -67,12 +67,15 @@ class Callables:
 
     Args:
         task_ids: ``(N,)``, the task of each row of every batch that will be asked about.
+        own_ids: ``(N,)``, which of a row's candidates is its own. Default: the task.
+        num_groups: groups of rows with policies of their own, which only batched policies can have.
         obs_space: of a single environment. Elements of a ``Box``, the default, are numbers: they arrive as floating
             point, integers too, as `TaskReplayBuffer` hands them to a learner. Those of other spaces stay integers.
 
     Raises:
         TypeError: If something is not callable, or is a bare ``nn.Sequential``.
-        ValueError: If there is not one Q-function per task, or not at least one policy per task.
+        ValueError: If there is not one Q-function per task, or not at least one policy per task; for a list of policies
+            with several groups.
     """
 
     def __init__(
@@ -84,6 +87,8 @@ class Callables:
         action_space: gym.Space[Any],
         task_ids: Ids,
         num_tasks: int,
+        own_ids: Ids | None = None,
+        num_groups: int = 1,
         obs_space: gym.Space[Any] | None = None,
         backend: str | None = None,
         device: Any = None,
@@ -92,6 +97,11 @@ class Callables:
         policies, q_functions = _as_list("policies", policies), _as_list("q_functions", q_functions)
         if own_policy is not None and (is_per_task(own_policy) or not callable(own_policy)):
             raise TypeError(f"own_policy must be one callable (obs, task_ids) -> actions, got {own_policy!r}")
+        if isinstance(policies, list) and num_groups > 1:
+            raise ValueError(
+                f"policies is a list, whose members would act in all {num_groups} groups (own_ids): write one batched "
+                "function policies(obs (N, *O)) -> (N, K, *A) that gives each row the candidates of its group"
+            )
         if isinstance(policies, list) and len(policies) < num_tasks:
             raise ValueError(
                 f"expected at least one policy per task, got {len(policies)} policies for {num_tasks} tasks: "
@@ -103,13 +113,14 @@ class Callables:
                 "q_functions[t] scores for task t"
             )
         self.num_policies = len(policies) if isinstance(policies, list) else None
-        self.at_least = num_tasks  # policies that a batched callable's first answer must have
+        self.num_own = num_tasks // num_groups  # candidates that are some task's own
+        self.at_least = self.num_own  # policies that a batched callable's first answer must have
         self._obs_space = obs_space
         self._action_shape = tuple(action_space.shape or ())
         self._action_space = action_space
         self._discrete = action_space if isinstance(action_space, gym.spaces.Discrete) else None
         self._integers_only = not isinstance(action_space, gym.spaces.Box)
-        self._task_ids = task_ids
+        self._task_ids, self._own_ids = task_ids, task_ids if own_ids is None else own_ids
         self._num_tasks = num_tasks
         self._rows_of = [(int(t), np.flatnonzero(task_ids == t)) for t in np.unique(task_ids)]
         # The same at every step, so converted once for each backend.
@@ -168,7 +179,7 @@ class Callables:
                 output = self._own_policy(lambda b: (inputs.on(b), self._ids.copy(b)))
                 return np.array(to_numpy(action(self._checked("own_policy", output, n))))
             if not isinstance(self._policies, list):
-                return to_numpy(action(self._propose(inputs, n)[0]))[np.arange(n), self._task_ids]
+                return to_numpy(action(self._propose(inputs, n)[0]))[np.arange(n), self._own_ids]
             outputs = []
             for t, rows in self._rows_of:
                 output = self._policies[t](self._of_task(t, inputs))
@@ -245,9 +256,9 @@ class Callables:
                 raise ValueError(
                     f"policies returned {self.num_policies} candidates per row (shape {shape}), expected at least "
                     f"{self.at_least}, "
-                    + ("one per task" if self.at_least == self._num_tasks else "as many as the loaded state is of")
+                    + ("one per task" if self.at_least == self.num_own else "as many as the loaded state is of")
                 )
-        return self._checked("policies", proposal, n, self.num_policies or self._num_tasks)
+        return self._checked("policies", proposal, n, self.num_policies or self.num_own)
 
     def _checked(self, name: str, output: Any, *leading: int) -> Proposal:
         """A policy's output as a proposal, every field of which has the leading axes that it should have."""

@@ -30,6 +30,10 @@ class QMPCollector(Loop):
         q_functions: One callable per task, or one batched callable. Which critic scores is the caller's choice.
         task_ids: ``(N,)`` integers, the task of each sub-environment. Default: ``envs.unwrapped.task_ids``, else
             ``0 .. N-1`` if there are as many tasks as sub-environments, and zeros if there is one task.
+        own_ids: ``(N,)`` integers, which of a row's candidates is its own. Default: the task. Others make groups of
+            rows with policies of their own, independent learners such as seeds: with ``own_ids = task_ids % T``, tasks
+            ``0 .. T-1`` are the first group's, ``T .. 2T-1`` the second's, and a row's ``K`` candidates are those of
+            its group; see `qmp_collect.groups`. ``policies`` is one batched callable then.
         num_tasks: ``T``. Needed only if neither the callables nor ``envs`` nor ``task_ids`` tell.
         buffer: Where transitions go: one sink with ``add(transitions)`` for all tasks, or a sequence of ``T``. They are
             there when ``observe`` or ``collect`` returns; within ``collect``, a sink may ask for blocks
@@ -52,7 +56,8 @@ class QMPCollector(Loop):
         episode_metrics: What else to measure of episodes: key in ``infos`` -> ``"any"``, ``"last"``, ``"mean"`` or
             ``"max"`` of its reports, see `qmp_collect.episodes`. Default: ``envs.unwrapped.episode_metrics`` if there.
         on_step: Called with the `Transitions` of every vector step, after they were stored.
-        seed: Of the switch's random numbers and of the first ``reset``.
+        seed: Of the switch's random numbers and of the first ``reset``. Of several groups, one each: a group does what
+            it would do in a collector of its own with that seed.
 
     Raises:
         TypeError: ``envs`` is no vector environment, its spaces are no arrays, or a callable is none.

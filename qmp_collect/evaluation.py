@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from qmp_collect.callables import is_per_task
 from qmp_collect.collector import QMPCollector
 from qmp_collect.episodes import Reduction
+from qmp_collect.groups import Seeds
 from qmp_collect.stats import CollectStats
 from qmp_collect.switch import OwnPolicy
 
@@ -21,6 +22,7 @@ def evaluate(
     *,
     episodes_per_env: int = 1,
     task_ids: ArrayLike | None = None,
+    own_ids: ArrayLike | None = None,
     num_tasks: int | None = None,
     backend: str | None = None,
     device: Any = None,
@@ -28,7 +30,7 @@ def evaluate(
     success_key: str = "success",
     episode_metrics: Mapping[str, Reduction] | None = None,
     stop: Callable[[], Any] | Any = None,
-    seed: int | None = None,
+    seed: Seeds = None,
 ) -> CollectStats:
     """Run ``episodes_per_env`` fresh episodes in each sub-environment and store nothing.
 
@@ -43,7 +45,8 @@ def evaluate(
         episodes_per_env: The quota of each sub-environment, so that short episodes are not over-counted.
         episode_metrics: As for `QMPCollector`.
         stop: As for `QMPCollector.collect`; what was stopped has ``stats.unfinished`` 1 and too few episodes.
-        seed: Of the environments' reset.
+        own_ids: As for `QMPCollector`: groups of rows, whose statistics are ``stats.by_group()``.
+        seed: Of the environments' reset; of several groups, one each.
 
     Returns:
         Statistics with ``N * episodes_per_env`` episodes; ``stats.per_task(stats.successes)`` is ``(T,)``.
@@ -56,6 +59,7 @@ def evaluate(
         own_policy=None if one_per_task else own_policy,  # type: ignore[arg-type]
         switch=OwnPolicy(means=True),
         task_ids=task_ids,
+        own_ids=own_ids,
         num_tasks=num_tasks,
         backend=backend,
         device=device,

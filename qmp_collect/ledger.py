@@ -24,19 +24,19 @@ class Ledger:
         num_steps, num_episodes: stored transitions and finished episodes since construction, never cleared.
     """
 
-    def __init__(self, num_tasks: int, num_policies: int, metrics: Iterable[str]) -> None:
-        self._form = num_tasks, num_policies, tuple(metrics)
+    def __init__(self, num_tasks: int, num_policies: int, metrics: Iterable[str], num_groups: int = 1) -> None:
+        self._form = num_tasks, num_policies, tuple(metrics), num_groups
         self.num_steps = self.num_episodes = 0
         self.clear(num_policies)
 
     def clear(self, num_policies: int) -> None:
         """Forget the statistics; as many policies are known by now."""
-        self._form = self._form[0], num_policies, self._form[2]
+        self._form = self._form[0], num_policies, *self._form[2:]
         self._past, self._now = Tally(*self._form), Tally(*self._form)
 
     def begin(self, num_policies: int, resume: bool = False) -> None:
         """A new stretch begins, or the last one goes on; as many policies are known by now."""
-        self._form = self._form[0], num_policies, self._form[2]
+        self._form = self._form[0], num_policies, *self._form[2:]
         if resume:
             self._now.sums["unfinished"] = 0
             return
@@ -76,7 +76,7 @@ class Ledger:
         return {
             "num_steps": self.num_steps,
             "num_episodes": self.num_episodes,
-            "stats": {name: copy.deepcopy(vars(tally.stats())) for name, tally in self._tallies().items()},
+            "stats": {name: _saved(tally.stats()) for name, tally in self._tallies().items()},
         }
 
     def check_state(self, state: Mapping[str, Any]) -> None:
@@ -88,17 +88,22 @@ class Ledger:
             check_like(name, state[name], getattr(self, name))
         check_like("stats", dict.fromkeys(state["stats"]), dict.fromkeys(self._tallies()))
         for name, stats in state["stats"].items():
-            _check_stats(f"stats.{name}", stats, vars(CollectStats.empty(*self._form)))
+            _check_stats(f"stats.{name}", stats, _saved(CollectStats.empty(*self._form)))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a `state_dict` that passes `check_state`."""
         self.clear(self._form[1])
         self.num_steps, self.num_episodes = int(state["num_steps"]), int(state["num_episodes"])
         for name, tally in self._tallies().items():
-            tally.absorb(CollectStats(**copy.deepcopy(state["stats"][name])))
+            tally.absorb(CollectStats(**copy.deepcopy(state["stats"][name]), num_groups=self._form[3]))
 
     def _tallies(self) -> dict[str, Tally]:
         return {"past": self._past, "stretch": self._now}
+
+
+def _saved(stats: CollectStats) -> dict[str, Any]:
+    """What grows; the groups are the collector's."""
+    return {name: copy.deepcopy(value) for name, value in vars(stats).items() if name != "num_groups"}
 
 
 def _check_stats(where: str, stats: Mapping[str, Any], empty: Mapping[str, Any]) -> None:

@@ -9,13 +9,21 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import ArrayLike, NDArray
 
-from qmp_collect.amount import integer
 from qmp_collect.arguments import check_envs, resolve_sinks, resolve_tasks
 from qmp_collect.autoreset import find_autoreset_mode, true_successors
 from qmp_collect.callables import Callables, OwnPolicyFunction, Policies, QFunctions
 from qmp_collect.commitment import Commitment
 from qmp_collect.environment_state import EnvironmentState
 from qmp_collect.episodes import Episodes, Mask, Reduction
+from qmp_collect.groups import (
+    Groups,
+    Rows,
+    Seeds,
+    resolve_groups,
+    resolve_seeds,
+    rows_of_groups,
+    seeds_of_rows,
+)
 from qmp_collect.ledger import Ledger
 from qmp_collect.masks import CandidateMask
 from qmp_collect.mixture import Decision, Mixture, Schedule
@@ -24,7 +32,7 @@ from qmp_collect.outcome import Outcome, check_numbers, check_partial_reset, cle
 from qmp_collect.raised_by import RaisedBy
 from qmp_collect.random_actions import RandomActions
 from qmp_collect.states import check_like
-from qmp_collect.switch import AnySwitch, OwnPolicy, QSwitch, scoring_of
+from qmp_collect.switch import AnySwitch, Ids, OwnPolicy, QSwitch, scoring_of
 from qmp_collect.transitions import Sinks, Transitions, TransitionSink
 
 State = dict[str, Any]
@@ -40,6 +48,7 @@ class Loop:
         q_functions: QFunctions | None,
         *,
         task_ids: ArrayLike | None = None,
+        own_ids: ArrayLike | None = None,
         num_tasks: int | None = None,
         buffer: TransitionSink | Sequence[TransitionSink] | None = None,
         switch: AnySwitch = QSwitch(),  # noqa: B008 (frozen)
@@ -54,12 +63,13 @@ class Loop:
         success_key: str = "success",
         episode_metrics: Mapping[str, Reduction] | None = None,
         on_step: Callable[[Transitions], None] | None = None,
-        seed: int | None = None,
+        seed: Seeds = None,
     ) -> None:
         check_envs(envs)
         self.envs = envs
         self._observations = Observations(envs.single_observation_space, int(envs.num_envs))
         self.task_ids, self.num_tasks = resolve_tasks(envs, policies, q_functions, task_ids, num_tasks)
+        self.own_ids, self.num_groups = resolve_groups(self.task_ids, self.num_tasks, own_ids)
         self._callables = Callables(
             policies,
             q_functions,
@@ -68,25 +78,40 @@ class Loop:
             action_space=envs.single_action_space,
             task_ids=self.task_ids,
             num_tasks=self.num_tasks,
+            own_ids=self.own_ids,
+            num_groups=self.num_groups,
             backend=backend,
             device=device,
         )
         if policies is None and not (isinstance(switch, OwnPolicy) and own_policy is not None):
             raise TypeError("policies is None: only the switch OwnPolicy() together with own_policy needs none")
-        self._first_seed = None if seed is None else integer("seed", seed, at_least=0)
+        seeds = resolve_seeds(seed, self.num_groups)
+        self._first_seed: Seeds = None if seed is None else seeds[0] if self.num_groups == 1 else seeds
+        self._group_rows = rows_of_groups(self.task_ids, self.num_tasks, self.num_groups)
         # Streams of their own: Gymnasium makes its generators from the plain seed.
-        switch_stream, action_stream = np.random.SeedSequence(self._first_seed).spawn(2)
-        self._mixture = Mixture(
-            self._callables,
-            switch,
-            self.task_ids,
-            num_tasks=self.num_tasks,
-            candidate_mask=candidate_mask,
-            horizon=horizon,
-            own_probability=own_probability,
-            warmup_steps=warmup_steps,
-            rng=np.random.default_rng(switch_stream),
-        )
+        streams = [np.random.SeedSequence(each).spawn(2) for each in seeds]
+        every = np.arange(self.num_envs)
+
+        def mixture(group: int, task_ids: Ids, rows: Rows) -> Mixture:
+            return Mixture(
+                self._callables,
+                switch,
+                task_ids,
+                num_tasks=self.num_tasks // self.num_groups,
+                candidate_mask=candidate_mask,
+                horizon=horizon,
+                own_probability=own_probability,
+                warmup_steps=warmup_steps,
+                rng=np.random.default_rng(streams[group][0]),
+                env_ids=every[rows],
+                first_task=group * self.num_tasks // self.num_groups,
+            )
+
+        self._mixture: Mixture | Groups
+        if self.num_groups == 1:
+            self._mixture = mixture(0, self.task_ids, slice(None))
+        else:
+            self._mixture = Groups(self._callables, mixture, self.task_ids, self.num_tasks, self.num_groups)
         if q_functions is None and self._mixture.scores:
             needing = switch if scoring_of(switch) is not None else horizon
             raise TypeError(f"q_functions is None, but {needing!r} scores candidates with them")
@@ -97,8 +122,8 @@ class Loop:
             episode_metrics = getattr(envs.unwrapped, "episode_metrics", {})
         self._episodes = Episodes(self.num_envs, self._mode, success_key, episode_metrics)
 
-        self._random = RandomActions(envs, action_stream)
-        self._ledger = Ledger(self.num_tasks, self.num_policies, self._episodes.metrics)
+        self._random = RandomActions(envs, [stream[1] for stream in streams], self._group_rows)
+        self._ledger = Ledger(self.num_tasks, self.num_policies, self._episodes.metrics, self.num_groups)
         self._environment = EnvironmentState(envs)
         self._rows = np.arange(self.num_envs)
 
@@ -113,8 +138,8 @@ class Loop:
 
     @property
     def num_policies(self) -> int:
-        """``K``; for a batched callable known after its first answer, until then taken to be ``T``."""
-        return self._callables.num_policies or self.num_tasks
+        """``K``; for a batched callable known after its first answer, until then taken to be ``T`` (of one group)."""
+        return self._callables.num_policies or self._callables.num_own
 
     @property
     def num_steps(self) -> int:
@@ -140,24 +165,28 @@ class Loop:
         """``(N,)`` sub-environments to reset before the next step, in ``DISABLED`` mode only; ``collect`` does it."""
         return self._episodes.needs_reset.copy()
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: Seeds = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the sub-environments, or those of ``options["reset_mask"]``: ``(obs (N, *O), infos)``.
 
         Args:
-            seed: Default: the constructor's at the first reset, none afterwards.
+            seed: Default: the constructor's at the first reset, none afterwards. Of several groups one each, from which
+                the group's sub-environments count up as all of one group do.
             options: Passed on to ``envs.reset``.
         """
         if seed is None and not self._started:
             seed = self._first_seed
         elif isinstance(seed, np.integer):
             seed = int(seed)  # Gymnasium knows only Python's
+        if self.num_groups > 1:
+            resolve_seeds(seed, self.num_groups)
+        for_rows = seeds_of_rows(seed, self._group_rows, self.num_envs)
         # Read before the call: Gymnasium pops the mask from the caller's dict.
         given = (options or {}).get("reset_mask")
         rows = np.ones(self.num_envs, np.bool_) if given is None else flags_of("reset_mask", given, self.num_envs)
         if not rows.all() and not self._started:
             raise RuntimeError("reset_mask leaves out sub-environments, but all of them must be reset: reset() first")
         started, self._started, self._acted = self._started, False, None  # until it went well
-        found, infos = self.envs.reset(seed=seed, options=options)
+        found, infos = self.envs.reset(seed=for_rows, options=options)
         obs = self._observations.rows(found)
         if started and not rows.all():
             check_partial_reset(obs, cast(Any, self._next_obs), rows)
@@ -332,7 +361,7 @@ class Loop:
         self._ledger.load_state_dict(state)
         # A batched callable whose number of policies is not known yet must not turn out to have fewer.
         self._callables.at_least = max(
-            self.num_tasks, state.get("num_policies", 0), int(state["mixture"]["held"].max()) + 1
+            self._callables.num_own, state.get("num_policies", 0), self._mixture.policies_in(state["mixture"])
         )
         self._started = bool(state["started"]) and state["environment"]["envs"] is not None
         self._first_seed, self._acted = state["first_seed"], None
@@ -350,7 +379,8 @@ class Loop:
         self._ledger.check_state(state)
         check_like("started", state["started"], self._started)
         if state["first_seed"] is not None:
-            check_like("first_seed", state["first_seed"], 0)
+            check_like("first_seed", state["first_seed"], 0 if self.num_groups == 1 else [0])
+            resolve_seeds(state["first_seed"], self.num_groups)
         obs = np.asarray(state["next_obs"])
         absent = state["next_obs"] is None and not state["started"]
         expected, dtype = self._observations.shape, self._observations.dtype

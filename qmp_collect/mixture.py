@@ -33,7 +33,7 @@ class Decision(NamedTuple):
     hold_left: NDArray[np.int64]
     held_for: NDArray[np.int64]  # steps since the choice, with this one
     gaps: Gaps | None = None
-    spread: Spread | None = None
+    spread: Spread | tuple[Spread | None, ...] | None = None  # of several groups, one for each
 
     @staticmethod
     def by_nobody(obs: NDArray[Any], actions: NDArray[Any]) -> Decision:
@@ -42,8 +42,29 @@ class Decision(NamedTuple):
         return Decision(obs, actions, np.full(len(obs), -1), none, none)
 
 
+class Turn(NamedTuple):
+    """Where a mixture stands before the callables are asked."""
+
+    by_own: NDArray[np.bool_]  # (N,) rows in which the own policy acts without a question
+    allowed: Allowed | None
+    deciding: NDArray[np.bool_]
+    asking: NDArray[np.bool_]
+    unknown: bool  # how wide a mask has to be: nobody knows before a batched callable's first answer
+    score: bool
+    asked: NDArray[np.bool_] | None  # (K,) policies of a list that must answer
+
+
+Answer = tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]  # actions, scores, values of an ensemble
+
+
 class Mixture:
-    """Decides which policy acts in each sub-environment; `QMPCollector` documents the arguments."""
+    """Decides which policy acts in each sub-environment of a group; `QMPCollector` documents the arguments.
+
+    Args:
+        task_ids: ``(N,)`` within the group: a row's own policy is that of its task.
+        num_tasks: of the group.
+        env_ids, first_task: what the rows and the group's first task are called in errors.
+    """
 
     def __init__(
         self,
@@ -57,6 +78,8 @@ class Mixture:
         own_probability: float | Schedule,
         warmup_steps: int,
         rng: np.random.Generator,
+        env_ids: Ids | None = None,
+        first_task: int = 0,
     ) -> None:
         check_switch("switch", switch)
         if isinstance(horizon, type):
@@ -69,16 +92,17 @@ class Mixture:
         self._seen = self._commitment is not None or hasattr(switch, "choose")  # by somebody who is shown candidates
         self._callables = callables
         self._switch = switch
-        self._scoring = scoring_of(switch)
+        self.scoring = scoring_of(switch)
         self._only_own = isinstance(switch, OwnPolicy)
-        if self._scoring is None and self._commitment is not None and self._commitment.needs_scores:
-            self._scoring = None if self._only_own else QScored()
-        self._means = isinstance(switch, OwnPolicy) and switch.means
+        if self.scoring is None and self._commitment is not None and self._commitment.needs_scores:
+            self.scoring = None if self._only_own else QScored()
+        self.means = isinstance(switch, OwnPolicy) and switch.means
         self._masks = None if candidate_mask is None else Masks(candidate_mask, task_ids, num_tasks, callables.outside)
         if self._masks is not None and callables.num_policies is not None:
             self._masks.check_width(callables.num_policies)  # now, not after the warm-up
         self._task_ids = self._own = task_ids
         self._rows = np.arange(len(task_ids))
+        self._env_ids, self._first_task = self._rows if env_ids is None else env_ids, first_task
         self._own_probability = own_probability
         self._warmup_steps = integer("warmup_steps", warmup_steps, at_least=0)
         self._rng = rng
@@ -87,13 +111,18 @@ class Mixture:
         self._held_for = np.zeros(len(task_ids), np.int64)  # steps that it has acted for since it was chosen
         self._streak = np.zeros(len(task_ids), np.int64)  # on end, however often it was chosen
         self._counts = self._seen or (self._masks is not None and self._masks.counts)
-        relative = self._scoring is not None and self._scoring.adjusts and self._scoring.relative
+        relative = self.scoring is not None and self.scoring.adjusts and self.scoring.relative
         self._spread = Spread.nothing(num_tasks) if relative else None
+
+    @staticmethod
+    def policies_in(state: Mapping[str, Any]) -> int:
+        """How many policies there must at least be for a `state_dict`."""
+        return int(state["held"].max()) + 1
 
     @property
     def scores(self) -> bool:
         """Whether Q-functions are ever asked."""
-        return self._scoring is not None
+        return self.scoring is not None
 
     def commit(self, decision: Decision) -> None:
         """The decision was executed: its choices hold from now on."""
@@ -102,7 +131,7 @@ class Mixture:
             self._streak = np.where(decision.behavior_ids >= 0, on, 0)
         self._held, self._hold_left = decision.behavior_ids.copy(), decision.hold_left
         self._held_for = decision.held_for
-        self._spread = decision.spread or self._spread
+        self._spread = cast("Spread | None", decision.spread) or self._spread
 
     def stepped(self, task_ids: Ids, behavior_ids: Ids) -> None:
         """``(M,)`` transitions were stored."""
@@ -197,34 +226,66 @@ class Mixture:
             FloatingPointError: a task's own action, or its own Q-value, is not finite in a recorded row.
             ValueError: the switch, the horizon or the mask answers what it should not.
         """
-        own = self._own
+        if (turn := self.begin(obs, num_steps)) is None:
+            return self.own(obs, self._callables.own_actions(obs, self.means), num_steps, recorded)
+        answer = self._callables.candidates(obs, self.scoring if turn.score else None, turn.asked)
+        return self.decide(turn, answer, obs, num_steps, recorded, episode_steps)
+
+    def begin(self, obs: NDArray[Any], num_steps: int) -> Turn | None:
+        """The first half of `choose`: what to ask of the callables; ``None`` if only own policies act."""
         if self._only_own or num_steps < self._warmup_steps:
-            actions, none = self._callables.own_actions(obs, self._means), np.zeros_like(self._hold_left)
-            decision = Decision(obs, actions, own.copy(), none, none + 1)
-        else:
-            decision = self._mix(obs, num_steps, recorded, episode_steps)
+            return None
+        known, by_own = self._callables.num_policies, self._draw_own(num_steps)
+        unknown = self._masks is not None and known is None
+        allowed, deciding, asking = self._turns(obs, by_own, None if unknown else known)
+        score = self.scoring is not None and (self._releases or unknown or bool(asking.any()))
+        asked = None
+        if allowed is not None:
+            asked = np.asarray(allowed.any(axis=0))
+            asked[self._own] = True  # the last resort
+        return Turn(by_own, allowed, deciding, asking, unknown, score, asked)
+
+    def own(self, obs: NDArray[Any], actions: NDArray[Any], num_steps: int, recorded: NDArray[np.bool_]) -> Decision:
+        """The second half of `choose` where only own policies act: ``(N, *A)`` are their actions."""
+        none = np.zeros_like(self._hold_left)
+        return self._finite(Decision(obs, actions, self._own.copy(), none, none + 1), num_steps, recorded)
+
+    def decide(
+        self,
+        turn: Turn,
+        answer: Answer,
+        obs: NDArray[Any],
+        num_steps: int,
+        recorded: NDArray[np.bool_],
+        episode_steps: NDArray[np.int64],
+    ) -> Decision:
+        """The second half of `choose`: who acts, now that the callables have answered."""
+        decision = self._mix(turn, answer, obs, num_steps, recorded, episode_steps)
+        return self._finite(decision, num_steps, recorded)
+
+    def _finite(self, decision: Decision, num_steps: int, recorded: NDArray[np.bool_]) -> Decision:
         if (broken := broken_actions(decision.actions) & recorded).any():
-            env = int(broken.argmax())
+            row = int(broken.argmax())
+            own, env = self._own[row], self._env_ids[row]
             raise FloatingPointError(
-                f"policy {own[env]} proposed {decision.actions[env].tolist()} for task {own[env]} (sub-environment "
-                f"{env}) at step {num_steps}: {_culprit(obs[env], 'its parameters are not finite')}"
+                f"policy {own} proposed {decision.actions[row].tolist()} for task {self._first_task + own} "
+                f"(sub-environment {env}) at step {num_steps}: "
+                f"{_culprit(decision.obs[row], 'its parameters are not finite')}"
             )
         return decision
 
     def _mix(
-        self, obs: NDArray[Any], num_steps: int, recorded: NDArray[np.bool_], episode_steps: NDArray[np.int64]
+        self,
+        turn: Turn,
+        answer: Answer,
+        obs: NDArray[Any],
+        num_steps: int,
+        recorded: NDArray[np.bool_],
+        episode_steps: NDArray[np.int64],
     ) -> Decision:
-        own, rows, known = self._own, self._rows, self._callables.num_policies
-        by_own = self._draw_own(num_steps)
-        # Before a batched callable's first answer nobody knows how wide a mask has to be.
-        unknown = self._masks is not None and known is None
-        allowed, deciding, asking = self._turns(obs, by_own, None if unknown else known)
-        score = self._scoring is not None and (self._releases or unknown or bool(asking.any()))
-        asked = None
-        if allowed is not None:
-            asked = np.asarray(allowed.any(axis=0))
-            asked[own] = True  # the last resort
-        actions, scores, ensemble = self._callables.candidates(obs, self._scoring if score else None, asked)
+        own, rows = self._own, self._rows
+        by_own, allowed, deciding, asking, unknown = turn[:5]
+        actions, scores, ensemble = answer
         if unknown:
             allowed, deciding, asking = self._turns(obs, by_own, actions.shape[1])
 
@@ -326,9 +387,9 @@ class Mixture:
                 usable[~judged, own[~judged]] = 0.0
             if self._spread is not None:
                 spread = self._spread.seen(self._task_ids[judged], own_scores[judged])
-            if self._scoring is not None and self._scoring.adjusts:
+            if self.scoring is not None and self.scoring.adjusts:
                 unit = 1.0 if spread is None else spread.std()[self._task_ids]
-                self._scoring.adjust(usable, own, self._held, unit)
+                self.scoring.adjust(usable, own, self._held, unit)
         if allowed is not None:
             usable[~allowed] = -np.inf
             nobody = ~(usable > -np.inf).any(axis=1)  # all that the mask leaves is broken
@@ -345,13 +406,14 @@ class Mixture:
     ) -> None:
         own, broken = self._own, judged & ~np.isfinite(own_scores)
         if broken.any():
-            env = int(broken.argmax())
-            entropies = self._scoring is not None and not is_zero(self._scoring.entropy_weight)
-            diverged = f"policy {own[env]} or its Q-function has diverged{', or its entropy term' if entropies else ''}"
+            row = int(broken.argmax())
+            task, env = self._first_task + own[row], self._env_ids[row]
+            entropies = self.scoring is not None and not is_zero(self.scoring.entropy_weight)
+            diverged = f"policy {own[row]} or its Q-function has diverged{', or its entropy term' if entropies else ''}"
             raise FloatingPointError(
-                f"task {own[env]}'s Q-function gives {own_scores[env]} for the action of its own policy, "
-                f"{actions[env, own[env]].tolist()} (sub-environment {env}), at step {num_steps}: "
-                f"{_culprit(obs[env], diverged)}. No other task's data is affected"
+                f"task {task}'s Q-function gives {own_scores[row]} for the action of its own policy, "
+                f"{actions[row, own[row]].tolist()} (sub-environment {env}), at step {num_steps}: "
+                f"{_culprit(obs[row], diverged)}. No other task's data is affected"
             )
 
     def _switched(
@@ -375,10 +437,10 @@ class Mixture:
         # What it says of the others is of no meaning. One type: uint64 and int64 together are floats.
         choice = np.where(asking, choice.astype(np.int64, copy=False), self._own)
         if allowed is not None and (forbidden := asking & ~allowed[self._rows, choice]).any():
-            env = int(forbidden.argmax())
+            row = int(forbidden.argmax())
             raise ValueError(
-                f"{self._switch!r} chose policy {choice[env]} for sub-environment {env}, which candidate_mask forbids "
-                "there: what must not be chosen has a score of -inf"
+                f"{self._switch!r} chose policy {choice[row]} for sub-environment {self._env_ids[row]}, which "
+                "candidate_mask forbids there: what must not be chosen has a score of -inf"
             )
         return choice
 

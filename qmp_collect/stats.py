@@ -28,6 +28,7 @@ class CollectStats:
         success_known: of the episodes, how many ended after the environment had reported a success flag at all. Where
             it is 0, nobody knows whether ``successes`` are failures, and averages of them are left out.
         unfinished: calls of ``collect`` that ``stop`` ended before they had collected enough.
+        num_groups: groups of rows (``own_ids``) that the tasks belong to, ``T / num_groups`` to each, in order.
         act_time, env_time, store_time: seconds spent asking callables, stepping environments, storing. ``collect``
             fills them; a caller's own loop leaves ``env_time`` at 0.
     """
@@ -43,6 +44,7 @@ class CollectStats:
     metrics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     success_known: int = 0
     unfinished: int = 0
+    num_groups: int = 1
     act_time: float = 0.0
     env_time: float = 0.0
     store_time: float = 0.0
@@ -71,6 +73,32 @@ class CollectStats:
     def mixture(self) -> NDArray[np.float64]:
         """``(T, K)`` fraction of task ``i``'s steps in which policy ``j`` acted; ``nan`` rows for tasks without any."""
         return _mean(self.behavior_counts, self.behavior_counts.sum(axis=1, keepdims=True))
+
+    @property
+    def own_fraction(self) -> NDArray[np.float64]:
+        """``(T,)`` fraction of task ``i``'s steps in which its own policy acted; ``nan`` for tasks without any."""
+        tasks = np.arange(len(self.steps_per_task))
+        return self.mixture[tasks, tasks % (len(tasks) // self.num_groups)]
+
+    def by_group(self) -> tuple[CollectStats, ...]:
+        """The statistics of each group, its tasks numbered from 0. Of the seconds, each has an equal part."""
+        size = len(self.steps_per_task) // self.num_groups
+        return (self,) if self.num_groups == 1 else tuple(self._group(g, size) for g in range(self.num_groups))
+
+    def _group(self, group: int, size: int) -> CollectStats:
+        tasks, episodes = slice(group * size, (group + 1) * size), self.episode_task_ids // size == group
+        of_tasks = {name: getattr(self, name)[tasks].copy() for name in _OF_TASKS}
+        of_episodes = {name: getattr(self, name)[episodes] for name in _OF_EPISODES if name != "metrics"}
+        seconds = {name: getattr(self, name) / self.num_groups for name in _SECONDS}
+        of_episodes["episode_task_ids"] -= group * size
+        return CollectStats(
+            **of_tasks,
+            **of_episodes,
+            **seconds,
+            metrics={name: values[episodes] for name, values in self.metrics.items()},
+            success_known=min(self.success_known, int(episodes.sum())),
+            unfinished=self.unfinished,
+        )
 
     def per_task(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """``(T,)`` means of a per-episode array such as ``returns``; ``nan`` for tasks without an episode."""
@@ -108,7 +136,7 @@ class CollectStats:
         for name, values in per_task.items():
             found |= {f"tasks/{names[t]}/{name}": float(values[t]) for t in range(num_tasks)}
         found |= {f"qmp/q_gap/{t}": float(gap) for t, gap in enumerate(self.q_gap)}
-        own = self.mixture.diagonal()
+        own = self.own_fraction
         found |= {f"qmp/own_fraction/{t}": float(fraction) for t, fraction in enumerate(own)}
         found["qmp/foreign_fraction"] = 1.0 - _nanmean(own)
         return {tag: value for tag, value in found.items() if not np.isnan(value)}
@@ -117,14 +145,14 @@ class CollectStats:
         if not isinstance(other, CollectStats):
             return NotImplemented
         num_tasks, num_policies = self.behavior_counts.shape
-        tally = Tally(num_tasks, num_policies, self.metrics)
+        tally = Tally(num_tasks, num_policies, self.metrics, self.num_groups)
         tally.absorb(self)
         tally.absorb(other)
         return tally.stats()
 
     @staticmethod
-    def empty(num_tasks: int, num_policies: int, metrics: Iterable[str] = ()) -> CollectStats:
-        """Statistics of nothing, the neutral element of ``+`` for statistics with these ``metrics``."""
+    def empty(num_tasks: int, num_policies: int, metrics: Iterable[str] = (), num_groups: int = 1) -> CollectStats:
+        """Statistics of nothing, the neutral element of ``+`` for statistics with these ``metrics`` and groups."""
         return CollectStats(
             steps_per_task=np.zeros(num_tasks, np.int64),
             returns=np.zeros(0),
@@ -135,12 +163,15 @@ class CollectStats:
             behavior_counts=np.zeros((num_tasks, num_policies), np.int64),
             decisions=np.zeros(num_tasks, np.int64),
             q_gap_sum=np.zeros(num_tasks),
+            num_groups=num_groups,
         )
 
 
 # Fields with an entry for each episode are joined; all others are summed.
 _OF_EPISODES = ("returns", "lens", "successes", "episode_task_ids", "metrics")
-_SUMMED = tuple(field.name for field in fields(CollectStats) if field.name not in _OF_EPISODES)
+_SUMMED = tuple(field.name for field in fields(CollectStats) if field.name not in (*_OF_EPISODES, "num_groups"))
+_OF_TASKS = ("steps_per_task", "behavior_counts", "decisions", "q_gap_sum")
+_SECONDS = ("act_time", "env_time", "store_time")
 
 
 class Tally:
@@ -150,9 +181,9 @@ class Tally:
         sums: running sums of the fields of `CollectStats` that are sums, by name.
     """
 
-    def __init__(self, num_tasks: int, num_policies: int, metrics: Iterable[str] = ()) -> None:
-        empty = CollectStats.empty(num_tasks, num_policies, metrics)
-        self._num_tasks = num_tasks
+    def __init__(self, num_tasks: int, num_policies: int, metrics: Iterable[str] = (), num_groups: int = 1) -> None:
+        empty = CollectStats.empty(num_tasks, num_policies, metrics, num_groups)
+        self._num_tasks, self._num_groups = num_tasks, num_groups
         self.sums: dict[str, Any] = {name: getattr(empty, name) for name in _SUMMED}
         self._episodes = [_of_episodes(empty)]
 
@@ -177,8 +208,12 @@ class Tally:
         """Add a finished stretch; costs as much as that stretch has episodes, however many there were before.
 
         Raises:
-            ValueError: It has other metrics.
+            ValueError: It has other metrics, or other groups.
         """
+        if stats.num_groups != self._num_groups:
+            raise ValueError(
+                f"these statistics are of {self._num_groups} groups, those to be added of {stats.num_groups}"
+            )
         expected, got = sorted(self._episodes[0]["metrics"]), sorted(stats.metrics)
         if expected != got:
             raise ValueError(f"these statistics have the metrics {expected}, those to be added have {got}")
@@ -196,7 +231,7 @@ class Tally:
                 found[name] = {key: np.concatenate([part[key] for part in column]) for key in column[0]}
             else:
                 found[name] = np.concatenate(column)
-        return CollectStats(**found)
+        return CollectStats(**found, num_groups=self._num_groups)
 
     def _add(self, name: str, value: Any) -> None:
         total = self.sums[name]
