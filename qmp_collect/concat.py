@@ -15,7 +15,7 @@ from qmp_collect.arguments import check_envs
 from qmp_collect.autoreset import find_autoreset_mode
 from qmp_collect.backends import to_numpy
 from qmp_collect.outcome import flags_of
-from qmp_collect.records import is_composite, named, pack
+from qmp_collect.records import is_composite, named, of_state, pack, to_state
 
 __all__ = ["ConcatVectorEnv"]
 
@@ -175,13 +175,14 @@ class ConcatVectorEnv(VectorEnv[Array, Array, Array]):
         if not self._obs or not all(hasattr(part.unwrapped, "get_state") for part in self.parts):
             return None
         states = [part.unwrapped.get_state() for part in self.parts]  # type: ignore[attr-defined]
-        return {"parts": states, "obs": [obs.copy() for obs in self._obs]}
+        return {"parts": states, "obs": [to_state(obs) for obs in self._obs]}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from ``get_state()`` of as many parts. A part may refuse its state; then nothing has changed."""
         if len(state["parts"]) != len(self.parts):
             raise ValueError(f"the state is of {len(state['parts'])} parts, this environment has {len(self.parts)}")
-        obs = [self._checked(index, "observations", found).copy() for index, found in enumerate(state["obs"])]
+        found = [of_state(self.single_observation_space, saved) for saved in state["obs"]]
+        obs = [self._checked(index, "observations", rows) for index, rows in enumerate(found)]
         before = self.get_state()
         try:
             self._set_parts(state["parts"])

@@ -31,6 +31,7 @@ from qmp_collect.observations import Observations
 from qmp_collect.outcome import Outcome, check_numbers, check_partial_reset, clean, flags_of, moved, rows_of
 from qmp_collect.raised_by import RaisedBy
 from qmp_collect.random_actions import RandomActions
+from qmp_collect.records import of_state, to_state
 from qmp_collect.states import check_like
 from qmp_collect.switch import AnySwitch, Ids, OwnPolicy, QSwitch, scoring_of
 from qmp_collect.transitions import Sinks, Transitions, TransitionSink
@@ -341,7 +342,7 @@ class Loop:
         state is part of it if ``envs.unwrapped`` has ``get_state``; if not, a continued collector starts new episodes.
         """
         state = {name: part.state_dict() for name, part in self._parts().items()} | self._ledger.state_dict()
-        obs = None if self._next_obs is None else self._next_obs.copy()
+        obs = None if self._next_obs is None else to_state(self._next_obs)
         own = {"started": self._started, "first_seed": self._first_seed, "next_obs": obs}
         return state | own | {"num_policies": self._callables.num_policies or 0}  # 0: not known yet
 
@@ -365,7 +366,9 @@ class Loop:
         )
         self._started = bool(state["started"]) and state["environment"]["envs"] is not None
         self._first_seed, self._acted = state["first_seed"], None
-        self._next_obs = None if state["next_obs"] is None else np.array(state["next_obs"])
+        self._next_obs = (
+            None if state["next_obs"] is None else of_state(self.envs.single_observation_space, state["next_obs"])
+        )
 
     def _check_state(self, state: State) -> None:
         saved, known = state.get("num_policies", 0), self._callables.num_policies
@@ -381,15 +384,8 @@ class Loop:
         if state["first_seed"] is not None:
             check_like("first_seed", state["first_seed"], 0 if self.num_groups == 1 else [0])
             resolve_seeds(state["first_seed"], self.num_groups)
-        obs = np.asarray(state["next_obs"])
-        absent = state["next_obs"] is None and not state["started"]
-        expected, dtype = self._observations.shape, self._observations.dtype
-        fits = obs.dtype.kind in "biuf" if dtype is None else obs.dtype == dtype
-        if not absent and (obs.shape != expected or not fits):
-            raise ValueError(
-                f"the state is of observations of shape {obs.shape}, {obs.dtype}; expected {expected}"
-                + ("" if dtype is None else f", {dtype}")
-            )
+        if state["next_obs"] is not None or state["started"]:
+            self._observations.check_state(state["next_obs"])
 
     def _parts(self) -> dict[str, Any]:
         """Whatever has a state, by its name in `state_dict`; the environment first, which may refuse its own."""

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from qmp_collect.asked import Shared, SharedParts
 from qmp_collect.outcome import rows_of
-from qmp_collect.records import is_composite, named, pack, parts_of, record_dtype
+from qmp_collect.records import is_composite, leaves, named, pack, parts_of, record_dtype
+from qmp_collect.states import check_like
 
 _FINAL = ("final_obs", "final_observation")  # the second by older libraries
 
@@ -37,6 +38,15 @@ class Observations:
     def outside(self, rows: NDArray[Any]) -> Any:
         """Rows as the environment gives them; copies."""
         return named(self._space, rows)
+
+    def check_state(self, state: Any) -> None:
+        """`ValueError` unless ``state`` is that of such rows, as `qmp_collect.records.to_state` makes it."""
+        if self.composite:
+            check_like("next_obs", state, dict(leaves(np.zeros(self.shape, self.dtype))))
+            return
+        obs = np.asarray(state)
+        if obs.shape != self.shape or obs.dtype.kind not in "biuf":
+            raise ValueError(f"the state is of observations of shape {obs.shape}, expected {self.shape}")
 
     def infos(self, infos: Any) -> Any:
         """The infos of a step, with last observations as rows."""

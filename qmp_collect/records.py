@@ -106,6 +106,21 @@ def leaves(rows: NDArray[Any], path: str = "") -> Iterator[tuple[str, NDArray[An
         yield from leaves(rows[name], f"{path}[{name!r}]")
 
 
+def to_state(rows: NDArray[Any]) -> Any:
+    """A copy to save: of records a dict of their plain arrays by place, of another array itself."""
+    return rows.copy() if rows.dtype.names is None else {path: part.copy() for path, part in leaves(rows)}
+
+
+def of_state(space: gym.Space[Any], state: Any) -> NDArray[Any]:
+    """Rows from what `to_state` made of them."""
+    if not is_composite(space):
+        return np.array(state)
+    rows = np.zeros(len(next(iter(state.values()))), record_dtype(space))
+    for path, part in leaves(rows):
+        part[...] = state[path]
+    return rows
+
+
 def _kind(obs: Any) -> str:
     if isinstance(obs, dict):
         return f"a dict of {list(obs)}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import pickle
 
 import gymnasium as gym
 import numpy as np
@@ -19,6 +18,7 @@ from qmp_collect import (
     check_callables,
     evaluate,
 )
+from qmp_collect.runs import load_checkpoint, save_checkpoint
 
 LARGE = 2**40  # no float32, and not one of 2**24
 
@@ -179,7 +179,7 @@ def test_torch_callables_and_replay_get_the_same_numbers():
 
 
 @pytest.mark.parametrize("mode", AutoresetMode)
-def test_a_loop_of_ones_own_with_masks_and_a_state(mode):
+def test_a_loop_of_ones_own_with_masks_and_a_state(mode, tmp_path):
     shown = []
 
     def mask(obs, task_ids):
@@ -199,13 +199,15 @@ def test_a_loop_of_ones_own_with_masks_and_a_state(mode):
     assert set(shown) == {np.dtype(np.uint8)}
     if mode is not AutoresetMode.DISABLED:
         assert flat(row(collector.obs, 1)) == flat(row(obs, 1))
-    state = pickle.loads(pickle.dumps(collector.state_dict()))
+    save_checkpoint(tmp_path / "state", collector.state_dict())
+    state = load_checkpoint(tmp_path / "state")
     _, other = make()
     other.load_state_dict(state)
-    assert (other.state_dict()["next_obs"] == state["next_obs"]).all()
-    assert flat(row(other._observations.outside(state["next_obs"]), 1)) == flat(row(obs, 1))
-    state["next_obs"] = np.zeros((2, 3), np.float32)
-    with pytest.raises(ValueError, match="the state is of observations of shape"):
+    again, before = other.state_dict()["next_obs"], collector.state_dict()["next_obs"]
+    assert {path: part.tobytes() for path, part in again.items()} == {k: part.tobytes() for k, part in before.items()}
+    assert before["['view']['image']"].tobytes() == obs["view"]["image"].tobytes()
+    state["next_obs"]["['phase']"] = np.zeros(2, np.float32)
+    with pytest.raises(ValueError, match=r"next_obs\.\['phase'\].*: expected an array \(\(2,\), dtype\('int64'\)\)"):
         other.load_state_dict(state)
 
 
