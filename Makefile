@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TRAINS := $(VENV)/.trains
 TESTS := $(VENV)/.tests
 
-.PHONY: run test test-oldest test-newest lint docs install wheel clean
+.PHONY: run test test-oldest test-newest test-ray lint docs install wheel clean
 
 # `make run` is a first run, of minutes; `make run RUN=laptop`, `make run RUN=paper` (see `qmp train`).
 # Ctrl-C saves and ends with exit code 75; make run ARGS="--resume runs/RUN_NAME" goes on.
@@ -33,6 +33,12 @@ test-newest:
 	.venv-newest/bin/uv pip install --python .venv-newest --upgrade $(UV_ARGS) --group dev --editable ".[all,track]"
 	.venv-newest/bin/uv pip install --python .venv-newest --upgrade "mujoco<3.5"
 	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+# Many machines: a Ray cluster of three nodes on this one, some of which are killed. Two minutes, and not part of `test`.
+test-ray:
+	$(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/python -m pip install --quiet --editable ".[ray]" hypothesis pytest
+	OMP_NUM_THREADS=1 .venv-ray/bin/python -m pytest -m ray tests/fleet $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .
@@ -75,4 +81,4 @@ wheel: install
 	$(BIN)/python -m twine check --strict dist/*
 
 clean:
-	rm -rf $(VENV) .venv-oldest .venv-newest build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest .venv-newest .venv-ray build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -18,6 +18,7 @@ from qmp_collect.evaluation import evaluate
 from qmp_collect.extras import needs
 from qmp_collect.masks import OwnShareFloor, SuccessGate, all_of
 from qmp_collect.proposal import Proposal
+from qmp_collect.records import as_dict
 from qmp_collect.stats import CollectStats
 from qmp_collect.switch import (
     Candidates,
@@ -64,6 +65,7 @@ __all__ = [
     "Until",
     "UntilOwnIsBetter",
     "all_of",
+    "as_dict",
     "check_callables",
     "evaluate",
     "lcb",

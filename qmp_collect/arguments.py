@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import ArrayLike
@@ -13,10 +12,9 @@ from qmp_collect.amount import integer
 from qmp_collect.backends import to_numpy
 from qmp_collect.callables import is_per_task
 from qmp_collect.foreign import check_sink
+from qmp_collect.records import ARRAY_SPACES, record_dtype
 from qmp_collect.switch import Ids
 from qmp_collect.transitions import TransitionSink
-
-_ARRAY_SPACES = (gym.spaces.Box, gym.spaces.Discrete, gym.spaces.MultiDiscrete, gym.spaces.MultiBinary)
 
 
 def check_envs(envs: Any) -> None:
@@ -27,13 +25,15 @@ def check_envs(envs: Any) -> None:
             "gymnasium.make_vec(env_id, num_envs=...) or gymnasium.vector.SyncVectorEnv([...])"
         )
     space = envs.single_observation_space
-    if not isinstance(space, _ARRAY_SPACES):
+    try:
+        record_dtype(space)
+    except TypeError as error:
         raise TypeError(
-            f"observations must be arrays, got the space {space}: wrap each sub-environment in "
-            "gymnasium.wrappers.FlattenObservation before they are vectorised, or, unless it resets in SAME_STEP mode, "
-            "the vector environment in gymnasium.wrappers.vector.FlattenObservation"
-        )
-    if not isinstance(envs.single_action_space, _ARRAY_SPACES):
+            f"observations must be arrays, or dicts and tuples of arrays, got the space {space}: {error}. Wrap each "
+            "sub-environment, before they are vectorised, in gymnasium.wrappers.TransformObservation (or "
+            "FilterObservation, which leaves parts out) so that every part is one of those"
+        ) from None
+    if not isinstance(envs.single_action_space, ARRAY_SPACES):
         raise TypeError(
             f"actions must be arrays or integers, got the space {envs.single_action_space}: wrap the "
             "sub-environments so that their action space is a Box or Discrete"

@@ -16,7 +16,9 @@ With a ``Discrete(n)`` action space, actions are integers and Q-functions return
     q_functions[t](obs (M, *O)) -> (M, n)         q_functions(obs (N, *O), task_ids (N,)) -> (N, n)
 
 A ``list``, a ``tuple`` and an ``nn.ModuleList`` mean one per task; any other callable is batched. A policy may return
-a ``Proposal`` instead of actions. An array that a callable returns must keep its content while the others are asked.
+a ``Proposal`` instead of actions. Of a ``Dict`` (``Tuple``) observation space, ``obs`` is a dict (tuple) of arrays
+``(M, *shape)``, nested as the space is. An array that a callable returns must keep its content while the others are
+asked.
 ``K >= T`` policies are allowed: policy ``t`` is task ``t``'s own, the others (frozen, scripted) only propose.
 
 Where the switch's ``reduce`` is set, Q-functions return the values of an ensemble of ``E`` critics, with one more axis
@@ -33,9 +35,10 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from qmp_collect.asked import Asked, Shared, asking, common
+from qmp_collect.asked import Asked, Shared, SharedParts, asking, common
 from qmp_collect.backends import Backend, host, no_grad, to_numpy
 from qmp_collect.foreign import check_callable
+from qmp_collect.observations import shared
 from qmp_collect.proposal import (
     Proposal,
     as_proposal,
@@ -47,11 +50,13 @@ from qmp_collect.proposal import (
     scored_actions,
     stack_field,
 )
+from qmp_collect.records import named
 from qmp_collect.switch import Floats, Ids, QScored
 
 Policies = Sequence[Callable[..., Any]] | Callable[..., Any]
 QFunctions = Sequence[Callable[..., Any]] | Callable[..., Any]
 OwnPolicyFunction = Callable[..., Any]
+Inputs = Shared | SharedParts
 
 
 class Callables:
@@ -98,7 +103,7 @@ class Callables:
             )
         self.num_policies = len(policies) if isinstance(policies, list) else None
         self.at_least = num_tasks  # policies that a batched callable's first answer must have
-        self._floating = obs_space is None or isinstance(obs_space, gym.spaces.Box)
+        self._obs_space = obs_space
         self._action_shape = tuple(action_space.shape or ())
         self._action_space = action_space
         self._discrete = action_space if isinstance(action_space, gym.spaces.Discrete) else None
@@ -111,7 +116,8 @@ class Callables:
         self._rows = {t: Shared(rows) for t, rows in self._rows_of}
 
         self._listed, self._backend = policies if isinstance(policies, list) else [], (backend, device)
-        groups = asking((policies, q_functions, own_policy), backend, device)
+        given = {"policies": policies, "q_functions": q_functions, "own_policy": own_policy}
+        groups = asking(given, backend, device)
         self._policies: Asked | list[Asked] | None = groups[0]
         self._q_functions: Asked | list[Asked] | None = groups[1]
         self._own_policy: Asked | None = groups[2]
@@ -138,8 +144,12 @@ class Callables:
         check_callable("policy", f"policies[{index}]", policy, self._action_space)
         # With the others, so that a module without parameters goes where they are.
         self._listed = [*self._listed, policy]
-        self._policies = [*self._policies, asking((self._listed,), *self._backend)[0][-1]]
+        self._policies = [*self._policies, asking({"policies": self._listed}, *self._backend)[0][-1]]
         self.num_policies = index + 1
+
+    def outside(self, rows: NDArray[Any]) -> Any:
+        """Rows as somebody who is shown observations knows them, copies: of a Dict space, dicts of arrays."""
+        return np.array(rows) if self._obs_space is None else named(self._obs_space, rows)
 
     def own_actions(self, obs: NDArray[Any], means: bool = False) -> NDArray[Any]:
         """Every row's action by its own task's policy: ``(N, *A)``, a fresh array.
@@ -147,7 +157,7 @@ class Callables:
         Args:
             means: Of policies that give their mean actions, those.
         """
-        inputs, n = Shared(obs, self._floating), len(obs)
+        inputs, n = shared(self._obs_space, obs), len(obs)
 
         def action(proposal: Proposal) -> Any:
             return proposal.means if means and proposal.means is not None else proposal.actions
@@ -168,8 +178,8 @@ class Callables:
                 actions[rows] = part
             return actions
 
-    def _of_task(self, task: int, inputs: Shared) -> Callable[[Backend], tuple[Any, ...]]:
-        return lambda b: (inputs.on(b)[self._rows[task].on(b)],)
+    def _of_task(self, task: int, inputs: Inputs) -> Callable[[Backend], tuple[Any, ...]]:
+        return lambda b: (inputs.of(self._rows[task], b),)
 
     def candidates(
         self, obs: NDArray[Any], scoring: QScored | None, asked: NDArray[np.bool_] | None = None
@@ -184,7 +194,7 @@ class Callables:
             Actions, scores ``(N, K)``, and the values ``(E, N, K)`` of an ensemble of which ``scoring.reduce`` made
             them. A candidate that is not finite, or whose Q-value is not, scores ``nan``.
         """
-        inputs, n = Shared(obs, self._floating), len(obs)
+        inputs, n = shared(self._obs_space, obs), len(obs)
         with no_grad():
             proposal, backend = self._propose(inputs, n, asked)
             if scoring is None:
@@ -211,7 +221,7 @@ class Callables:
                 scores = scores + _per_row(scoring.entropy_weight, self._task_ids, self._num_tasks) * bonus
             return (actions, scoring.reduced(scores), scores) if ensemble else (actions, scores, None)
 
-    def _propose(self, inputs: Shared, n: int, asked: NDArray[np.bool_] | None = None) -> tuple[Proposal, Backend]:
+    def _propose(self, inputs: Inputs, n: int, asked: NDArray[np.bool_] | None = None) -> tuple[Proposal, Backend]:
         """Ask every policy: fields ``(N, K, ...)``, and the backend whose arrays they are."""
         if self._policies is None:
             raise TypeError("policies is None: only the switch OwnPolicy() together with own_policy needs none")
@@ -252,7 +262,7 @@ class Callables:
             check_shape(f"{name}: Proposal.entropies", proposal.entropies, leading)
         return proposal
 
-    def _score(self, inputs: Shared, candidates: list[Any], ensemble: bool) -> list[Any]:
+    def _score(self, inputs: Inputs, candidates: list[Any], ensemble: bool) -> list[Any]:
         """Q-values, averaged over the list of candidates, in the layout that `_assemble` undoes."""
         if self._q_functions is None:
             raise TypeError("q_functions is None, but the switch needs scores: only OwnPolicy() needs none")
@@ -266,7 +276,7 @@ class Callables:
         return [total / len(candidates) for total in totals] if len(candidates) > 1 else totals
 
     def _q_values(
-        self, inputs: Shared, actions: Shared, shape: tuple[int, ...], keep: bool, ensemble: bool
+        self, inputs: Inputs, actions: Shared, shape: tuple[int, ...], keep: bool, ensemble: bool
     ) -> list[Any]:
         """Of candidates ``(N, K)``; ``keep``: the next answer may come in the same arrays."""
         k = shape[1]
@@ -280,7 +290,7 @@ class Callables:
         def of_task(task: int, m: int) -> Callable[[Backend], tuple[Any, ...]]:
             def arguments(b: Backend) -> tuple[Any, ...]:
                 rows = self._rows[task].on(b)
-                return b.repeat(inputs.on(b)[rows], k), actions.on(b)[rows].reshape((m * k, *self._action_shape))
+                return inputs.of(self._rows[task], b, k), actions.on(b)[rows].reshape((m * k, *self._action_shape))
 
             return arguments
 
@@ -295,7 +305,7 @@ class Callables:
             outputs.append(ask.known.copy(values) if keep else values)
         return outputs
 
-    def _tables(self, inputs: Shared, ensemble: bool) -> list[Any]:
+    def _tables(self, inputs: Inputs, ensemble: bool) -> list[Any]:
         """Discrete actions: the Q-values of all ``n`` actions, once, whatever is proposed."""
         assert self._discrete is not None
         assert self._q_functions is not None
@@ -345,7 +355,7 @@ class Callables:
         return columns
 
 
-def _alone(inputs: Shared) -> Callable[[Backend], tuple[Any, ...]]:
+def _alone(inputs: Inputs) -> Callable[[Backend], tuple[Any, ...]]:
     return lambda b: (inputs.copy(b),)
 
 

@@ -13,6 +13,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from qmp_collect.callables import Callables, OwnPolicyFunction, Policies, QFunctions
+from qmp_collect.observations import Observations
 from qmp_collect.proposal import Proposal
 from qmp_collect.switch import Ids, QScored, Reduce
 
@@ -49,7 +50,7 @@ def check_callables(
     task_ids = rng.permutation(np.repeat(np.arange(num_tasks), 2))
     spaces = batch_space(obs_space, len(task_ids))
     spaces.seed(seed)
-    obs = np.asarray(spaces.sample())
+    obs = Observations(obs_space, len(task_ids)).rows(spaces.sample())
 
     def build(ids: Ids, policies: Policies = policies) -> Callables:
         return Callables(

@@ -24,7 +24,8 @@ class QMPCollector(Loop):
     ``N`` sub-environments, ``T`` tasks, ``K >= T`` policies, observations of shape ``O``, actions of shape ``A``.
 
     Args:
-        envs: A Gymnasium vector environment with Box-like observations and array actions.
+        envs: A Gymnasium vector environment with array actions. Observations are arrays, or (``Dict``, ``Tuple``) dicts
+            and tuples of arrays, nested or not: callables get those, and transitions hold them as records.
         policies: One callable per policy, or one batched callable; see `qmp_collect.callables` for the forms.
         q_functions: One callable per task, or one batched callable. Which critic scores is the caller's choice.
         task_ids: ``(N,)`` integers, the task of each sub-environment. Default: ``envs.unwrapped.task_ids``, else

@@ -15,6 +15,7 @@ from qmp_collect.arguments import check_envs
 from qmp_collect.autoreset import find_autoreset_mode
 from qmp_collect.backends import to_numpy
 from qmp_collect.outcome import flags_of
+from qmp_collect.records import is_composite, named, pack
 
 __all__ = ["ConcatVectorEnv"]
 
@@ -118,9 +119,9 @@ class ConcatVectorEnv(VectorEnv[Array, Array, Array]):
             elif seed is not None:
                 start = list(seed[rows])
             found, infos[index] = part.reset(seed=start, options=dict(of_part) or None)
-            obs[index] = self._checked(index, "observations", found)
+            obs[index] = self._observed(index, found)
         self._obs = obs
-        return np.concatenate(obs), _joined(infos, self._sizes)
+        return self._side_by_side(), _joined(infos, self._sizes)
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, Infos]:
         """Step all parts, each with its rows of ``actions`` ``(N, *A)``."""
@@ -135,11 +136,29 @@ class ConcatVectorEnv(VectorEnv[Array, Array, Array]):
         if errors:
             raise errors[0]
         columns: list[list[Array]] = []
-        for column, name in enumerate(("observations", "rewards", "terminations", "truncations")):
+        observed = [self._observed(index, outcome[0]) for index, outcome in enumerate(outcomes)]
+        for column, name in enumerate(("rewards", "terminations", "truncations"), start=1):
             columns.append([self._checked(index, name, outcome[column]) for index, outcome in enumerate(outcomes)])
-        self._obs = columns[0]
-        obs, rewards, terminations, truncations = (np.concatenate(column) for column in columns)
-        return obs, rewards, terminations, truncations, _joined([outcome[4] for outcome in outcomes], self._sizes)
+        self._obs = observed
+        rewards, terminations, truncations = (np.concatenate(column) for column in columns)
+        return (
+            self._side_by_side(),
+            rewards,
+            terminations,
+            truncations,
+            _joined([outcome[4] for outcome in outcomes], self._sizes),
+        )
+
+    def _observed(self, index: int, found: Any) -> Array:
+        """A part's observations as one array, of a Dict or Tuple space as records."""
+        space = self.single_observation_space
+        if is_composite(space):
+            return pack(space, found, self._sizes[index], f"observations of envs[{index}]")
+        return self._checked(index, "observations", found)
+
+    def _side_by_side(self) -> Any:
+        obs = np.concatenate(self._obs)
+        return named(self.single_observation_space, obs) if is_composite(self.single_observation_space) else obs
 
     def _checked(self, index: int, name: str, found: Any) -> Array:
         array = to_numpy(found)

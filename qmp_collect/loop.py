@@ -19,6 +19,7 @@ from qmp_collect.episodes import Episodes, Mask, Reduction
 from qmp_collect.ledger import Ledger
 from qmp_collect.masks import CandidateMask
 from qmp_collect.mixture import Decision, Mixture, Schedule
+from qmp_collect.observations import Observations
 from qmp_collect.outcome import Outcome, check_numbers, check_partial_reset, clean, flags_of, moved, rows_of
 from qmp_collect.random_actions import RandomActions
 from qmp_collect.states import check_like
@@ -56,6 +57,7 @@ class Loop:
     ) -> None:
         check_envs(envs)
         self.envs = envs
+        self._observations = Observations(envs.single_observation_space, int(envs.num_envs))
         self.task_ids, self.num_tasks = resolve_tasks(envs, policies, q_functions, task_ids, num_tasks)
         self._callables = Callables(
             policies,
@@ -98,7 +100,6 @@ class Loop:
         self._ledger = Ledger(self.num_tasks, self.num_policies, self._episodes.metrics)
         self._environment = EnvironmentState(envs)
         self._rows = np.arange(self.num_envs)
-        self._obs_shape = (self.num_envs, *(envs.single_observation_space.shape or ()))
 
         self._started = False  # whether observations of the current episodes are known
         self._next_obs: NDArray[Any] | None = None  # what the policies see next, for `collect`
@@ -125,24 +126,20 @@ class Loop:
         return self._ledger.num_episodes
 
     @property
-    def obs(self) -> NDArray[Any]:
+    def obs(self) -> Any:
         """``(N, *O)`` what the next action is chosen in, a copy: where a loop of one's own begins or goes on.
 
         Raises:
             RuntimeError: Before the first ``reset``, and when a new one is due (after ``collect(n_episode=)``).
         """
-        if not self._started or self._next_obs is None:
-            raise RuntimeError("there is no current observation: start with `obs, infos = collector.reset()`")
-        return self._next_obs.copy()
+        return self._observations.outside(self._current())
 
     @property
     def needs_reset(self) -> NDArray[np.bool_]:
         """``(N,)`` sub-environments to reset before the next step, in ``DISABLED`` mode only; ``collect`` does it."""
         return self._episodes.needs_reset.copy()
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[Any], dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the sub-environments, or those of ``options["reset_mask"]``: ``(obs (N, *O), infos)``.
 
         Args:
@@ -160,20 +157,21 @@ class Loop:
             raise RuntimeError("reset_mask leaves out sub-environments, but all of them must be reset: reset() first")
         started, self._started, self._acted = self._started, False, None  # until it went well
         found, infos = self.envs.reset(seed=seed, options=options)
-        obs = rows_of("observations", found, self._obs_shape)
+        obs = self._observations.rows(found)
         if started and not rows.all():
             check_partial_reset(obs, cast(Any, self._next_obs), rows)
         check_numbers("reset observation", obs, rows, self.task_ids, self.num_steps)
         self._next_obs = obs
         self._begin_episodes(rows)
         self._started, self._environment.touched, self._first_seed = True, True, None
-        return obs.copy(), infos
+        return self._observations.outside(obs), infos
 
-    def act(self, obs: ArrayLike, *, episode_start: ArrayLike | None = None, random: bool = False) -> NDArray[Any]:
+    def act(self, obs: Any, *, episode_start: ArrayLike | None = None, random: bool = False) -> NDArray[Any]:
         """The behaviour policies' actions, for the caller to execute and `observe`.
 
         Args:
-            obs: ``(N, *O)``, as ``envs.reset`` or ``envs.step`` returned them.
+            obs: ``(N, *O)`` or, of a Dict or Tuple space, dicts and tuples of arrays, as ``envs.reset`` and
+                ``envs.step`` return them.
             episode_start: ``(N,)`` booleans, ``True`` where the caller reset a sub-environment by other means than
                 ``collector.reset``. Episodes that the environment ended itself need no mention; in ``NEXT_STEP`` mode
                 they count as reset by the caller where ``obs`` is no longer their last observation.
@@ -186,7 +184,7 @@ class Loop:
             RuntimeError: Before the first ``reset``.
             FloatingPointError: A task's own candidate, or its own Q-value, is not finite.
         """
-        observed = rows_of("observations", obs, self._obs_shape)
+        observed = self._observations.rows(obs)
         if episode_start is not None:
             start = flags_of("episode_start", episode_start, self.num_envs)
             if self._started and (start & self._episodes.ignored).any():
@@ -211,7 +209,7 @@ class Loop:
 
     def observe(
         self,
-        next_obs: ArrayLike,
+        next_obs: Any,
         rewards: ArrayLike,
         terminations: ArrayLike,
         truncations: ArrayLike,
@@ -234,10 +232,11 @@ class Loop:
             FloatingPointError: The environment returned a NaN, or a reward that is not finite. Nothing was stored.
         """
         acted = self._executed(actions)
-        after, reward, terminated, truncated = Outcome.of(next_obs, rewards, terminations, truncations, self._obs_shape)
+        after = self._observations.rows(next_obs)
+        after, reward, terminated, truncated = Outcome.of(after, rewards, terminations, truncations)
         episodes, steps = self._episodes, self.num_steps
         done, recorded = (terminated | truncated) & ~episodes.ignored, episodes.recorded
-        successors = true_successors(self._mode, after, done, infos)
+        successors = true_successors(self._mode, after, done, self._observations.infos(infos))
         resets_seen = self._mode is AutoresetMode.SAME_STEP  # in `after`, where `successors` hold the last observations
         if not (
             clean("reward", reward)
@@ -352,8 +351,13 @@ class Loop:
             check_like("first_seed", state["first_seed"], 0)
         obs = np.asarray(state["next_obs"])
         absent = state["next_obs"] is None and not state["started"]
-        if not absent and (obs.shape != self._obs_shape or obs.dtype.kind not in "biuf"):
-            raise ValueError(f"the state is of observations of shape {obs.shape}, expected {self._obs_shape}")
+        expected, dtype = self._observations.shape, self._observations.dtype
+        fits = obs.dtype.kind in "biuf" if dtype is None else obs.dtype == dtype
+        if not absent and (obs.shape != expected or not fits):
+            raise ValueError(
+                f"the state is of observations of shape {obs.shape}, {obs.dtype}; expected {expected}"
+                + ("" if dtype is None else f", {dtype}")
+            )
 
     def _parts(self) -> dict[str, Any]:
         """Whatever has a state, by its name in `state_dict`; the environment first, which may refuse its own."""
@@ -363,6 +367,11 @@ class Loop:
             "mixture": self._mixture,
             "random_actions": self._random,
         }
+
+    def _current(self) -> NDArray[Any]:
+        if not self._started or self._next_obs is None:
+            raise RuntimeError("there is no current observation: start with `obs, infos = collector.reset()`")
+        return self._next_obs
 
     def _executed(self, actions: ArrayLike | None) -> Decision:
         """The step that is being observed: what `act` chose, or what the caller says that it executed."""
@@ -382,7 +391,7 @@ class Loop:
                 f"sub-environment {env} has ended its episode, and how it began the next is not known: reset it by "
                 'collector.reset(options={"reset_mask": collector.needs_reset})'
             )
-        return Decision.by_nobody(self.obs, executed)
+        return Decision.by_nobody(self._current().copy(), executed)
 
     def _begin_episodes(self, rows: Mask) -> None:
         """The next action in ``rows`` is an episode's first."""

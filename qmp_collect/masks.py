@@ -171,8 +171,14 @@ class Masks:
         ValueError: A matrix that is not ``(T, K)`` booleans.
     """
 
-    def __init__(self, mask: CandidateMask, task_ids: Ids, num_tasks: int) -> None:
-        self._task_ids, self.num_tasks = task_ids, num_tasks
+    def __init__(
+        self,
+        mask: CandidateMask,
+        task_ids: Ids,
+        num_tasks: int,
+        outside: Callable[[NDArray[Any]], Any] = np.array,  # rows as a caller knows observations, copies
+    ) -> None:
+        self._task_ids, self.num_tasks, self._outside = task_ids, num_tasks, outside
         self._matrix: Allowed | None = None
         self._functions: list[MaskFunction] = []
         self._memories: list[Memory] = []
@@ -196,7 +202,7 @@ class Masks:
         self.check_width(num_policies)
         allowed = np.ones((len(own), num_policies), np.bool_) if self._matrix is None else self._matrix[self._task_ids]
         for function in self._functions:
-            said = to_numpy(function(obs.copy(), self._task_ids.copy()))
+            said = to_numpy(function(self._outside(obs), self._task_ids.copy()))
             if said.shape != allowed.shape or said.dtype != np.bool_:
                 raise ValueError(
                     f"candidate_mask must return booleans of shape {allowed.shape}, one a sub-environment and policy, "

@@ -14,6 +14,7 @@ from qmp_collect.callables import Callables, is_zero
 from qmp_collect.commitment import Commitment
 from qmp_collect.masks import Allowed, CandidateMask, Masks
 from qmp_collect.proposal import broken_actions
+from qmp_collect.records import leaves
 from qmp_collect.spread import Spread
 from qmp_collect.states import check_like
 from qmp_collect.switch import AnySwitch, Candidates, Ids, OwnPolicy, QScored, ask, check_switch, scoring_of
@@ -72,7 +73,7 @@ class Mixture:
         if self._scoring is None and self._commitment is not None and self._commitment.needs_scores:
             self._scoring = None if self._only_own else QScored()
         self._means = isinstance(switch, OwnPolicy) and switch.means
-        self._masks = None if candidate_mask is None else Masks(candidate_mask, task_ids, num_tasks)
+        self._masks = None if candidate_mask is None else Masks(candidate_mask, task_ids, num_tasks, callables.outside)
         if self._masks is not None and callables.num_policies is not None:
             self._masks.check_width(callables.num_policies)  # now, not after the warm-up
         self._task_ids = self._own = task_ids
@@ -235,7 +236,7 @@ class Mixture:
                 actions=actions.copy(),
                 allowed=np.ones(usable.shape, np.bool_) if allowed is None else allowed.copy(),
                 ensemble=None if ensemble is None else ensemble.copy(),
-                obs=obs.copy(),
+                obs=self._callables.outside(obs),
                 task_ids=self._task_ids.copy(),
                 previous=self._held.copy(),
                 held=self._held_for.copy(),
@@ -412,5 +413,5 @@ def _probability(name: str, value: Any) -> float:
 
 def _culprit(obs: NDArray[Any], otherwise: str) -> str:
     """Who is to blame for numbers that are not finite."""
-    finite = obs.dtype.kind != "f" or np.isfinite(obs).all()
+    finite = all(part.dtype.kind != "f" or np.isfinite(part).all() for _, part in leaves(obs))
     return otherwise if finite else f"the observation that it was given is not finite, {obs.tolist()}"

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qmp_collect.backends import to_numpy
+from qmp_collect.records import leaves
 from qmp_collect.switch import Ids
 
 Mask = NDArray[np.bool_]
@@ -22,13 +23,14 @@ class Outcome(NamedTuple):
     truncations: Mask
 
     @staticmethod
-    def of(obs: Any, rewards: Any, terminations: Any, truncations: Any, shape: tuple[int, ...]) -> Outcome:
-        """Copies; ``shape`` ``(N, *O)`` is that of the observations. `ValueError` for other shapes."""
+    def of(obs: NDArray[Any], rewards: Any, terminations: Any, truncations: Any) -> Outcome:
+        """Copies, beside observations that are rows already. `ValueError` for other shapes."""
+        n = len(obs)
         return Outcome(
-            rows_of("observations", obs, shape),
-            rewards_of(rewards, shape[0]),
-            flags_of("terminations", terminations, shape[0]),
-            flags_of("truncations", truncations, shape[0]),
+            obs,
+            rewards_of(rewards, n),
+            flags_of("terminations", terminations, n),
+            flags_of("truncations", truncations, n),
         )
 
 
@@ -62,6 +64,10 @@ def check_numbers(what: str, values: NDArray[Any], rows: Mask, task_ids: Ids, nu
     """
     if clean(what, values):
         return
+    if values.dtype.names is not None:
+        for path, part in leaves(values):
+            check_numbers(what + path, part, rows, task_ids, num_steps)
+        return
     bad = ~np.isfinite(values) if what == "reward" else np.isnan(values)
     if not (bad := bad.reshape(len(values), -1).any(axis=1) & rows).any():
         return
@@ -75,7 +81,7 @@ def check_numbers(what: str, values: NDArray[Any], rows: Mask, task_ids: Ids, nu
 def clean(what: str, values: NDArray[Any]) -> bool:
     """Whether `check_numbers` has no reason to look closer."""
     if values.dtype.kind != "f":
-        return True
+        return values.dtype.names is None or all(clean(what, part) for _, part in leaves(values))
     if what == "reward":
         return bool(np.count_nonzero(np.isfinite(values)) == values.size)
     return not np.count_nonzero(np.isnan(values))
@@ -94,6 +100,10 @@ def check_partial_reset(obs: NDArray[Any], before: NDArray[Any], mask: Mask) -> 
 
 def moved(obs: NDArray[Any], before: NDArray[Any]) -> Mask:
     """Which rows of two ``(N, ...)`` arrays differ."""
+    if obs.dtype.names is not None:
+        pairs = zip(leaves(obs), leaves(before), strict=True)
+        anywhere: Mask = np.any([moved(part, part_before) for (_, part), (_, part_before) in pairs], axis=0)
+        return anywhere
     same = obs == before
     if obs.dtype.kind == "f":
         same |= np.isnan(obs) & np.isnan(before)

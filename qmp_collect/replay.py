@@ -15,6 +15,8 @@ from torch import Tensor
 
 from qmp_collect.amount import integer
 from qmp_collect.own_rows import OwnRows, to_device
+from qmp_collect.records import is_composite
+from qmp_collect.replay_records import RecordCells
 from qmp_collect.transitions import Transitions
 
 __all__ = ["Batch", "TaskReplayBuffer"]
@@ -31,7 +33,8 @@ class Batch(NamedTuple):
     """Sampled transitions; the leading shape L is ``(T, B)`` from `sample`, ``(B,)`` from `sample_joint`.
 
     Attributes:
-        obs: ``(*L, *O)`` float32 (int64 for Discrete and MultiDiscrete spaces).
+        obs: ``(*L, *O)`` float32 (int64 for Discrete and MultiDiscrete spaces); of a Dict or Tuple space a dict or
+            tuple of such tensors, nested as the space is.
         actions: ``(*L, *A)`` float32 (int64 for Discrete and MultiDiscrete spaces).
         rewards: ``(*L,)`` float32.
         next_obs: as `obs`; the true successors.
@@ -41,10 +44,10 @@ class Batch(NamedTuple):
             that were loaded from a state of an older version.
     """
 
-    obs: Tensor
+    obs: Any
     actions: Tensor
     rewards: Tensor
-    next_obs: Tensor
+    next_obs: Any
     terminations: Tensor
     task_ids: Tensor
     behavior_ids: Tensor
@@ -62,7 +65,8 @@ class TaskReplayBuffer:
     Args:
         capacity: transitions kept per task.
         num_tasks: T.
-        obs_space: one environment's observation space: Box, Discrete or MultiDiscrete.
+        obs_space: one environment's observation space: Box, Discrete or MultiDiscrete, or a Dict or Tuple of array
+            spaces, whose parts are stored each in its own width: images of bytes take a byte an element there.
         action_space: one environment's action space: Box, Discrete or MultiDiscrete.
         device: where the rows live and the batches come out.
         seed: of the buffer's own generator, a non-negative integer; None draws one from the operating system.
@@ -84,7 +88,10 @@ class TaskReplayBuffer:
     ) -> None:
         self.capacity, self.num_tasks = integer("capacity", capacity), integer("num_tasks", num_tasks)
         capacity, num_tasks, self.device = self.capacity, self.num_tasks, torch.device(device)
-        self._obs_shape, self._obs_integer = _describe("obs_space", obs_space)
+        self._records = RecordCells(obs_space) if is_composite(obs_space) else None
+        self._obs_shape, self._obs_integer = (
+            _describe("obs_space", obs_space) if self._records is None else ((self._records.width,), False)
+        )
         self._action_shape, self._action_integer = _describe("action_space", action_space)
         obs_width, action_width = math.prod(self._obs_shape), math.prod(self._action_shape)
         # Column borders of one row: obs | action | reward | next_obs | termination | behavior_id.
@@ -139,10 +146,10 @@ class TaskReplayBuffer:
         cells = parcel.numpy()
         numbers, packed = cells[:head].view(np.int64), cells[head:].reshape(len(rows), width)
         fields = (
-            ("obs", transitions.obs, self._obs_shape),
+            ("obs", self._cells("obs", transitions.obs), self._obs_shape),
             ("actions", transitions.actions, self._action_shape),
             ("rewards", transitions.rewards, ()),
-            ("next_obs", transitions.next_obs, self._obs_shape),
+            ("next_obs", self._cells("next_obs", transitions.next_obs), self._obs_shape),
             ("terminations", transitions.terminations, ()),
             ("behavior_ids", transitions.behavior_ids.astype(np.float32), ()),
         )
@@ -151,8 +158,11 @@ class TaskReplayBuffer:
                 if values.shape != (count, *shape):
                     raise ValueError(f"transitions.{name}: expected shape {(count, *shape)}, got {values.shape}")
                 packed[:, start:stop] = _exact(name, values).reshape(count, stop - start)[taken]
-        if not np.isfinite(packed).all():
-            row, column = np.argwhere(~np.isfinite(packed))[0]
+        finite = np.isfinite(packed)
+        if self._records is not None:
+            finite[:, np.add.outer([borders[0], borders[3]], self._records.opaque).reshape(-1)] = True
+        if not finite.all():
+            row, column = np.argwhere(~finite)[0]
             name = fields[int(np.searchsorted(borders, column, side="right")) - 1][0]
             raise ValueError(
                 f"transitions.{name}[{taken[row]}] is {packed[row, column]} as float32, the precision of this buffer: "
@@ -371,6 +381,9 @@ class TaskReplayBuffer:
         last = rank >= (counts - self.capacity)[task]
         return (task * self.capacity + slot)[last], taken[last], self._added + counts
 
+    def _cells(self, name: str, obs: NDArray[Any]) -> NDArray[Any]:
+        return obs if self._records is None else self._records.write(name, obs, _exact)
+
     def _draw(self, shape: tuple[int, ...]) -> Tensor:
         return torch.randint(_RANDOM_HIGH, shape, generator=self._generator, device=self.device)
 
@@ -412,11 +425,16 @@ class TaskReplayBuffer:
             part = part if len(shape) == 1 else part.view(*index.shape, *shape)
             return part.long() if integer else part
 
+        def observed(part: Tensor) -> Any:
+            if self._records is not None:
+                return self._records.read(part)
+            return field(part, self._obs_shape, self._obs_integer)
+
         batch = Batch(
-            obs=field(obs, self._obs_shape, self._obs_integer),
+            obs=observed(obs),
             actions=field(actions, self._action_shape, self._action_integer),
             rewards=rewards.squeeze(-1),
-            next_obs=field(next_obs, self._obs_shape, self._obs_integer),
+            next_obs=observed(next_obs),
             terminations=terminations.squeeze(-1),
             task_ids=task_ids,
             behavior_ids=behavior_ids.squeeze(-1).long(),

@@ -16,7 +16,8 @@ class Transitions:
     """M transitions of one vector step (or of any other batch), as numpy arrays with one row per transition.
 
     Attributes:
-        obs: ``(M, *O)`` observations the actions were chosen in.
+        obs: ``(M, *O)`` observations the actions were chosen in. Of a Dict or Tuple space, records ``(M,)`` whose
+            parts are ``obs["name"]``, ``obs["0"]``, ``(M, *shape)``; all as nested dicts: `qmp_collect.as_dict`.
         actions: ``(M, *A)`` actions as executed in the environment.
         rewards: ``(M,)`` float32 or float64.
         next_obs: ``(M, *O)`` true successors, never the observation of a reset.

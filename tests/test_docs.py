@@ -254,7 +254,7 @@ def test_the_commands_of_a_page_are_understood(name, read_by_bash, capsys):
 
 def public_names() -> list[str]:
     lazily_imported = ["qmp_collect.Batch", "qmp_collect.TaskReplayBuffer"]
-    packages = ("qmp_collect", "qmp_collect.adapters", "qmp_collect.runs", "qmp_envs")
+    packages = ("qmp_collect", "qmp_collect.adapters", "qmp_collect.fleet", "qmp_collect.runs", "qmp_envs")
     return [f"{package}.{name}" for package in packages for name in import_module(package).__all__] + lazily_imported
 
 

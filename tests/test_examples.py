@@ -22,12 +22,20 @@ EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
 NEEDS = {
     "checkpoints": "torch", "cleanrl": "torch", "cloned": "torch", "d3rlpy": "d3rlpy", "envpool": "envpool",
     "flax": "flax", "gymnasium_meta": "metaworld", "jump_start": "torch", "levy": "mujoco",
-    "own_task": "tyro", "pixels": "torch", "point_maze": "gymnasium_robotics", "sb3": "stable_baselines3",
-    "sbx": "sbx", "scripted": "metaworld", "skrl": "skrl", "tianshou": "tianshou", "torchrl": "torchrl",
+    "dict": "torch", "own_task": "tyro", "pixels": "torch", "point_maze": "gymnasium_robotics", "ray": "torch",
+    "sb3": "stable_baselines3", "sbx": "sbx", "scripted": "metaworld", "skrl": "skrl", "tianshou": "tianshou",
+    "torchrl": "torchrl",
 }  # fmt: skip
 
 # What other libraries warn of is theirs; nothing here may come from this one.
 pytestmark = pytest.mark.filterwarnings("ignore", "error:::qmp_collect")
+
+
+def flat(obs: Any) -> np.ndarray:
+    """A copy, of dicts of arrays all numbers of a row in one."""
+    if isinstance(obs, dict):
+        return np.concatenate([part.reshape(len(part), -1) for part in obs.values()], axis=1)
+    return np.array(obs)
 
 
 class Recorded:
@@ -38,7 +46,7 @@ class Recorded:
         self.rows: list[list[dict[str, Any]]] = [[] for _ in range(envs.num_envs)]
 
     def reset(self, obs: Any) -> None:
-        self.obs, self.over = np.array(obs), np.zeros(len(obs), bool)
+        self.obs, self.over = flat(obs), np.zeros(self.envs.num_envs, bool)
 
     def step(self, actions: Any, outcome: Any) -> None:
         after, rewards, terminations, truncations, _ = outcome
@@ -48,12 +56,12 @@ class Recorded:
                     "obs": self.obs[i].copy(),
                     "actions": actions[i],
                     "rewards": rewards[i],
-                    "next_obs": np.array(after[i]),
+                    "next_obs": flat(after)[i],
                     "terminations": terminations[i],
                     "truncations": truncations[i],
                 }
             )
-        self.obs, self.over = np.array(after), terminations | truncations
+        self.obs, self.over = flat(after), terminations | truncations
 
     def of_envs(self, *envs: int) -> dict[str, np.ndarray]:
         """Of sub-environments that never end apart: in the order in which a collector hands them on."""
@@ -265,6 +273,25 @@ def check_episodes(names: dict[str, Any], watch: Watch) -> None:
     np.testing.assert_allclose(sorted(stats.returns), sorted(returns), rtol=1e-6)
 
 
+def check_fleet(names: dict[str, Any], watch: Watch) -> None:
+    assert names["buffer"].sizes.sum() == names["fleet"].num_steps == 6 * 400
+    assert (names["part"].host, names["part"].sequence, names["part"].version) == (1, 5, 5)
+    watch.assert_learned(2)
+
+
+def check_dict(names: dict[str, Any], watch: Watch) -> None:
+    batch, recorded = names["buffer"].sample(64), watch.of(names["envs"])
+    for t, rows in enumerate(recorded.rows):
+        assert names["buffer"].sizes[t] == len(rows) > 100
+        stored = {
+            (*flat({k: x[t].numpy() for k, x in batch.obs.items()})[i].tolist(),
+             *flat({k: x[t].numpy() for k, x in batch.next_obs.items()})[i].tolist())
+            for i in range(64)
+        }  # fmt: skip
+        assert stored <= {(*row["obs"].tolist(), *row["next_obs"].tolist()) for row in rows}
+    watch.assert_learned(1)
+
+
 def check_table(names: dict[str, Any], watch: Watch) -> None:
     values = names["q_tables"][:, 0].max(-1)
     np.testing.assert_allclose(values, 0.9 ** np.array([5, 3, 2, 3]), atol=0.02)  # steps to each goal, less one
@@ -277,7 +304,7 @@ CHECKS: dict[str, Callable[[dict[str, Any], Watch], None]] = {
     "d3rlpy": check_d3rlpy, "own_task": check_own_task_set, "envpool": check_envpool, "scripted": check_helpers,
     "own_switch": check_switch, "discrete": check_table, "own_environments": check_episodes,
     "point_maze": check_episodes, "gymnasium_meta": check_steps, "jump_start": check_task_buffer, "levy": check_levy,
-    "safety": check_outside,
+    "safety": check_outside, "ray": check_fleet, "dict": check_dict,
 }  # fmt: skip
 
 

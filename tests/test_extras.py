@@ -16,7 +16,7 @@ from qmp_collect.extras import needs
 tomllib = pytest.importorskip("tomllib")  # Python 3.11
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-WITHOUT = ("torch", "tqdm", "tyro", "tensorboard", "matplotlib", "wandb", "PIL", "submitit")
+WITHOUT = ("torch", "tqdm", "tyro", "tensorboard", "matplotlib", "wandb", "PIL", "submitit", "ray")
 # Statement -> package that it misses, extra that brings it
 MISSED = {
     "qmp_collect.TaskReplayBuffer": ("torch", "train"),
@@ -27,6 +27,7 @@ MISSED = {
     "from qmp_collect.runs.suite.slurm import submit; submit([], None, None)": ("submitit", "suite"),
     "runs.RunLogger('.', {}, tensorboard=True)": ("torch", "train,tensorboard"),
     "runs.RunLogger('.', {}, resume_rows=0, track=True)": ("wandb", "track"),
+    "from qmp_collect.fleet import RayFleet; RayFleet(None, hosts=2)": ("ray", "ray"),
     "from qmp_collect.runs.video import save_episode; save_episode(None, None, None, seed=0)": ("PIL", "train"),
 }
 PROGRAM = f"""

@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from qmp_collect.adapters.common import OnlyOne
 from qmp_collect.foreign import is_unit
 from qmp_collect.proposal import Proposal
+from qmp_collect.records import as_dict
 from qmp_collect.transitions import Transitions
 
 __all__ = ["SB3Sink", "sb3_agents"]
 
 
 class SB3Sink:
-    """Stores one task's transitions in a Stable-Baselines3 ``ReplayBuffer``, or in CleanRL's copy of it.
+    """Stores one task's transitions in a Stable-Baselines3 ``ReplayBuffer`` or ``DictReplayBuffer``, or in
+    CleanRL's copy of the first.
 
     The buffer's samples have ``dones`` at terminations only: a buffer that handles time-outs gets them as
     Stable-Baselines3 marks them (``TimeLimit.truncated`` in the infos), one that does not (CleanRL's scripts make
@@ -36,7 +38,7 @@ class SB3Sink:
             two ways agree (Discrete, or [-1, 1] already) it need not be said.
 
     Raises:
-        TypeError: For anything else, an on-policy model or buffer, or one of dict observations.
+        TypeError: For anything else, an on-policy model or buffer, or one that relabels episodes.
         ValueError: ``scale_actions`` must be said, or contradicts the model or the bounds; a buffer with ``n_envs``
             other than 1 or with ``optimize_memory_usage``. From `add`, for rows of a second task, rows of other
             shapes than the buffer's, and, into an n-step buffer, rows of a second sub-environment (its rows must be
@@ -74,7 +76,11 @@ class SB3Sink:
             ("next_obs", buffer.observation_space),
             ("actions", action_space),
         ):
-            shape, expected = getattr(transitions, name).shape, (count, *space.shape)
+            values = getattr(transitions, name)
+            if isinstance(space, Dict):
+                _check_parts(name, as_dict(values), space)
+                continue
+            shape, expected = values.shape, (count, *space.shape)
             if shape != expected:  # the buffer would broadcast some
                 raise ValueError(f"transitions.{name} has shape {shape}, the replay buffer expects {expected}")
         actions = self._scaled(transitions.actions)
@@ -84,8 +90,8 @@ class SB3Sink:
         for row in range(count):  # the buffer takes one transition per call
             one = slice(row, row + 1)
             buffer.add(
-                transitions.obs[one],
-                transitions.next_obs[one],
+                as_dict(transitions.obs[one]),
+                as_dict(transitions.next_obs[one]),
                 actions[one],
                 transitions.rewards[one],
                 dones[one],
@@ -110,10 +116,10 @@ def _checked_buffer(buffer: Any, learner: Any) -> Any:
             f"{type(learner).__name__}"
             + ("" if buffer is learner else f" with the replay_buffer {type(buffer).__name__}")
         )
-    if isinstance(buffer.observation_space, Dict):
+    if hasattr(buffer, "n_sampled_goal"):
         raise TypeError(
-            f"{type(buffer).__name__} is for dict observations, and the collector's are arrays: use an MlpPolicy and "
-            "gymnasium.wrappers.FlattenObservation"
+            f"{type(buffer).__name__} relabels whole episodes, which it must have seen uninterrupted: use a "
+            "DictReplayBuffer, and add relabelled transitions in a FunctionSink of yours"
         )
     if buffer.n_envs != 1:
         raise ValueError(
@@ -131,6 +137,14 @@ def _checked_buffer(buffer: Any, learner: Any) -> Any:
             "over time-outs into the next episode"
         )
     return buffer
+
+
+def _check_parts(name: str, parts: Any, space: Dict) -> None:
+    """`ValueError` unless they are those of a buffer for dict observations."""
+    got = {key: part.shape[1:] for key, part in parts.items()} if isinstance(parts, dict) else "an array"
+    expected = {key: part.shape for key, part in space.spaces.items()}
+    if got != expected:
+        raise ValueError(f"transitions.{name} has the parts {got}, the replay buffer expects {expected}")
 
 
 def _bounds(space: Any, scale: bool | None, is_model: bool) -> tuple[NDArray[Any], NDArray[Any]] | None:
@@ -236,7 +250,7 @@ def _noisy(model: Any) -> Callable[..., Proposal]:
         _eval_mode(network)
         sample, mean = network(obs), network(obs, deterministic=True)
         if noise is not None:
-            added = np.array([noise() for _ in range(len(obs))])  # its only way to draw
+            added = np.array([noise() for _ in range(len(sample))])  # its only way to draw
             sample = (sample + sample.new_tensor(added)).clamp(-1, 1)
         if (scaling := _scaling(network, sample)) is not None:
             middle, half = scaling

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from qmp_collect.adapters.common import OnlyOne
+from qmp_collect.records import as_dict
 from qmp_collect.transitions import Transitions
 
 __all__ = ["TianshouSink"]
@@ -60,12 +61,12 @@ class TianshouSink:
                 f"VectorReplayBuffer(size, buffer_num=...) with one part per sub-environment of the task"
             )
         batch = Batch(
-            obs=transitions.obs,
+            obs=as_dict(transitions.obs),
             act=self.policy.map_action_inverse(transitions.actions),
             rew=transitions.rewards,
             terminated=transitions.terminations,
             truncated=transitions.truncations,
-            obs_next=transitions.next_obs,
+            obs_next=as_dict(transitions.next_obs),
             info=np.array([{"behavior_id": behavior_id} for behavior_id in transitions.behavior_ids.tolist()]),
         )
         if self._parts > 1:

@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qmp_collect.records import as_dict
 from qmp_collect.transitions import Transitions
 
 __all__ = ["TorchRLSink"]
+
+_OTHERS = {"action", "next", "reward", "done", "terminated", "truncated", "task_id", "behavior_id", "env_id"}
 
 
 class TorchRLSink:
@@ -19,7 +22,8 @@ class TorchRLSink:
 
     Its entries follow TorchRL's layout: ``observation``, ``action`` and, under ``next``, ``observation``,
     ``reward``, ``done``, ``terminated`` and ``truncated``, the last four of shape ``(M, 1)``; float64 becomes
-    float32. Beside them ``task_id``, ``behavior_id`` and ``env_id`` of shape ``(M,)``.
+    float32. Parts of dict observations have their own names in the place of ``observation``. Beside them ``task_id``,
+    ``behavior_id`` and ``env_id`` of shape ``(M,)``.
 
     Args:
         replay_buffer: anything whose ``extend`` takes a TensorDict; give one buffer per task or one for all.
@@ -44,15 +48,26 @@ class TorchRLSink:
         def column(array: NDArray[Any]) -> torch.Tensor:
             return tensor(array)[:, None]
 
+        def nested(rows: Any) -> Any:
+            return {name: nested(part) for name, part in rows.items()} if isinstance(rows, dict) else tensor(rows)
+
+        def observed(rows: NDArray[Any]) -> dict[str, Any]:
+            parts = nested(as_dict(rows))
+            if not isinstance(parts, dict):
+                return {"observation": parts}
+            if taken := parts.keys() & _OTHERS:
+                raise ValueError(f"other entries are called {sorted(taken)}: give parts of observations other names")
+            return parts
+
         following = {
-            "observation": tensor(transitions.next_obs),
+            **observed(transitions.next_obs),
             "reward": column(transitions.rewards),
             "done": column(transitions.terminations | transitions.truncations),
             "terminated": column(transitions.terminations),
             "truncated": column(transitions.truncations),
         }
         content = {
-            "observation": tensor(transitions.obs),
+            **observed(transitions.obs),
             "action": tensor(transitions.actions),
             "next": following,
             "task_id": tensor(transitions.task_ids),

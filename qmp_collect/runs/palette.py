@@ -37,6 +37,12 @@ def looks(lines: Sequence[tuple[str | None, Hashable]]) -> list[Look]:
     return found
 
 
+def policy_name(policy: int, tasks: Sequence[str]) -> str:
+    """Of a task's own policy the task's name; of those beyond, ``helper``, with a number from the second one on."""
+    beyond = policy - len(tasks)
+    return tasks[policy] if beyond < 0 else f"helper {beyond + 1}" if beyond else "helper"
+
+
 def policy_look(policy: int) -> Look:
     """Of the line of a policy among others."""
     style, place = divmod(policy, len(PALETTE))

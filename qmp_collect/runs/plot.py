@@ -275,6 +275,7 @@ def _style(axes: Axes, title: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.tick_params(labelsize=8)
+    axes.ticklabel_format(useOffset=False)
     axes.margins(x=0.01)
 
 

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,9 @@ def summary(run_dir: Path, task_names: Sequence[str]) -> str:
     best = max(evaluations, key=lambda evaluation: evaluation.get(f"eval/{name}", -np.inf))
     if (mean := best[f"eval/{name}"]) > last[f"eval/{name}"]:
         lines.append(f"  the best mean was {mean:.2f}, at step {best['global_step']}; the policy is that of the end")
+    shares = [others_share(row["qmp/mixture"]) for row in evaluations if "qmp/mixture" in row]
+    if shared := any(shares):
+        lines.append(f"  others' policies acted in {shares[0]:.0%} of the first steps and {shares[-1]:.0%} of the last")
     folder, qmp = shlex.quote(str(run_dir)), _qmp()
     return "\n".join(
         [
@@ -38,9 +42,14 @@ def summary(run_dir: Path, task_names: Sequence[str]) -> str:
             f"run folder      {folder}, the log in metrics.jsonl",
             f"policy          {shlex.quote(str(run_dir / POLICY_FILE))}",
             f"learning curve  {qmp} plot {folder} --out {shlex.quote(str(run_dir / 'success.png'))}",
-            f"watch it        {qmp} enjoy {folder} --gifs",
+            f"watch it        {qmp} enjoy {folder} --gifs{' --mixture' * shared}",
         ]
     )
+
+
+def others_share(mixture: Sequence[Sequence[float]]) -> float:
+    """Of a ``(T, K)`` mixture: share of steps by others than the own policy, mean over the tasks with any steps."""
+    return 1.0 - float(np.nanmean(np.array(mixture, dtype=np.float64).diagonal()))
 
 
 def curve(values: Sequence[float], share: bool) -> str:
@@ -61,7 +70,7 @@ def curve(values: Sequence[float], share: bool) -> str:
     return "".join(_LEVELS[round(height)] if np.isfinite(height) else " " for height in heights)
 
 
-def _evaluations(run_dir: Path) -> list[dict[str, float]]:
+def _evaluations(run_dir: Path) -> list[dict[str, Any]]:
     with open(run_dir / "metrics.jsonl", encoding="utf-8") as file:
         return [json.loads(line) for line in file if '"eval/return"' in line]
 

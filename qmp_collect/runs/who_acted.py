@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from qmp_collect.extras import needs
 from qmp_collect.runs.checkpoint import atomic_file
-from qmp_collect.runs.palette import PALETTE
+from qmp_collect.runs.palette import PALETTE, policy_name
 from qmp_collect.runs.video import save_gif, steps_per_frame
 
 Frame = NDArray[np.uint8]
@@ -37,7 +37,7 @@ class WhoActed:
 
     Args:
         task: its number, which is that of its own policy.
-        names: ``T`` names of tasks; policy ``k`` is that of task ``k``, and those beyond are ``policy k``.
+        names: ``T`` names of tasks; policy ``k`` is that of task ``k``, and those beyond are helpers.
         frames: ``S`` pictures ``(H, W, 3)``, before each step.
         actors: ``S`` numbers of policies.
     """
@@ -55,7 +55,7 @@ class WhoActed:
         shown = [self.task, *(k for k in np.flatnonzero(counts).tolist() if k != self.task)]
         texts = []
         for policy in shown:
-            name = f"of {self.names[policy]}" if policy < len(self.names) else f"{policy}"
+            name = "of " * (policy < len(self.names)) + policy_name(policy, self.names)
             own = " (own)" * (policy == self.task)
             texts.append((policy, f"{name}{own} {counts[policy] / len(self.actors):.0%}"))
         return texts

@@ -64,16 +64,12 @@ TABLES = [zeros(1, 4), zeros(2, 4)]  # one env of task 0, two of task 1
 CASES = {
     # environments
     "no vector env": (lambda: use(CountingEnv()), TypeError, ["VectorEnv", "CountingEnv", "make_vec"]),
-    "dict observations": (
-        lambda: use(with_space(observation_space=gym.spaces.Dict(a=BOX))),
+    "text in dict observations": (
+        lambda: use(with_space(observation_space=gym.spaces.Dict(a=BOX, said=gym.spaces.Text(9)))),
         TypeError,
-        ["Dict", "each sub-environment in gymnasium.wrappers.FlattenObservation", "wrappers.vector.FlattenObservation"],
+        ["Dict", "a part is of the space Text", "FilterObservation", "TransformObservation"],
     ),
-    "tuple observations": (
-        lambda: use(with_space(observation_space=gym.spaces.Tuple([BOX, BOX]))),
-        TypeError,
-        ["Tuple", "FlattenObservation"],
-    ),
+    "no part": (lambda: use(with_space(observation_space=gym.spaces.Tuple([]))), TypeError, ["expected parts"]),
     "dict actions": (lambda: use(with_space(action_space=gym.spaces.Dict(a=BOX))), TypeError, ["Dict", "action"]),
     "no autoreset mode": (lambda: use(modeless()), ValueError, ["autoreset_mode=", "metadata", "NEXT_STEP"]),
     "unknown autoreset mode": (lambda: use(autoreset_mode="sometimes"), ValueError, ["sometimes"]),
@@ -403,3 +399,22 @@ def test_a_non_finite_action_is_never_executed(switch):
     broken = instead(1, "policies", lambda obs: np.full((len(obs), 2), np.nan, np.float32))
     with pytest.raises(FloatingPointError, match=r"(?i)policy\s*1\b.*nan.*task\s*\d.*step\s*\d"):
         use(**broken, switch=switch, n_step=300)
+
+
+def fails(*_):
+    raise ArithmeticError("mine")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "note"),
+    [
+        (instead(1, "policies", fails), "policies[1], which was called with float64 (3, 4)"),
+        (instead(1, "q_functions", fails), "q_functions[1], which was called with float64 (4, 4), float32 (4, 2)"),
+        ({"policies": fails}, "policies, which was called with float64 (3, 4)"),
+        ({"own_policy": fails, "switch": OwnPolicy()}, "own_policy, which was called with float64 (3, 4), int64 (3,)"),
+    ],
+)
+def test_an_error_of_the_callers_own_is_raised_as_it_is_and_says_whose_it_was(overrides, note):
+    with pytest.raises(ArithmeticError) as caught:
+        use(**overrides)
+    assert (str(caught.value), caught.value.__notes__) == ("mine", [f"raised by {note}"])

@@ -348,7 +348,7 @@ def test_a_refused_add_changes_nothing(change, message):
         ((0, 1, OBS, ACTION), ValueError, r"^capacity must be positive \(at least 1\), got 0$"),
         ((1, 0, OBS, ACTION), ValueError, r"^num_tasks must be positive \(at least 1\), got 0$"),
         ((1e6, 1, OBS, ACTION), TypeError, r"^capacity must be an integer, got 1000000\.0$"),
-        ((1, 1, gym.spaces.Dict(a=OBS), ACTION), TypeError, "obs_space: .*FlattenObservation"),
+        ((1, 1, gym.spaces.Dict(a=gym.spaces.Text(3)), ACTION), TypeError, "a part is of the space Text"),
         ((1, 1, OBS, gym.spaces.Tuple((ACTION,))), TypeError, "action_space: "),
         ((1, 1, OBS, gym.spaces.Discrete(2**24 + 2)), ValueError, "action_space: .*16777216"),
         ((1, 1, OBS, gym.spaces.MultiDiscrete([2, 2**24 + 2])), ValueError, "action_space: .*16777216"),

@@ -171,7 +171,7 @@ def test_a_film_says_whose_colour_is_whose(tmp_path: Path) -> None:
     white, actors = np.full((60, 80, 3), 255, np.uint8), [0, 0, 2, 2, 2, 0]
     episode = WhoActed(0, ("a", "b", "c"), [white] * 6, actors)
     assert episode.legend == [(0, "of a (own) 50%"), (2, "of c 50%")]
-    assert WhoActed(1, ("a", "b"), [white] * 2, [2, 2]).legend == [(1, "of b (own) 0%"), (2, "2 100%")]
+    assert WhoActed(1, ("a", "b"), [white] * 2, [2, 2]).legend == [(1, "of b (own) 0%"), (2, "helper 100%")]
     episode.save_gif(tmp_path / "film.gif", 12.5)  # a frame a step
     blue, green = (0, 114, 178), (0, 158, 115)
     with Image.open(tmp_path / "film.gif") as film:

@@ -169,6 +169,27 @@ def test_numbers_as_csv(tmp_path):
     assert len(lines) == 3 + 6 + 2
 
 
+def test_tables_as_text_and_their_estimates_unrounded(tmp_path):
+    for seed, value in ((1, 0.25), (2, 0.75)):
+        write_run(tmp_path / "runs", f"{seed}", evaluations(value), seed=seed)
+    write_run(tmp_path / "runs", "3", evaluations(1.0), switch="qmp", seed=1)
+    write_report([tmp_path / "runs"], tmp_path, title="Two arms")
+    with open(tmp_path / "intervals.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    primary = [line for line in lines if line["table"] == "eval/success: mean of the last 10 % of evaluations"]
+    own, iqm, qmp = primary[:3]
+    assert (own["set"], own["row"], own["runs"], own["estimate"]) == ("Toy-v0", "own", "2", "0.5")
+    half = 12.706204736 * 0.25  # t(0.975, 1) times the standard error
+    assert [float(own[name]) for name in ("low", "high")] == pytest.approx([0.5 - half, 0.5 + half])
+    assert (iqm["column"], iqm["estimate"], iqm["low"]) == ("interquartile mean [bootstrap]", "0.5", "")
+    assert (qmp["row"], qmp["estimate"], qmp["low"], qmp["high"]) == ("QMP", "1.0", "", "")
+    text = (tmp_path / "tables.md").read_text()
+    assert text.startswith(
+        "# Two arms\n\n## Toy-v0\n\n### eval/success: mean of the last 10 % of evaluations\n\n| arm |"
+    )
+    assert "| own | 2 | 0.5 [-2.7, 3.7] |" in text
+
+
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_few_runs(seeds, tmp_path):
     text = write_report([arms(tmp_path / "runs", seeds)], tmp_path, hypotheses=["QMP > own"]).read_text()
@@ -257,10 +278,20 @@ def test_sharing_early_and_late(tmp_path):
     (study,) = studies([load_run(path) for path in find_runs([tmp_path])])
     left, right = sharing.table(study, ["left", "right"]).rows
     # means of .6 and .7, of .15 and .2, of their changes -.45 and -.5; t(0.975, 1) = 12.706 standard errors
-    assert left[:5] == ["QMP: left", "2", "0.650 [0.015, 1.285]", "0.175 [-0.143, 0.493]", "-0.475 [-0.793, -0.157]"]
-    assert left[5:] == ["0.490 [0.363, 0.617]", "0.250 [0.250, 0.250]"]
+    assert left[:5] == ["QMP: left", "2", "0.65 [0.01, 1.29]", "0.17 [-0.14, 0.49]", "-0.47 [-0.79, -0.16]"]
+    assert left[5:] == ["0.49 [0.36, 0.62]", "0.250 [0.250, 0.250]"]
     assert right[2:5] == ["0.250 [0.250, 0.250]", "0.250 [0.250, 0.250]", "+0.000 [+0.000, +0.000]"]
     assert right[6] == left[5]
+
+
+def test_one_task_and_its_helper(tmp_path):
+    write_run(tmp_path, "1", mixed(evaluations(*[0.5] * 11), *[[[0.4, 0.6]]] * 10), switch="qmp")
+    (study,) = studies([load_run(path) for path in find_runs([tmp_path])])
+    (row,) = sharing.table(study, ["left"]).rows
+    assert (row[2], row[5:]) == ("0.600 [1 run]", ["0.600 [1 run]", ""])
+    _, axes = figures.panel()
+    figures.policies(axes, study.arms[0], 0, ["left"])
+    assert [line.get_label() for line in axes.lines] == ["1: helper"]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium, which Debian has as a package of that name")

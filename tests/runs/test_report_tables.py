@@ -15,6 +15,7 @@ from synthetic_runs import evaluations, write_run
 from qmp_collect.runs.report import tables
 from qmp_collect.runs.report.arms import studies
 from qmp_collect.runs.report.runs import find_runs, load_run
+from qmp_collect.runs.report.statistics import Interval
 
 
 def study_of(root):
@@ -42,8 +43,8 @@ def test_results(two_arms):
     table = tables.results(two_arms, "eval/success")
     # t(0.975, 1) = 12.706 times the standard error, .1; the tasks' scores: .3 .5 .5 .7 and .7 .9 .9 1.1
     assert table.rows == [
-        ["own", "2", "0.500 [-0.771, 1.771]", "0.500 [2 runs]", "1: 0.400, 2: 0.600"],
-        ["QMP", "2", "0.900 [-0.371, 2.171]", "0.900 [2 runs]", "1: 0.800, 2: 1.000"],
+        ["own", "2", "0.5 [-0.8, 1.8]", "0.500 [2 runs]", "1: 0.400, 2: 0.600"],
+        ["QMP", "2", "0.9 [-0.4, 2.2]", "0.900 [2 runs]", "1: 0.800, 2: 1.000"],
     ]
 
 
@@ -51,7 +52,7 @@ def test_differences(two_arms):
     # Welch: standard error sqrt(.01 + .01), 2 degrees of freedom, t = 4.303. In pairs both gains are .4.
     # By tasks: of the four pairs of runs, left task .3 .5 against .7 .9, right .5 .7 against .9 1.1: always better.
     assert tables.differences(two_arms, "eval/success").rows == [
-        ["QMP - own", "2, 2", "+0.400 [-0.208, +1.008]", "+0.400 [+0.400, +0.400]", "1.000 [2 runs]", "1.000 [2 runs]"]
+        ["QMP - own", "2, 2", "+0.40 [-0.21, +1.01]", "+0.400 [+0.400, +0.400]", "1.000 [2 runs]", "1.000 [2 runs]"]
     ]
 
 
@@ -63,7 +64,7 @@ def test_how_fast(tmp_path):
     # areas over 30 steps: .9 / 2 + .925 + .975, .45 + .85, .45 + .9, each over 3
     mean, deviation = np.mean([2.35 / 3, 1.3 / 3, 1.35 / 3]), np.std([2.35 / 3, 1.3 / 3, 1.35 / 3], ddof=1)
     half = 4.30265 * deviation / math.sqrt(3)
-    area = f"{mean:.3f} [{mean - half:.3f}, {mean + half:.3f}]"
+    area = f"{mean:.2f} [{mean - half:.2f}, {mean + half:.2f}]"
     assert row == ["own", "3", area, "2 of 3", "20", "1: 10, 2: never, 3: 20"]
 
 
@@ -115,7 +116,7 @@ def test_holm_over_the_given_list(two_arms):
     # against 5, t is 45 and 41 with one degree of freedom: p = 2 / (pi 45) and 2 / (pi 41) roughly
     assert [row[-1] for row in rows] == ["open", "open", "open", "open"]
     assert [row[1] for row in rows] == ["2, 2", "2", "2", "2"]
-    assert rows[1][2] == "-4.500 [-5.771, -3.229]"
+    assert rows[1][2] == "-4.5 [-5.8, -3.2]"
     raw = [float(row[3]) for row in rows]
     assert raw[1:] == pytest.approx([0.0141, 0.0155, 1.0])
     assert float(rows[1][4]) == pytest.approx(4 * raw[1], rel=1e-2)
@@ -127,8 +128,10 @@ def test_hypotheses_that_cannot_be_tested(two_arms, tmp_path):
     for text in ("QMP = own", "QMP >", ""):
         with pytest.raises(ValueError, match="expected 'ARM > ARM'"):
             tables.hypothesis(text)
-    with pytest.raises(ValueError, match=r"no arm 'best' in Toy-v0, but \['own', 'QMP'\]"):
-        tables.hypotheses(two_arms, "eval/success", [tables.hypothesis("best > own")])
+    with pytest.raises(ValueError, match=r"no arm 'qnp' in Toy-v0, but \['own', 'QMP'\] did you mean QMP\?"):
+        tables.hypotheses(two_arms, "eval/success", [tables.hypothesis("qnp > own")])
+    (row,) = tables.hypotheses(two_arms, "eval/success", [tables.hypothesis("qmp > OWN")]).rows
+    assert row[0] == "QMP > own"
     write_run(tmp_path / "one", "a", evaluations(0.5))
     (row,) = tables.hypotheses(study_of(tmp_path / "one"), "eval/success", [tables.hypothesis("own > 0.4")]).rows
     assert row == ["own > 0.4", "1", "not enough runs", "", "", "open"]
@@ -143,6 +146,22 @@ def test_many_arms_are_compared_with_their_references(tmp_path):
     assert ("MCAL + QMP", "MCAL") in names
     assert ("MCAL", "No-Sharing") in names
     assert len(names) == 7
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (0.5123, 0.5145, "0.513 [0.512, 0.514]"),
+        (0.41, 0.53, "0.470 [0.410, 0.530]"),
+        (0.3, 0.7, "0.50 [0.30, 0.70]"),
+        (-3.0, 4.0, "0.5 [-3.0, 4.0]"),
+        (180.0, 240.0, "210 [180, 240]"),
+        (1234.5, 1234.5, "1234.5 [1234.5, 1234.5]"),
+    ],
+)
+def test_digits_are_those_that_the_interval_allows(low, high, text):
+    cell = tables._text(Interval((low + high) / 2, low, high))
+    assert (cell, cell.value) == (text, ((low + high) / 2, low, high))
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,21 @@ def test_a_run_that_was_better_before(tmp_path: Path) -> None:
     assert "\n  the best mean was 1.00, at step 5; the policy is that of the end\n" in summary(tmp_path, ["task"])
 
 
+def test_who_acted(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text(
+        row(0, task__return=0.0, **{"return": 0.0})
+        + "\n"
+        + "".join(
+            json.dumps({"global_step": step, "eval/return": 0.0, "eval/task/return": 0.0, "qmp/mixture": mixture})
+            + "\n"
+            for step, mixture in ((1, [[0.5, 0.25, 0.25], [0.5, 0.3, 0.2]]), (2, [[math.nan] * 3, [0.0, 0.9, 0.1]]))
+        )
+    )
+    said = summary(tmp_path, ["task"])
+    assert "\n  others' policies acted in 60% of the first steps and 10% of the last\n" in said
+    assert said.endswith("--gifs --mixture")
+
+
 def test_a_task_set_without_success(tmp_path: Path) -> None:
     rows = [row(0, walk__return=-10.0, **{"return": -10.0}), row(9, walk__return=30.0, **{"return": 30.0})]
     (tmp_path / "metrics.jsonl").write_text("\n".join(rows) + "\n")

@@ -221,6 +221,11 @@ def test_a_damaged_folder_costs_no_other_run_its_line(
     assert table([found]).count("\n") == 1
 
 
+def test_a_script_is_named_or_lies_somewhere() -> None:
+    for word, path in (("dnc", "cleanrl_scripts/dnc.py"), ("mine/dnc.py", "mine/dnc.py"), ("/x/y.py", "/x/y.py")):
+        assert Run("a", "runs/a", (word,), "cpu", 1.0).script == Path(path)
+
+
 def test_flags_of_a_command(tmp_path: Path) -> None:
     argv = ("x.py", "--seed", "1", "--total_timesteps=3", "--compile", "--seed", "2")
     run = Run("a", "runs/a", argv, "cpu", 1.0)

@@ -1,4 +1,4 @@
-"""``python -m qmp_collect.runs.report RUN_DIR... --out FOLDER``: a page about runs, and their numbers as a CSV."""
+"""``python -m qmp_collect.runs.report RUN_DIR... --out FOLDER``: a page about runs, and its numbers for programs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ with needs("report"):
 
 @dataclass
 class Args:
-    """Report on runs: FOLDER/index.html, one self-contained page, and FOLDER/results.csv."""
+    """Report on runs: FOLDER/index.html, one self-contained page; its tables, intervals and all numbers beside it."""
 
     run_dirs: tyro.conf.Positional[tuple[Path, ...]]
     """run folders, or folders of them"""

@@ -1,17 +1,20 @@
-"""The numbers of a report as one long table: method, set, task, seed, metric, env_step, value."""
+"""A report for other programs: its numbers as one long table, its tables as text, and what these tables measure."""
 
 from __future__ import annotations
 
 import csv
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from qmp_collect.runs.report.arms import Study
 from qmp_collect.runs.report.runs import Run
+from qmp_collect.runs.report.tables import Measured, Table
 
+INTERVALS = ("set", "table", "row", "runs", "column", "estimate", "low", "high")
 HEAD = ("method", "set", "task", "seed", "metric", "env_step", "value")
 MEAN = "mean"  # stands for the mean over tasks
 
@@ -29,6 +32,30 @@ def write_csv(studies: Sequence[Study], path: Path) -> None:
             for arm in study.arms:
                 for run in (*arm.runs, *arm.unfinished):
                     writer.writerows((arm.label, *row) for row in _rows(run, study))
+
+
+def write_intervals(tables: Mapping[str, Sequence[Table]], path: Path) -> None:
+    """Every estimate in the tables of each task set, unrounded, with its interval where there is one."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(INTERVALS)
+        for env_id, table in ((env_id, table) for env_id, every in tables.items() for table in every):
+            for row in table.rows:
+                runs = row[table.head.index("runs")]
+                for column, cell in zip(table.head, row, strict=True):
+                    if isinstance(cell, Measured):
+                        numbers = ["" if math.isnan(x) else x for x in cell.value]
+                        writer.writerow((env_id, table.title, row[0], runs, column, *numbers))
+
+
+def write_tables(tables: Mapping[str, Sequence[Table]], path: Path, title: str) -> None:
+    """The tables of each task set, as Markdown."""
+    parts = [f"# {title}"]
+    for env_id, every in tables.items():
+        parts.append(f"## {env_id}")
+        for table in every:
+            parts += [f"### {table.title}", table.markdown(), *filter(None, [table.note])]
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 def _rows(run: Run, study: Study) -> Iterator[tuple[str, str, str, str, int, float]]:

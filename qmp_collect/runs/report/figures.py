@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qmp_collect.extras import needs
-from qmp_collect.runs.palette import Look, looks, policy_look
+from qmp_collect.runs.palette import Look, looks, policy_look, policy_name
 from qmp_collect.runs.report import statistics
 from qmp_collect.runs.report.arms import Arm, Study, setting_text
 from qmp_collect.runs.report.runs import align
@@ -40,6 +40,7 @@ def style(axes: Axes) -> None:
     axes.spines[["left", "bottom"]].set_color(INK)
     axes.grid(color=GRID, linewidth=0.6)
     axes.tick_params(labelsize=8, colors=INK)
+    axes.ticklabel_format(useOffset=False)
     axes.title.set_color(INK)
     axes.title.set_fontsize(10)
     for label in (axes.xaxis.label, axes.yaxis.label):
@@ -132,7 +133,7 @@ def profile(axes: Axes, study: Study, metric: str) -> None:
 
 
 def foreign(axes: Axes, study: Study, task: int) -> None:
-    """Share of a task's steps in which another task's policy acted: each arm that shares, every run thin behind it."""
+    """Share of a task's steps in which another policy acted: each arm that shares, every run thin behind it."""
     for arm, (color, line) in zip(study.arms, arm_looks(study), strict=True):
         found = mixtures(arm, WINDOWS) if shares(arm) else None
         if found is None:
@@ -150,7 +151,7 @@ def policies(
     """Share of a task's steps that each other policy had, over training: mean over runs, every run thin behind it.
 
     Args:
-        names: of the policies.
+        names: of the tasks, as which their own policies are named.
         colors: of the policies; those of the palette by default.
     """
     found = mixtures(arm, WINDOWS)
@@ -160,7 +161,7 @@ def policies(
     for policy in range(values.shape[3]):
         if policy != task:
             color, line = policy_look(policy)
-            name = f"policy {policy}" if names is None else f"{policy}: {names[policy]}"
+            name = f"policy {policy}" if names is None else f"{policy}: {policy_name(policy, names)}"
             _run_lines(
                 axes, borders, values[:, :, task, policy], colors[policy] if colors else color, line, name, thin=0.2
             )

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from qmp_collect.runs.palette import PALETTE, policy_look
+from qmp_collect.runs.palette import PALETTE, policy_look, policy_name
 from qmp_collect.runs.report import figures, origins, sharing, tables
 from qmp_collect.runs.report.arms import Arm, Study, studies
-from qmp_collect.runs.report.export import write_csv
+from qmp_collect.runs.report.export import write_csv, write_intervals, write_tables
 from qmp_collect.runs.report.markup import details, figure_html, legend, link, panels, table_html
 from qmp_collect.runs.report.runs import Run, find_runs, load_run
 
@@ -42,7 +42,7 @@ def write_report(
     metrics: Sequence[str] | None = None,
     hypotheses: Sequence[str] = (),
 ) -> Path:
-    """Write ``out/index.html`` and ``out/results.csv``.
+    """Write ``out/index.html``, its tables as ``tables.md`` and ``intervals.csv``, and ``results.csv``.
 
     Args:
         run_dirs: run folders, finished or not, live or published; a folder without ``config.json`` stands for all runs
@@ -72,13 +72,16 @@ def write_report(
         tables.hypotheses(found[0], "", given)  # says what arms there are
     out.mkdir(parents=True, exist_ok=True)
     numbers = count()
+    shown: dict[str, list[tables.Table]] = {study.env_id: [] for study in found}
     sections = [
-        _section(study, _available(study, metrics), ours, out, numbers)
+        _section(study, _available(study, metrics), ours, out, numbers, shown[study.env_id])
         for study, ours in zip(found, tested, strict=True)
     ]
     page = _page(title, _summary(read, found, unreadable), found, sections, _unread(unreadable, out))
     (out / "index.html").write_text(page, encoding="utf-8")
     write_csv(found, out / "results.csv")
+    write_intervals(shown, out / "intervals.csv")
+    write_tables(shown, out / "tables.md", title)
     return out / "index.html"
 
 
@@ -111,9 +114,14 @@ def _summary(read: Sequence[Run], found: Sequence[Study], unreadable: Sequence[t
 
 
 def _section(
-    study: Study, metrics: Sequence[str], given: Sequence[tables.Hypothesis], out: Path, numbers: Iterator[int]
+    study: Study,
+    metrics: Sequence[str],
+    given: Sequence[tables.Hypothesis],
+    out: Path,
+    numbers: Iterator[int],
+    shown: list[tables.Table],
 ) -> str:
-    """All of one task set."""
+    """All of one task set; its tables go to ``shown`` too."""
     names = [f"{arm.label}: {_runs_text(arm)}" for arm in study.arms]
     parts = [
         f'<section id="{_anchor(study)}">\n<h2>{escape(study.env_id)}</h2>',
@@ -121,16 +129,23 @@ def _section(
         f'<p class="note">{_READING}</p>',
     ]
     for place, metric in enumerate(metrics):
-        parts.append(_metric(study, metric, numbers, first=place == 0))
+        parts.append(_metric(study, metric, numbers, shown, first=place == 0))
         if place == 0 and given:
-            parts.append(table_html(tables.hypotheses(study, metric, given)))
+            parts.append(_table(tables.hypotheses(study, metric, given), shown))
     if not metrics:
         parts.append("<p>Nothing has been evaluated yet.</p>")
-    parts += [_mixtures(study, numbers), origins.section(study, out), "</section>"]
+    parts += [_mixtures(study, numbers, shown), origins.section(study, out), "</section>"]
     return "\n".join(filter(None, parts))
 
 
-def _metric(study: Study, metric: str, numbers: Iterator[int], first: bool) -> str:
+def _table(table: tables.Table, shown: list[tables.Table]) -> str:
+    if not table.rows:
+        return ""
+    shown.append(table)
+    return table_html(table)
+
+
+def _metric(study: Study, metric: str, numbers: Iterator[int], shown: list[tables.Table], first: bool) -> str:
     share, tasks = tables.is_share(study, metric), study.tasks(metric)
     drawn = []
     for group in _groups(study):
@@ -148,8 +163,7 @@ def _metric(study: Study, metric: str, numbers: Iterator[int], first: bool) -> s
     parts = [f"<h3>{escape(metric)}</h3>", panels(drawn, small=len(drawn) > 2)]
     if finished:
         kinds = [tables.results, tables.differences, tables.speed, tables.efficiency]
-        made = [kind(study, metric) for kind in kinds]
-        parts += [table_html(table) for table in made if table.rows]
+        parts += [_table(kind(study, metric), shown) for kind in kinds]
     else:
         parts.append("<p>No run that has this is finished: no tables yet.</p>")
     if tasks:
@@ -161,7 +175,7 @@ def _metric(study: Study, metric: str, numbers: Iterator[int], first: bool) -> s
             small.append(_figure(figure, numbers, task))
         body = panels(small, small=True)
         if finished:
-            body += table_html(tables.tasks_table(study, metric))
+            body += _table(tables.tasks_table(study, metric), shown)
         parts.append(details(f"{metric}, task by task", body, opened=first and len(tasks) <= MOST_LINES))
     return "\n".join(parts)
 
@@ -176,7 +190,7 @@ def _groups(study: Study) -> list[list[str]]:
     return list(groups.values())
 
 
-def _mixtures(study: Study, numbers: Iterator[int]) -> str:
+def _mixtures(study: Study, numbers: Iterator[int], shown: list[tables.Table]) -> str:
     """Who acted for whom: shares of foreign actions, policies over training, matrices."""
     arms = [both for both in zip(study.arms, figures.arm_looks(study), strict=True) if sharing.shares(both[0])]
     if not arms:
@@ -190,10 +204,9 @@ def _mixtures(study: Study, numbers: Iterator[int]) -> str:
     for task, name in enumerate(tasks):
         figure, axes = figures.panel(*SMALL)
         figures.foreign(axes, study, task)
-        small.append(_figure(figure, numbers, f"{name}: share of its steps in which another task's policy acted"))
+        small.append(_figure(figure, numbers, f"{name}: share of its steps in which another policy acted"))
     parts.append(panels(small, small=True))
-    table = sharing.table(study, tasks)
-    parts += [table_html(table)] if table.rows else []
+    parts.append(_table(sharing.table(study, tasks), shown))
     for place, (arm, _) in enumerate(arms):
         parts.append(details(f"{arm.label}: policy by policy", _policies(arm, tasks, numbers), opened=place == 0))
     return "\n".join(parts)
@@ -205,7 +218,7 @@ def _policies(arm: Arm, tasks: Sequence[str], numbers: Iterator[int]) -> str:
         return ""
     borders, values = found
     policies = values.shape[3]
-    names = [f"{j}: {tasks[j]}" if j < len(tasks) else f"{j}" for j in range(policies)]
+    names = [f"{j}: {policy_name(j, tasks)}" for j in range(policies)]
     parts = []
     if policies <= MOST_LINES:
         small = []
@@ -261,9 +274,10 @@ def _available(study: Study, metrics: Sequence[str] | None) -> list[str]:
 
 def _tested(study: Study, given: Sequence[tables.Hypothesis]) -> list[tables.Hypothesis]:
     """All of the hypotheses, if the set has their arms, or none."""
-    labels = {arm.label for arm in study.arms}
-    named = {name for one in given for name in (one.arm, one.other) if isinstance(name, str)}
-    return list(given) if named <= labels else []
+    try:
+        return [tables.with_labels(study, one) for one in given]
+    except ValueError:
+        return []
 
 
 def _unread(unreadable: Sequence[tuple[Path, str]], out: Path) -> str:

@@ -67,7 +67,7 @@ def table(study: Study, tasks: Sequence[str]) -> Table:
         for task, name in enumerate(tasks):
             foreign = 1.0 - values[:, :, task, task]
             early, late = foreign[:, 1], foreign[:, -2:].mean(axis=1)
-            elsewhere = np.delete(values[:, :, :, task], task, axis=2).mean(axis=(1, 2))
+            elsewhere = np.delete(values[:, :, :, task], task, axis=2)
             rows.append(
                 [
                     f"{arm.label}: {name}",
@@ -76,11 +76,11 @@ def table(study: Study, tasks: Sequence[str]) -> Table:
                     interval(late),
                     interval(late - early, signed=True),
                     interval(foreign.mean(axis=1)),
-                    interval(elsewhere),
+                    interval(elsewhere.mean(axis=(1, 2))) if len(tasks) > 1 else "",
                 ]
             )
     return Table(
-        "Share of steps in which another task's policy acted",
+        "Share of steps in which another policy than the task's own acted",
         ["arm: task", "runs", "second tenth", "last fifth", "change", "whole run", "its policy in other tasks"],
         rows,
         "Of the run; mean over runs [95 % t interval; of the change, within runs]. The last column is the share of the "

@@ -15,6 +15,7 @@ from qmp_collect.runs.report import statistics
 from qmp_collect.runs.report.arms import Arm, Study
 from qmp_collect.runs.report.runs import Run
 from qmp_collect.runs.report.statistics import Interval
+from qmp_collect.runs.scripts import did_you_mean
 
 Floats = NDArray[np.float64]
 
@@ -23,6 +24,19 @@ RESAMPLES = 2_000
 LAST = 0.1
 FEWEST_FOR_BOOTSTRAP = 3
 ALL_PAIRS = 6  # so many arms are compared each with each, more only with their references
+
+
+class Measured(str):
+    """A cell's text, and the numbers that it rounds: the interval is NaN where runs are too few for one."""
+
+    value: Interval
+
+    @staticmethod
+    def of(text: str, value: Interval) -> Measured:
+        """Both."""
+        cell = Measured(text)
+        cell.value = value
+        return cell
 
 
 class Table(NamedTuple):
@@ -166,7 +180,7 @@ def efficiency(study: Study, metric: str, parts: Sequence[float] = (0.1, 0.25, 0
         for part in parts:
             at = part * longest
             values = [np.interp(at, *curve) for curve in every[arm.label] if curve[0][0] <= at <= curve[0][-1]]
-            cells.append(interval(np.array(values)) + _fewer(len(values), len(every[arm.label])))
+            cells.append(interval(np.array(values), note=_fewer(len(values), len(every[arm.label]))))
         rows.append(cells)
     head = ["arm", "runs", *(f"at {steps_text(part * longest)} steps" for part in parts)]
     note = "Mean over tasks and runs [95 % t interval]; linear between evaluations."
@@ -214,6 +228,24 @@ def hypothesis(text: str) -> Hypothesis:
         return Hypothesis(match[1], match[2], match[3])
 
 
+def with_labels(study: Study, given: Hypothesis) -> Hypothesis:
+    """A hypothesis about a study's arms, whose labels may be written in any case.
+
+    Raises:
+        ValueError: for an arm that there is not.
+    """
+    labels = {arm.label.casefold(): arm.label for arm in study.arms}
+
+    def label(name: str) -> str:
+        if name.casefold() not in labels:
+            names = list(labels.values())
+            hint = did_you_mean(name, names)
+            raise ValueError(f"hypothesis '{given}': there is no arm {name!r} in {study.env_id}, but {names}{hint}")
+        return labels[name.casefold()]
+
+    return Hypothesis(label(given.arm), given.sign, label(given.other) if isinstance(given.other, str) else given.other)
+
+
 def hypotheses(study: Study, metric: str, given: Sequence[Hypothesis]) -> Table:
     """Holm's procedure over the given list and nothing else.
 
@@ -221,10 +253,7 @@ def hypotheses(study: Study, metric: str, given: Sequence[Hypothesis]) -> Table:
         ValueError: for an arm that there is not.
     """
     arms = {arm.label: arm for arm in study.arms}
-    for one in given:
-        for name in (one.arm, one.other):
-            if isinstance(name, str) and name not in arms:
-                raise ValueError(f"hypothesis '{one}': there is no arm {name!r} in {study.env_id}, but {list(arms)}")
+    given = [with_labels(study, one) for one in given]
     sides = [(scores(arms[h.arm], metric), _side(arms, metric, h.other)) for h in given]
     testable = [len(a) > 1 and (isinstance(b, float) or len(b) > 1) for a, b in sides]
     p = [statistics.welch_test(*side) if able else math.nan for side, able in zip(sides, testable, strict=True)]
@@ -263,7 +292,7 @@ def pooled(title: str, strata: Mapping[str, tuple[Floats, Floats]]) -> Table:
         cells = [_signed(statistics.pooled_difference(every)), _signed(gain)]
         cells.append(f"{statistics.permutation_test(every):.3g}")
     else:
-        cells = [f"{number(_mean_gain(*(arm for pair in every for arm in pair)), True)} [1 run]", "", ""]
+        cells = [_alone(_mean_gain(*(arm for pair in every for arm in pair)), 1, signed=True), "", ""]
     runs = ", ".join(str(sum(map(len, arms))) for arms in zip(*every, strict=True))
     rows.append([f"mean of the {len(every)} methods", runs, *cells])
     return Table(
@@ -293,26 +322,28 @@ def pairs(study: Study, metric: str) -> list[tuple[Arm, Arm]]:
     return [(arm, other) for arm, other in both if arm is not other and other in arms]
 
 
-def interval(values: Floats, signed: bool = False) -> str:
+def interval(values: Floats, signed: bool = False, note: str = "") -> str:
     """Mean of ``(R,)`` runs with its t interval, as far as there are runs for it."""
     if len(values) == 0:
         return "no run"
     if len(values) == 1:
-        return f"{number(float(values[0]), signed)} [1 run]"
-    return _text(statistics.mean(values), signed)
+        return _alone(float(values[0]), 1, signed, note)
+    return _text(statistics.mean(values), signed, note)
 
 
 def bootstrap(statistic: statistics.Statistic, *samples: Floats) -> str:
     """A statistic of whole runs with its percentile interval, as far as there are runs for it."""
     fewest = min(len(sample) for sample in samples)
     if fewest < FEWEST_FOR_BOOTSTRAP:
-        return f"{number(float(statistic(*samples)))} [{fewest} run{'s' * (fewest > 1)}]"
+        return _alone(float(statistic(*samples)), fewest)
     return _text(statistics.bootstrap(statistic, *samples, resamples=RESAMPLES))
 
 
-def number(value: float, signed: bool = False) -> str:
-    """Three decimals up to 10, fewer beyond."""
+def number(value: float, signed: bool = False, width: float = 0.0) -> str:
+    """Two digits of what is uncertain, half of ``width``, but three decimals at most, and beyond 10 one."""
     digits = 3 if abs(value) < 10 else 1
+    if 0.0 < width < math.inf:
+        digits = min(digits, max(0, 1 - math.floor(math.log10(width / 2))))
     value = round(value, digits) + 0.0  # there is no -0.0
     return f"{value:{'+' if signed else ''}.{digits}f}"
 
@@ -338,8 +369,7 @@ def _side(arms: dict[str, Arm], metric: str, other: str | float) -> Floats | flo
 
 def _two(a: Floats, b: Floats, signed: bool = False) -> str:
     if min(len(a), len(b)) < 2:
-        fewest = min(len(a), len(b))
-        return f"{number(float(a.mean() - b.mean()), signed)} [{fewest} run]"
+        return _alone(float(a.mean() - b.mean()), min(len(a), len(b)), signed)
     return _text(statistics.difference(a, b), signed)
 
 
@@ -381,8 +411,14 @@ def _fewer(counted: int, expected: int) -> str:
     return f" ({counted} runs)" if 0 < counted < expected else ""
 
 
-def _text(value: Interval, signed: bool = False) -> str:
-    return f"{number(value.estimate, signed)} [{number(value.low, signed)}, {number(value.high, signed)}]"
+def _text(value: Interval, signed: bool = False, note: str = "") -> str:
+    estimate, low, high = (number(x, signed, value.high - value.low) for x in value)
+    return Measured.of(f"{estimate} [{low}, {high}]{note}", value)
+
+
+def _alone(value: float, runs: int, signed: bool = False, note: str = "") -> str:
+    text = f"{number(value, signed)} [{runs} run{'s' * (runs > 1)}]{note}"
+    return Measured.of(text, Interval(value, math.nan, math.nan))
 
 
 def _signed(value: Interval) -> str:

@@ -21,7 +21,7 @@ class Run:
     Attributes:
         name: of this run alone, within the manifest.
         run_dir: its folder; in a manifest, relative to the manifest's.
-        argv: the script, relative to the checkout, and its flags.
+        argv: the script, by its name or by its path in the checkout, and its flags.
         device: what it trains on.
         hours: that it is expected to take.
     """
@@ -36,6 +36,12 @@ class Run:
     def dir(self) -> Path:
         """Its folder."""
         return Path(self.run_dir)
+
+    @property
+    def script(self) -> Path:
+        """Where it lies in the checkout."""
+        given = Path(self.argv[0])
+        return given if given.suffix == ".py" else Path("cleanrl_scripts", f"{given}.py")
 
     def beside(self, suffix: str) -> Path:
         """A file of the suite's about this run: beside its folder, which is the run's alone."""

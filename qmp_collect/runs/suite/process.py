@@ -57,7 +57,7 @@ class Process:
         if run.device == "cpu":
             environment["CUDA_VISIBLE_DEVICES"] = ""
         words = [str(os.getpid()), str(nice), ",".join(map(str, cores))]
-        words += [sys.executable, str(root / run.argv[0]), *run.argv[1:], "--run-dir", str(run.dir.resolve())]
+        words += [sys.executable, str(root / run.script), *run.argv[1:], "--run-dir", str(run.dir.resolve())]
         with open(self._log, "ab") as log:
             self._begin = log.tell()
             # In a session of its own, or Ctrl-C would reach it as often as it reaches the executor.
