@@ -160,8 +160,11 @@ def table(c: dict[str, float]) -> dict[str, float]:
         for machines, hosts in ((f"one machine of {CORES} cores", 1), (f"{HOSTS} hosts of {CORES // HOSTS}", HOSTS)):
             for mode in ("synchronous", "asynchronous"):
                 found[f"{machines}, {mode}, {learner} learns"] = predict(c, CORES, hosts, update, mode == "synchronous")
-    collecting = CORES / (c["env"] + c["act"] + c["pack"])
-    return {name: float(f"{value:.3g}") for name, value in (found | {f"{CORES} cores collect": collecting}).items()}
+    a_core = 1 / (c["env"] + c["act"] + c["pack"])
+    found[f"{CORES} cores collect"] = CORES * a_core
+    for learner, update in (("a core", c["update"]), ("a GPU", GPU_UPDATE)):
+        found[f"cores that collect as fast as {learner} learns"] = n / (c["round_updates"] * update) / a_core
+    return {name: float(f"{value:.3g}") for name, value in found.items()}
 
 
 def main(args: Args) -> None:
