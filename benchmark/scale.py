@@ -42,6 +42,8 @@ class Args:
     """task sets"""
     envs_per_task: int = 8
     """sub-environments of each task on a host"""
+    rows: int = 4000
+    """transitions of a part, and of a sample of the environment's cost"""
     repeats: int = 5
     """samples of each cost"""
     out: Path | None = None
@@ -87,7 +89,7 @@ def costs(env_id: str, args: Args) -> dict[str, float]:
         ]
 
     host = Host(make_collector, 0, 1, 0)
-    steps = 2 if args.quick else max(2, 4000 // num_envs)
+    steps = 2 if args.quick else max(2, args.rows // num_envs)
     shape = {"n_step": steps * num_envs}
     agent_weights: dict[str, Any] = {}
     made_weights: list[bytes] = []
