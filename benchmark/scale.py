@@ -42,6 +42,8 @@ class Args:
     """task sets"""
     envs_per_task: int = 8
     """sub-environments of each task on a host"""
+    rows: int = 4000
+    """transitions of a part, and of a sample of the environment's cost"""
     repeats: int = 5
     """samples of each cost"""
     out: Path | None = None
@@ -87,7 +89,7 @@ def costs(env_id: str, args: Args) -> dict[str, float]:
         ]
 
     host = Host(make_collector, 0, 1, 0)
-    steps = 2 if args.quick else max(2, 4000 // num_envs)
+    steps = 2 if args.quick else max(2, args.rows // num_envs)
     shape = {"n_step": steps * num_envs}
     agent_weights: dict[str, Any] = {}
     made_weights: list[bytes] = []
@@ -160,8 +162,11 @@ def table(c: dict[str, float]) -> dict[str, float]:
         for machines, hosts in ((f"one machine of {CORES} cores", 1), (f"{HOSTS} hosts of {CORES // HOSTS}", HOSTS)):
             for mode in ("synchronous", "asynchronous"):
                 found[f"{machines}, {mode}, {learner} learns"] = predict(c, CORES, hosts, update, mode == "synchronous")
-    collecting = CORES / (c["env"] + c["act"] + c["pack"])
-    return {name: float(f"{value:.3g}") for name, value in (found | {f"{CORES} cores collect": collecting}).items()}
+    a_core = 1 / (c["env"] + c["act"] + c["pack"])
+    found[f"{CORES} cores collect"] = CORES * a_core
+    for learner, update in (("a core", c["update"]), ("a GPU", GPU_UPDATE)):
+        found[f"cores that collect as fast as {learner} learns"] = n / (c["round_updates"] * update) / a_core
+    return {name: float(f"{value:.3g}") for name, value in found.items()}
 
 
 def main(args: Args) -> None:

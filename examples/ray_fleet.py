@@ -13,7 +13,7 @@ from qmp_collect.fleet import LocalFleet as Fleet  # in this process, to try it
 from qmp_collect.runs import load_checkpoint, save_checkpoint
 
 # from qmp_collect.fleet import RayFleet as Fleet  # in processes of their own, on all machines of a Ray cluster
-T, HOSTS, N_STEP = 2, 2, 400
+T, HOSTS, N_STEP = 2, 2, 200
 
 
 class Learner(nn.Module):
@@ -60,7 +60,7 @@ if __name__ == "__main__":
                 for part in fleet.collect(N_STEP):
                     buffer.add(part.transitions)
                     print(f"host {part.host}, part {part.sequence}: weights {part.version}, {part.staleness} behind")
-                for _ in range(50):
+                for _ in range(30):
                     batch = buffer.sample(64)
                     rows = [(batch.obs[t], batch.actions[t], batch.rewards[t], batch.next_obs[t], t) for t in range(T)]
                     for which, optimizer in enumerate((critics, actors)):

@@ -167,7 +167,8 @@ class Fleet:
         Args:
             version: a number above all earlier ones, such as that of the gradient steps made.
             weights: of policies and Q-functions, whatever ``set_weights`` takes: dicts of arrays or tensors, anything
-                that can be pickled. ``set_weights`` copies out of them: arrays may be read-only there.
+                that can be pickled, on the CPU if hosts have no GPU. ``set_weights`` copies out of them: arrays may be
+                read-only there.
 
         Raises:
             ValueError: The version is not above the last one (after `load_state_dict`, not below it), or parts would

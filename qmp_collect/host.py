@@ -32,17 +32,17 @@ class HostError(RuntimeError):
     Attributes:
         host: which.
         task_ids: of the sub-environment that failed; of all that the host has, where it cannot be told.
+        said: what was raised, in a line.
         trace: the original traceback, as text.
     """
 
-    def __init__(self, host: int, task_ids: tuple[int, ...], trace: str) -> None:
-        super().__init__(host, task_ids, trace)  # what it is pickled with
-        self.host, self.task_ids, self.trace = host, task_ids, trace
+    def __init__(self, host: int, task_ids: tuple[int, ...], said: str, trace: str) -> None:
+        super().__init__(host, task_ids, said, trace)  # what it is pickled with
+        self.host, self.task_ids, self.said, self.trace = host, task_ids, said, trace
 
     def __str__(self) -> str:
         tasks = {0: "", 1: ", task "}.get(len(self.task_ids), ", tasks ") + ", ".join(map(str, self.task_ids))
-        said = self.trace.strip().splitlines()[-1]
-        return f"host {self.host}{tasks}: {said}\n\nOn that host:\n{self.trace}"
+        return f"host {self.host}{tasks}: {self.said}\n\nOn that host:\n{self.trace}"
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,8 @@ class Host:
             part = (self._host, sequence, version, transitions, stats, self._collector.state_dict())
             result = pickle.dumps(part, protocol=pickle.HIGHEST_PROTOCOL)
         except Exception as error:
-            raise HostError(self._host, self._tasks_of(error), traceback.format_exc()) from None
+            said = f"{type(error).__name__}: {error}"
+            raise HostError(self._host, self._tasks_of(error), said, traceback.format_exc()) from None
         self._next = sequence + 1
         return result
 

@@ -274,7 +274,7 @@ def check_episodes(names: dict[str, Any], watch: Watch) -> None:
 
 
 def check_fleet(names: dict[str, Any], watch: Watch) -> None:
-    assert names["buffer"].sizes.sum() == names["fleet"].num_steps == 6 * 400
+    assert names["buffer"].sizes.sum() == names["fleet"].num_steps == 6 * 200
     assert (names["part"].host, names["part"].sequence, names["part"].version) == (1, 5, 5)
     watch.assert_learned(2)
 
