@@ -74,6 +74,12 @@ _MODULES = {
     },
 }
 
+# MT10, MT50 and MT10's tasks one by one
+_META_WORLD = (
+    "MT10", "MT50", "Reach", "Push", "PickPlace", "DoorOpen", "DrawerOpen", "DrawerClose", "ButtonPressTopdown",
+    "PegInsertSide", "WindowOpen", "WindowClose",
+)  # fmt: skip
+
 # Gymnasium id -> module, its task sets by id, entry points
 _SETS = {
     **dict.fromkeys(
@@ -85,7 +91,8 @@ _SETS = {
     "MetaWorldCDS-v0": ("cds", "CDS", "MetaWorldCDSEnv", "MetaWorldCDSVectorEnv"),
     # A model for each task, so a function that chooses one of Gymnasium's vector environments.
     **dict.fromkeys(
-        ("MetaWorldMT10-v0", "MetaWorldMT50-v0"), ("meta_world", "META_WORLD", "MetaWorldEnv", "make_vector_env")
+        (f"MetaWorld{_name}-v0" for _name in _META_WORLD),
+        ("meta_world", "META_WORLD", "MetaWorldEnv", "make_vector_env"),
     ),
     "PointReach-v0": ("point_reach", "POINT_REACH", "PointReachEnv", "PointReachVectorEnv"),
 }

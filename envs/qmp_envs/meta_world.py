@@ -63,10 +63,19 @@ def _task_set(env_id: str, tasks: tuple[str, ...]) -> TaskSet:
     )
 
 
+def _alone(task: str) -> TaskSet:
+    """One task as a set of its own: ``pick-place`` is ``MetaWorldPickPlace-v0``."""
+    return _task_set(f"MetaWorld{task.title().replace('-', '')}-v0", (task,))
+
+
 # id -> task set
 META_WORLD: dict[str, TaskSet] = {
     task_set.env_id: task_set
-    for task_set in (_task_set("MetaWorldMT10-v0", _MT10), _task_set("MetaWorldMT50-v0", _MT50))
+    for task_set in (
+        _task_set("MetaWorldMT10-v0", _MT10),
+        _task_set("MetaWorldMT50-v0", _MT50),
+        *(_alone(task) for task in _MT10),
+    )
 }
 
 MT10 = frozenset(META_WORLD["MetaWorldMT10-v0"].task_names)  # what is judged in batches

@@ -41,6 +41,7 @@ RANGES: Mapping[str, Range] = {
     **dict.fromkeys(("distill_steps",), _COUNT),
     **dict.fromkeys(("checkpoint_every", "eval_every", "torch_threads", "distill_every"), _MAYBE),
     **dict.fromkeys(("min_buffer_size", "warmup_rounds", "kl_coefficient", "helper_std"), _MAYBE),
+    **dict.fromkeys(("demonstration_rounds", "clone_steps"), _MAYBE),
     **dict.fromkeys(("switch_margin", "switch_hysteresis"), _MAYBE),
     **dict.fromkeys(("learning_rate", "policy_learning_rate", "switch_temperature"), _POSITIVE),
     **dict.fromkeys(("gamma", "tau", "own_probability", "own_probability_final"), _FRACTION),

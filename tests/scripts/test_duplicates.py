@@ -15,60 +15,64 @@ from collections.abc import Iterator
 from script_files import SCRIPTS
 
 SHORT = {
-    "sac_qmp_separate": "separate", "sac_qmp_multihead": "multihead", "sac_shared": "shared", "pcgrad_qmp": "pcgrad",
-    "mcal_qmp": "mcal", "uds_qmp": "uds", "decaf": "decaf", "dnc": "dnc", "point_reaching": "point",
+    "sac_qmp_separate": "separate", "sac_qmp_multihead": "multihead", "sac_qmp_helper": "helper",
+    "sac_shared": "shared", "pcgrad_qmp": "pcgrad", "mcal_qmp": "mcal", "uds_qmp": "uds", "decaf": "decaf",
+    "dnc": "dnc", "point_reaching": "point",
 }  # fmt: skip
 
 FAMILIES = """
 (LOG_STD_MIN, LOG_STD_MAX) = all
-Actor.__init__ = decaf dnc point separate uds | multihead pcgrad | mcal | shared
-Actor.forward = decaf dnc point separate uds | multihead pcgrad | mcal | shared
-Actor.get_action = decaf dnc mcal point separate shared uds | multihead | pcgrad
-Agent.PARTS = decaf mcal multihead pcgrad point separate shared uds | dnc
-Agent.__init__ = decaf separate uds | multihead pcgrad | dnc | mcal | point | shared
-Agent.by_row = decaf dnc mcal point separate uds
-Agent.by_task = decaf dnc mcal point separate uds
-Agent.load_state_dict = decaf mcal multihead pcgrad point separate shared uds | dnc
-Agent.mean_policy = decaf dnc mcal point separate uds | multihead pcgrad | shared
-Agent.own_policy = decaf dnc mcal point separate uds | multihead pcgrad | shared
-Agent.policies = decaf uds | mcal | multihead | pcgrad | point | separate
-Agent.q_functions = mcal point uds | decaf | multihead | pcgrad | separate
-Agent.state_dict = decaf mcal multihead pcgrad point separate shared uds | dnc
-Agent.update = point separate | decaf | dnc | multihead | pcgrad | shared | uds
-Args.batch_size = decaf dnc mcal multihead pcgrad separate shared uds | point
+Actor.__init__ = decaf dnc helper point separate uds | multihead pcgrad | mcal | shared
+Actor.forward = decaf dnc helper point separate uds | multihead pcgrad | mcal | shared
+Actor.get_action = decaf dnc helper mcal point separate shared uds | multihead | pcgrad
+Agent.PARTS = decaf helper mcal multihead pcgrad point separate shared uds | dnc
+Agent.__init__ = decaf helper separate uds | multihead pcgrad | dnc | mcal | point | shared
+Agent.by_row = decaf dnc helper mcal point separate uds
+Agent.by_task = decaf dnc helper mcal point separate uds
+Agent.load_state_dict = decaf mcal multihead pcgrad point separate shared uds | dnc | helper
+Agent.mean_policy = decaf dnc helper mcal point separate uds | multihead pcgrad | shared
+Agent.own_policy = decaf dnc helper mcal point separate uds | multihead pcgrad | shared
+Agent.policies = decaf uds | helper | mcal | multihead | pcgrad | point | separate
+Agent.q_functions = mcal point uds | decaf | helper | multihead | pcgrad | separate
+Agent.state_dict = decaf mcal multihead pcgrad point separate shared uds | dnc | helper
+Agent.update = helper point separate | decaf | dnc | multihead | pcgrad | shared | uds
+Args.batch_size = decaf dnc helper mcal multihead pcgrad separate shared uds | point
 Args.buffer_size = all
 Args.entropy_term = multihead separate
-Args.env_steps_per_round = decaf dnc mcal multihead pcgrad separate shared uds | point
+Args.env_id = helper | point
+Args.env_steps_per_round = decaf dnc mcal multihead pcgrad separate shared uds | helper | point
 Args.envs_per_task = all
 Args.exp_name = all
 Args.gamma = all
-Args.gradient_steps_per_round = decaf dnc mcal multihead pcgrad separate shared uds | point
-Args.hidden_dim = decaf dnc mcal separate uds | multihead pcgrad shared | point
-Args.horizon = decaf mcal multihead pcgrad point separate uds
-Args.horizon_rule = multihead separate
-Args.learning_rate = decaf dnc mcal multihead pcgrad separate shared uds | point
-Args.min_buffer_size = decaf dnc mcal multihead pcgrad separate shared uds | point
-Args.own_fraction = decaf mcal multihead pcgrad point separate uds
-Args.own_probability = decaf mcal multihead pcgrad point separate uds
-Args.own_probability_final = decaf mcal multihead pcgrad point separate uds
-Args.own_share_floor = multihead separate
-Args.success_gate = multihead separate
-Args.switch = mcal pcgrad point uds | multihead separate | decaf
-Args.switch_critic = multihead separate
-Args.switch_hysteresis = multihead separate
-Args.switch_margin = multihead separate
-Args.switch_relative = multihead separate
+Args.gradient_steps_per_round = decaf dnc mcal multihead pcgrad separate shared uds | helper | point
+Args.hidden_dim = decaf dnc helper mcal separate uds | multihead pcgrad shared | point
+Args.horizon = decaf helper mcal multihead pcgrad point separate uds
+Args.horizon_rule = helper multihead separate
+Args.learning_rate = decaf dnc helper mcal multihead pcgrad separate shared uds | point
+Args.min_buffer_size = decaf dnc mcal multihead pcgrad separate shared uds | helper | point
+Args.own_fraction = decaf helper mcal multihead pcgrad point separate uds
+Args.own_probability = decaf helper mcal multihead pcgrad point separate uds
+Args.own_probability_final = decaf helper mcal multihead pcgrad point separate uds
+Args.own_share_floor = helper multihead separate
+Args.success_gate = helper multihead separate
+Args.switch = mcal pcgrad point uds | multihead separate | decaf | helper
+Args.switch_critic = helper multihead separate
+Args.switch_hysteresis = helper multihead separate
+Args.switch_margin = helper multihead separate
+Args.switch_relative = helper multihead separate
 Args.switch_samples = multihead separate
 Args.switch_score = multihead separate
 Args.switch_temperature = multihead separate
 Args.target_entropy_scale = all
 Args.tau = all
-Args.warmup_rounds = decaf mcal multihead pcgrad point separate uds
+Args.total_timesteps = helper | point
+Args.warmup_rounds = decaf helper mcal multihead pcgrad point separate uds
+HELPERS = helper | point
 PRESETS = decaf mcal separate uds | multihead pcgrad | dnc | shared
-SoftQNetwork.__init__ = dnc point separate uds | multihead pcgrad | decaf | mcal | shared
-SoftQNetwork.forward = dnc point separate uds | multihead pcgrad | decaf | mcal | shared
-StackedLinear.__init__ = decaf dnc mcal point separate shared uds | multihead pcgrad
-StackedLinear.forward = decaf dnc mcal point separate uds | multihead | pcgrad | shared
+SoftQNetwork.__init__ = dnc helper point separate uds | multihead pcgrad | decaf | mcal | shared
+SoftQNetwork.forward = dnc helper point separate uds | multihead pcgrad | decaf | mcal | shared
+StackedLinear.__init__ = decaf dnc helper mcal point separate shared uds | multihead pcgrad
+StackedLinear.forward = decaf dnc helper mcal point separate uds | multihead | pcgrad | shared
 class Actor = all
 class Agent = all
 class Args = all
@@ -76,11 +80,11 @@ class SoftQNetwork = all
 class StackedLinear = all
 entropies = multihead separate
 main: (obs_space, action_space) = all
-main: agent = decaf dnc mcal multihead pcgrad point separate uds | shared
+main: agent = decaf dnc helper mcal multihead pcgrad point separate uds | shared
 main: args = all
 main: buffer = all
-main: capacity = decaf dnc mcal point separate uds | multihead pcgrad shared
-main: collector = decaf mcal pcgrad uds | multihead separate | dnc | point | shared
+main: capacity = decaf dnc helper mcal point separate uds | multihead pcgrad shared
+main: collector = decaf mcal pcgrad uds | helper multihead separate | dnc | point | shared
 main: device = all
 main: env_settings = all
 main: envs = all
@@ -88,8 +92,8 @@ main: envs.close = all
 main: eval_envs = all
 main: eval_envs.close = all
 main: if action_space != gym.spaces.Box(-1.0, 1.0, action_space.shape) = all
-main: if args.switch != 'own' and args.total_timesteps <= warmup_steps = decaf mcal multihead pcgrad point separate uds
-main: if not run.updates_due = decaf mcal point separate uds | multihead pcgrad shared | dnc
+main: if args.switch != 'own' and args.total_timesteps <= warmup_steps = decaf helper mcal multihead pcgrad point separate uds
+main: if not run.updates_due = decaf mcal point separate uds | multihead pcgrad shared | dnc | helper
 main: if run.evaluation_due() = all
 main: losses = all
 main: num_envs = all
@@ -97,18 +101,18 @@ main: num_tasks = all
 main: round_steps = all
 main: rows = all
 main: run = all
-main: run.accelerate = decaf multihead pcgrad point separate uds | dnc | mcal | shared
-main: run.check_learning_starts = decaf dnc mcal point separate uds | multihead pcgrad shared
+main: run.accelerate = decaf multihead pcgrad point separate uds | dnc | helper | mcal | shared
+main: run.check_learning_starts = decaf dnc helper mcal point separate uds | multihead pcgrad shared
 main: run.end_round = all
 main: run.save_videos = all
 main: task_set = all
-main: warmup_steps = decaf mcal multihead pcgrad point separate uds
-main: while run.update_due() = decaf point separate | dnc | mcal | multihead | pcgrad | shared | uds
-make_candidate_mask = multihead separate
-make_horizon = multihead separate
-make_switch = multihead | separate
+main: warmup_steps = decaf helper mcal multihead pcgrad point separate uds
+main: while run.update_due() = decaf helper point separate | dnc | mcal | multihead | pcgrad | shared | uds
+make_candidate_mask = helper multihead separate
+make_horizon = helper multihead separate
+make_switch = helper | multihead | separate
 own_head = multihead pcgrad
-parse_args = decaf mcal multihead pcgrad separate shared uds | dnc | point
+parse_args = decaf mcal multihead pcgrad separate shared uds | dnc | helper | point
 """
 
 

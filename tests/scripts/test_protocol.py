@@ -25,8 +25,9 @@ from qmp_collect import QMPCollector, TaskReplayBuffer, Transitions
 from qmp_collect.runs import training
 
 RunScript = Callable[..., None]
-SEPARATE = ("sac_qmp_separate", "uds_qmp", "decaf", "dnc", "mcal_qmp", "point_reaching")  # a buffer for each task
-JOINT = ("sac_qmp_multihead", "sac_shared", "pcgrad_qmp")  # one buffer for all of them
+# A buffer for each task, and one for all of them
+SEPARATE = ("sac_qmp_separate", "sac_qmp_helper", "uds_qmp", "decaf", "dnc", "mcal_qmp", "point_reaching")
+JOINT = ("sac_qmp_multihead", "sac_shared", "pcgrad_qmp")
 SCRIPTS = (*SEPARATE, *JOINT)
 every_script = pytest.mark.parametrize("name", SCRIPTS)
 
@@ -36,7 +37,7 @@ FLAGS: dict[str, Any] = {
     "buffer_size": 90, "min_buffer_size": 30, "eval_episodes": 6, "eval_envs_per_task": 2, "torch_threads": 1,
     "seed": 7, "switch": "qmp", "horizon": 5, "own_probability": 0.8, "own_probability_final": 0.2, "warmup_rounds": 2,
     "distill_steps": 2, "horizon_rule": "uniform", "own_share_floor": 0.5, "switch_margin": 0.125,
-    "own_fraction": 0.25,
+    "own_fraction": 0.25, "helper": "script_files:left", "demonstration_rounds": 2, "clone_steps": 2,
 }  # fmt: skip
 
 
@@ -93,7 +94,7 @@ class Spies:
 
     def start(self, run: Any, collector: Any, **parts: Any) -> AbstractContextManager[Any]:
         self.agent = parts["agent"]
-        for name in ("update", "update_critics", "update_actor", "distill", "conquer"):
+        for name in ("update", "update_critics", "update_actor", "distill", "conquer", "clone"):
             if hasattr(self.agent, name):
                 setattr(self.agent, name, self.spy_on(getattr(self.agent, name)))
         return self._start(run, collector, **parts)
@@ -167,6 +168,7 @@ def spies(monkeypatch: pytest.MonkeyPatch) -> Spies:
 # each task (10, 20, 30 of task 0) or of all together (50).
 UPDATES: dict[str, tuple[int, list[tuple[Any, ...]]]] = {
     "sac_qmp_separate": (3, [("update", (3, 12))] * 4),
+    "sac_qmp_helper": (3, [("update", (3, 12))] * 4),
     "uds_qmp": (3, [("update", (3, 24))] * 4),  # 12 own ones and 6 of each other task
     "decaf": (3, [("update", (3, 12))] * 4),
     "dnc": (3, [("update", (3, 12))] * 4),
@@ -176,6 +178,8 @@ UPDATES: dict[str, tuple[int, list[tuple[Any, ...]]]] = {
     "sac_shared": (1, [("update", (12,))] * 12),
     "pcgrad_qmp": (1, [("update", (3, 4))] * 12),
 }
+CLONING = [("clone", (3, 12))] * 2  # before all others
+NO_CLONING = {"demonstration_rounds": 0, "clone_steps": 0}
 DISTILLATION = [("distill", (3, 4)), ("distill", (3, 4)), ("conquer",)]
 
 
@@ -191,6 +195,8 @@ def expected_events(name: str) -> Iterator[tuple[Any, ...]]:
         if name == "dnc" and number in (3, 5):  # steps 120 and 240: the first rounds after 99 and 198
             yield from DISTILLATION
         yield ("collect", 20 * tasks, False)
+        if name == "sac_qmp_helper" and number == first:
+            yield from CLONING
         if number >= first:
             yield from updates
         if number > 1:  # the first rounds' ends from 26, 52 and 78 steps a task on; the run's
@@ -212,7 +218,7 @@ def test_what_happens_when(name: str, spies: Spies, run_script: RunScript, tmp_p
     expected = {"apart from training": True, "the same action twice": True, "inside the range": True}
     assert spies.evaluated == [expected | {"episodes": [6] * tasks}] * 5
     assert spies.capacity == (30 if name in JOINT else 90)
-    assert spies.own_fractions == {0.25 if "switch" in known else None}
+    assert spies.own_fractions == {0.25 if "switch" in known else None, *([0.0] if "clone_steps" in known else [])}
 
     collector = spies.collector
     assert collector["envs"].num_envs == 2 * tasks
@@ -220,11 +226,15 @@ def test_what_happens_when(name: str, spies: Spies, run_script: RunScript, tmp_p
     if "switch" not in known:
         assert collector["switch"] == qmp_collect.OwnPolicy()
         return
-    assert isinstance(collector["switch"], qmp_collect.QSwitch)
+    switch = collector["switch"]
+    if "demonstration_rounds" in known:
+        assert (switch.guide, switch.steps(119), switch.steps(120)) == (3, np.inf, 0)
+        switch = switch.then
+    assert isinstance(switch, qmp_collect.QSwitch)
     if "horizon_rule" in known:
         assert collector["horizon"] == qmp_collect.UniformHorizon(1, 5)
         assert collector["candidate_mask"] == qmp_collect.all_of(qmp_collect.OwnShareFloor(0.5, steps=1000))
-        assert collector["switch"].margin == 0.125
+        assert switch.margin == 0.125
     else:
         assert collector["horizon"] == 5
     assert collector["warmup_steps"] == 40 * tasks
@@ -237,13 +247,13 @@ def stop_this_process() -> None:
 
 
 def stop_while_learning(name: str, spies: Spies) -> None:
-    """In the third round, after its first gradient step."""
-    collect, update = ("collect", 20 * tasks_of(name), False), UPDATES[name][1][0]
+    """In the third round, after its first gradient step of any kind."""
+    collect = ("collect", 20 * tasks_of(name), False)
 
     class Events(list[tuple[Any, ...]]):
         def append(self, event: tuple[Any, ...]) -> None:
             super().append(event)
-            if self.count(collect) == 3 and self[-2:] == [collect, update]:
+            if self.count(collect) == 3 and self[-2] == collect:
                 stop_this_process()
 
     spies.events = Events()
@@ -323,7 +333,7 @@ def test_without_a_final_value_the_own_probability_is_constant(
     name: str, spies: Spies, run_script: RunScript, tmp_path: Path
 ) -> None:
     with pytest.raises(Accepted):
-        run_script(name, *command(name, tmp_path, own_probability_final=None, switch="own"))
+        run_script(name, *command(name, tmp_path, own_probability_final=None, switch="own", **NO_CLONING))
     assert spies.collector["switch"] == qmp_collect.OwnPolicy()
     assert [spies.collector["own_probability"](step) for step in (0, 100, 1000)] == [0.8, 0.8, 0.8]
 
@@ -349,7 +359,7 @@ def test_a_run_that_could_never_learn_is_refused(name: str, run_script: RunScrip
 def test_a_run_of_less_than_a_round_is_refused(name: str, run_script: RunScript, tmp_path: Path) -> None:
     """It would be as long as a round, whatever was asked for."""
     round_steps = 20 * tasks_of(name)
-    flags = {"min_buffer_size": 1, "env_steps_per_round": 20}
+    flags = {"min_buffer_size": 1, "env_steps_per_round": 20, **NO_CLONING}
     with pytest.raises(Accepted):
         run_script(name, *command(name, tmp_path, **flags, total_timesteps=round_steps))
     with pytest.raises(SystemExit, match=rf"--total-timesteps {round_steps - 1}: less than a round, .* {round_steps} "):

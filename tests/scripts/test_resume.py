@@ -27,6 +27,7 @@ SETTINGS = {
     "horizon": 3, "own-probability": 0.3, "own-probability-final": 0.1, "eval-every": 900, "eval-episodes": 1,
     "checkpoint-every": 450, "torch-threads": 1, "distill-every": 400, "distill-steps": 3,
     "horizon-rule": "levy", "switch-margin": 0.1, "own-share-floor": 0.3,
+    "helper": "script_files:left", "demonstration-rounds": 3, "clone-steps": 20,
 }  # fmt: skip
 RunScript = Callable[..., None]
 pytestmark = pytest.mark.usefixtures("short_episodes")
@@ -92,13 +93,14 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Ru
 
 parents = ["sac_qmp_separate", "sac_qmp_multihead"]
 names = pytest.mark.parametrize("name", parents)
-METHODS = ["uds_qmp", "decaf", "dnc", "sac_shared", "pcgrad_qmp", "mcal_qmp", "point_reaching"]
+METHODS = ["uds_qmp", "decaf", "dnc", "sac_shared", "pcgrad_qmp", "mcal_qmp", "point_reaching", "sac_qmp_helper"]
 
 
 # How often the loop asks in vain whether to stop, and amid what the run then ends: an evaluation of 20 steps, rounds
 # of 50 and their gradient steps, which begin in the second round (with one replay buffer for all tasks in the first).
 STOPS = [
     *[("sac_qmp_separate", *stop) for stop in ((0, ""), (5, ""), (45, "steps"), (80, "steps"), (130, "updates"))],
+    *[("sac_qmp_helper", *stop) for stop in ((80, "steps"), (200, "updates"))],
     *[("sac_qmp_multihead", *stop) for stop in ((0, ""), (5, ""), (45, "steps"), (80, "updates"), (130, "steps"))],
     *[(name, *stop) for name in ("uds_qmp", "decaf", "dnc", "mcal_qmp") for stop in ((80, "steps"), (130, "updates"))],
     *[(name, *stop) for name in ("sac_shared", "pcgrad_qmp") for stop in ((45, "steps"), (80, "updates"))],

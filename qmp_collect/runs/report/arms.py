@@ -48,6 +48,7 @@ SET_ASIDE = "set_aside"
 _METHODS = {
     "sac_qmp_separate": "No-Sharing",
     "sac_qmp_multihead": "Parameter-Sharing",
+    "sac_qmp_helper": "SAC",
     "sac_shared": "Fully-Shared-Behaviors",
     "uds_qmp": "Data-Sharing",
     "pcgrad_qmp": "PCGrad",

@@ -1,6 +1,6 @@
 """What is run: every plan, in the order in which its runs are made, with the hours of a core that a run takes.
 
-Plans i to ix are those of ``benchmark/PROTOCOL.md``. Seeds are run in order, and of a seed all arms.
+Plans i to x are those of ``benchmark/PROTOCOL.md``. Seeds are run in order, and of a seed all arms.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Plan:
                     yield Run(name, str(Path(root, name)), argv, self.device, arms.hours)
 
 
-SEPARATE, MULTIHEAD = "sac_qmp_separate", "sac_qmp_multihead"
+SEPARATE, MULTIHEAD, HELPER = "sac_qmp_separate", "sac_qmp_multihead", "sac_qmp_helper"
 FIVE, FOUR_MORE = (11, 12, 13, 14, 15), (5, 6, 7, 8)
 
 REACHER = "--env-id Reacher5 --torch-threads 1"
@@ -79,6 +79,10 @@ TINY = (
 QUICK = (
     "--env-id Maze3 --total-timesteps 360000 --hidden-dim 128 --batch-size 66 --learning-rate 1e-3 --envs-per-task 4 "
     "--eval-every 18000 --checkpoint-every 360000 --torch-threads 1"
+)
+QUICK_SAC = (
+    "--total-timesteps 80000 --hidden-dim 128 --batch-size 128 --learning-rate 1e-3 --envs-per-task 4 "
+    "--eval-every 4000 --checkpoint-every 20000 --torch-threads 1"
 )
 SHORT_WARMUP = "--warmup-rounds 10"
 
@@ -119,6 +123,17 @@ TRUST = (
     ),
 )
 
+# A task, and what its helper is bad at. The demonstrations are a tenth of the steps of a run.
+IMPERFECT = tuple(
+    Arms(HELPER, f"--env-id MetaWorld{task} --helper {helper}{flags}", switches, 0.15, f"_{task}{suffix}", label=label)
+    for task, helper in (("Push", "noisy"), ("DoorOpen", "slow"), ("DrawerOpen", "first-phase"))
+    for flags, switches, suffix, label in (
+        ("", ("own", "qmp", "uniform"), "", "SAC"),
+        (" --switch-margin 0.1 --switch-relative", ("qmp",), "_margin", "SAC, margin 0.1"),
+        (" --demonstration-rounds 16 --clone-steps 2000", ("own",), "_clone", "SAC, begun as a clone of the helper"),
+    )
+)
+
 # For one GPU with 16 cores and 25 minutes, eight runs side by side: what matters most first, each of a length that fits
 # beside the others, by what such runs took one at a time. With --slim a folder keeps logs and policy, a few MB; until a
 # run is finished its checkpoint holds the replay too: 48 bytes a step of a maze to 524 of the kitchen, 100 to 340 MB.
@@ -153,6 +168,7 @@ PLANS = {
                              for steps in (1, 5, 10, 25, 50)), FIVE),
     "viii": Plan(REACHER, (Arms(SEPARATE, "--switch-critic-of next", ("qmp",), 2.4, "_next"),), FIVE),
     "ix":   Plan(QUICK, TRUST, FIVE),
+    "x":    Plan(QUICK_SAC, IMPERFECT, FIVE),
     "comparison": Plan(QUICK, METHODS, (1, 2, 3, 4)),
     "gpu":  Plan(GRAPHS, GPU, (1,), "cuda"),
 }

@@ -1,0 +1,471 @@
+"""SAC with a helper: your controller, or Meta-World's scripted one made imperfect, beside a learner.
+
+Every task has a SAC of its own and one more candidate, which never learns: a script that is slow, noisy or knows the
+first phase only, or a function of yours. With ``--switch own`` the helper never acts: plain SAC. Otherwise it acts
+wherever the task's critic values its action most (the Q-switch of QMP, ICLR 2025). With ``--demonstration-rounds`` it
+acts alone at first, and with ``--clone-steps`` the policy begins as a copy of what it did there.
+
+    python cleanrl_scripts/sac_qmp_helper.py --env-id MetaWorldPush --helper slow   # SAC + helper
+    python cleanrl_scripts/sac_qmp_helper.py --env-id MetaWorldPush --switch own    # SAC, nothing else changed
+    python cleanrl_scripts/sac_qmp_helper.py --helper my_module:my_controller       # my_controller(obs, task_ids)
+    python cleanrl_scripts/sac_qmp_helper.py --switch own --demonstration-rounds 20 --clone-steps 2000
+    python cleanrl_scripts/sac_qmp_helper.py --resume runs/RUN_NAME                 # continue exactly where it stopped
+"""
+
+import math
+import os
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F  # noqa: N812
+
+import qmp_collect
+import qmp_envs
+from qmp_collect.runs import settings, training
+from qmp_collect.runs.forms import check_state
+from qmp_collect.runs.modules import named_module
+
+
+@dataclass
+class Args(settings.RunArgs):
+    exp_name: str = os.path.basename(__file__)[: -len(".py")]
+    """name of the experiment, part of the run's name"""
+
+    env_id: str = "MetaWorldPush-v0"
+    """task set, of one task or of several"""
+    total_timesteps: int = 100_000
+    """env steps of the run, summed over tasks like every other count of env steps"""
+
+    # Algorithm
+    envs_per_task: int = 1
+    """parallel environments of each task"""
+    buffer_size: int = 1_000_000
+    """replay capacity of each task"""
+    min_buffer_size: int = 2_000
+    """transitions of each task before learning starts, collected by the same mixture as later ones"""
+    env_steps_per_round: int = 500
+    """env steps of each task in a round"""
+    gradient_steps_per_round: int = 250
+    """gradient steps of each task in a round"""
+    batch_size: int = 256
+    """batch size of each task"""
+    hidden_dim: int = 256
+    """width of the two hidden layers"""
+    learning_rate: float = 3e-4
+    """of policies, critics and temperatures"""
+    gamma: float = 0.99
+    """discount factor"""
+    tau: float = 0.005
+    """step of the target critics towards the critics"""
+    target_entropy_scale: float = 1.0
+    """the target entropy is -dim(A) times this"""
+
+    # The helper
+    helper: str = "slow"
+    """Meta-World's script for the task: perfect, slow, noisy or first-phase; or MODULE:FUNCTION, your own"""
+    demonstration_rounds: int = 0
+    """rounds, from the first one on, in which only the helper acts; they are in the replay, and nothing learns yet"""
+    clone_steps: int = 0
+    """gradient steps towards the helper's actions in the replay, before all others"""
+
+    # Behaviour sharing
+    switch: Literal["qmp", "own", "uniform"] = "qmp"
+    """which policy acts: highest value, own, uniform"""
+    switch_critic: Literal["q1", "min"] = "q1"
+    """score with the first critic or with the smaller value of both"""
+    switch_margin: float = 0.0
+    """by how much another policy's score must exceed the own one's"""
+    switch_hysteresis: float = 0.0
+    """by how much a score must exceed that of the policy that acted last"""
+    switch_relative: bool = False
+    """margin and hysteresis are in units of the running standard deviation of the task's own scores"""
+    success_gate: float | None = None
+    """a task's policy acts elsewhere only while more than this share of its own last 20 episodes succeed"""
+    own_share_floor: float | None = None
+    """nobody else acts in a task while its own policy acts in less than this share of its last 1000 steps or so"""
+    horizon: int = 1
+    """steps for which a chosen policy keeps acting; with another --horizon-rule than fixed, at most"""
+    horizon_rule: Literal["fixed", "uniform", "levy", "until-own"] = "fixed"
+    """always so many steps, a random number (equally likely, or n ** -2), until the own policy scores higher"""
+    own_probability: float = 0.0
+    """at each decision, probability of the own policy acting without a question to the switch"""
+    own_probability_final: float | None = None
+    """where own_probability arrives at the end of the run, linearly"""
+    warmup_rounds: int = 0
+    """rounds in which only own policies act"""
+    own_fraction: float | None = None
+    """share of a batch that the tasks' own policies collected, as far as there is such data (none: as it comes)"""
+
+
+# Speed of the hand, standard deviation of the actions, distance of the hand from the object at which all is over
+HELPERS = {
+    "perfect": (1.0, 0.0, 0.0),
+    "slow": (0.2, 0.0, 0.0),
+    "noisy": (1.0, 1.0, 0.0),
+    "first-phase": (1.0, 0.0, 0.1),
+}
+
+
+def parse_args(argv: list[str] | None = None) -> Args:
+    args = settings.parse_args(Args, {}, qmp_envs.TASK_SETS, argv)
+    if args.clone_steps and not args.demonstration_rounds:
+        raise SystemExit(f"--clone-steps {args.clone_steps}: there is nothing to clone without --demonstration-rounds")
+    if demonstration_steps(args) >= args.total_timesteps:
+        raise SystemExit(f"--demonstration-rounds {args.demonstration_rounds}: the helper would act in the whole run")
+    make_helper(args)  # what is none is refused before anything begins
+    return args
+
+
+def demonstration_steps(args):
+    num_tasks = qmp_envs.TASK_SETS[args.env_id].num_tasks
+    return args.demonstration_rounds * args.env_steps_per_round * num_tasks
+
+
+def make_helper(args):
+    """``helper(obs (N, O), task_ids (N,)) -> actions (N, A)``, NumPy arrays."""
+    if args.helper not in HELPERS:
+        module, _, name = args.helper.partition(":")
+        try:
+            return getattr(named_module(module), name)
+        except (ModuleNotFoundError, AttributeError, ValueError) as error:
+            raise SystemExit(
+                f"--helper {args.helper}: expected {', '.join(HELPERS)} or MODULE:FUNCTION; {error}"
+            ) from error
+
+    from metaworld.policies import ENV_POLICY_MAP
+
+    names = qmp_envs.TASK_SETS[args.env_id].task_names
+    if not set(names) <= set(ENV_POLICY_MAP):
+        raise SystemExit(f"--helper {args.helper}: Meta-World has no script for {args.env_id}, give MODULE:FUNCTION")
+    scripts = [ENV_POLICY_MAP[name]() for name in names]  # each knows one state at a time
+    speed, _, reach = HELPERS[args.helper]
+    warnings.filterwarnings("ignore", "Constant")  # the scripts' remark that their actions will be clipped
+
+    def helper(obs, task_ids):
+        rows = obs.astype(np.float64)  # a copy, which the scripts may write to
+        actions = np.stack([scripts[task].get_action(row) for task, row in zip(task_ids, rows, strict=True)])
+        actions = actions.clip(-1, 1) * [speed, speed, speed, 1]
+        actions[np.linalg.norm(obs[:, :3] - obs[:, 4:7], axis=1) < reach] = 0
+        return actions
+
+    return helper
+
+
+# ALGO LOGIC: networks. All tasks' networks are stacked: a layer of all of them is one batched matrix product.
+class StackedLinear(nn.Module):
+    """Several linear layers side by side: (m, B, in) -> (m, B, out) by the first m of them."""
+
+    def __init__(self, num_layers, in_dim, out_dim, init):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_layers, in_dim, out_dim))
+        self.bias = nn.Parameter(torch.zeros(num_layers, 1, out_dim))
+        for weight in self.weight.data:  # one by one, so that the fans are those of one layer
+            init(weight)
+
+    def forward(self, x):
+        weight, bias = self.weight, self.bias
+        if len(x) < len(weight):
+            weight, bias = weight[: len(x)], bias[: len(x)]
+        if weight.shape[-1] == 1:  # matrix libraries are several times slower at products with one column
+            return (x * weight.mT).sum(-1, keepdim=True) + bias
+        return torch.baddbmm(bias, x, weight)
+
+
+class SoftQNetwork(nn.Module):
+    """Twin critics of all tasks: first the T first critics, then the T second ones."""
+
+    def __init__(self, num_tasks, obs_dim, action_dim, hidden_dim):
+        super().__init__()
+        self.fc1 = StackedLinear(2 * num_tasks, obs_dim + action_dim, hidden_dim, nn.init.xavier_normal_)
+        self.fc2 = StackedLinear(2 * num_tasks, hidden_dim, hidden_dim, nn.init.xavier_normal_)
+        self.fc_q = StackedLinear(2 * num_tasks, hidden_dim, 1, nn.init.xavier_normal_)
+
+    def forward(self, obs, actions, twins=2):
+        """(T, B, O) and (T, B, A) -> (twins, T, B)."""
+        x = torch.cat([obs, actions], -1).repeat(twins, 1, 1)
+        x = F.relu_(self.fc1(x))
+        x = F.relu_(self.fc2(x))
+        return self.fc_q(x).view(twins, *obs.shape[:2])
+
+
+LOG_STD_MIN, LOG_STD_MAX = -20, 2
+
+
+class Actor(nn.Module):
+    """Policies of all tasks: Gaussians squashed by one tanh."""
+
+    def __init__(self, num_tasks, obs_dim, action_dim, hidden_dim):
+        super().__init__()
+        self.fc1 = StackedLinear(num_tasks, obs_dim, hidden_dim, nn.init.xavier_uniform_)
+        self.fc2 = StackedLinear(num_tasks, hidden_dim, hidden_dim, nn.init.xavier_uniform_)
+        self.fc_mean = StackedLinear(num_tasks, hidden_dim, action_dim, nn.init.xavier_uniform_)
+        self.fc_logstd = StackedLinear(num_tasks, hidden_dim, action_dim, nn.init.xavier_uniform_)
+
+    def forward(self, obs):
+        """(T, B, O) -> mean and log standard deviation before the tanh, (T, B, A) each."""
+        x = F.relu_(self.fc1(obs))
+        x = F.relu_(self.fc2(x))
+        return self.fc_mean(x), self.fc_logstd(x).clamp(LOG_STD_MIN, LOG_STD_MAX)
+
+    def get_action(self, obs, with_log_prob=True):
+        """(T, B, O) -> sampled action (T, B, A), its log-probability (T, B) or None, mean action (T, B, A)."""
+        mean, log_std = self(obs)
+        noise = torch.randn_like(mean)
+        x = mean + log_std.exp() * noise
+        if not with_log_prob:  # acting: these small operations cost a fifth of a forward pass of a few rows
+            return torch.tanh(x), None, torch.tanh(mean)
+        log_prob = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
+        log_prob -= 2 * (math.log(2) - x - F.softplus(-2 * x))  # log(1 - tanh(x)^2), exact at any x
+        return torch.tanh(x), log_prob.sum(-1), torch.tanh(mean)
+
+
+class Agent:
+    """All tasks' SACs at once, and the helper: how they learn, and how they answer the collector."""
+
+    PARTS = ("actor", "qf", "qf_target", "actor_optimizer", "q_optimizer", "a_optimizer")
+    cloned = 0  # steps made by `clone`
+
+    def __init__(self, args, num_tasks, obs_dim, action_dim, device):
+        self.args, self.num_tasks = args, num_tasks
+        dims = (num_tasks, obs_dim, action_dim, args.hidden_dim)
+        self.actor = Actor(*dims).to(device)
+        self.qf = SoftQNetwork(*dims).to(device)
+        self.qf_target = SoftQNetwork(*dims).to(device).requires_grad_(False)
+        self.qf_target.load_state_dict(self.qf.state_dict())
+        self.log_alpha = torch.zeros(num_tasks, 1, device=device, requires_grad=True)
+        self.target_entropy = -action_dim * args.target_entropy_scale
+        # Adam treats each number by itself, so one optimizer of stacked networks is one optimizer per network.
+        adam = {"lr": args.learning_rate, "fused": True, "capturable": args.cudagraphs}
+        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), **adam)
+        self.q_optimizer = torch.optim.Adam(self.qf.parameters(), **adam)
+        self.a_optimizer = torch.optim.Adam([self.log_alpha], **adam)
+
+    @cached_property
+    def helper(self):
+        return make_helper(self.args)
+
+    def clone(self, data):
+        """One step of each policy towards the actions of its own batch, (T, B, ...): squared distance of a sample."""
+        actions, _, _ = self.actor.get_action(data.obs, with_log_prob=False)
+        loss = (actions - data.actions).square().sum(-1).mean(-1)
+        self.actor_optimizer.zero_grad()
+        loss.sum().backward()
+        self.actor_optimizer.step()
+
+    def update(self, data):
+        """One gradient step of each task on its own batch, fields (T, B, ...). Returns what to log, (T,) each."""
+        alpha = self.log_alpha.detach().exp()
+        with torch.no_grad():
+            next_actions, next_log_prob, _ = self.actor.get_action(data.next_obs)
+            next_value = self.qf_target(data.next_obs, next_actions).amin(0) - alpha * next_log_prob
+            target = data.rewards + (1 - data.terminations) * self.args.gamma * next_value
+
+        # Averaged over the batch, summed over tasks: a task's gradients are those of a SAC on its own.
+        qf_value = self.qf(data.obs, data.actions)
+        qf_loss = (qf_value - target).square().mean(-1)
+        self.q_optimizer.zero_grad()
+        qf_loss.sum().backward()
+        self.q_optimizer.step()
+
+        actions, log_prob, _ = self.actor.get_action(data.obs)
+        actor_loss = (alpha * log_prob - self.qf(data.obs, actions).amin(0)).mean(-1)
+        self.actor_optimizer.zero_grad()
+        actor_loss.sum().backward(inputs=list(self.actor.parameters()))  # spares the critics' weight gradients
+        self.actor_optimizer.step()
+
+        # The factor is log(alpha), as in the authors' separate agents, and not alpha, as in their shared ones.
+        entropy = -log_prob.detach().mean(-1)
+        alpha_loss = self.log_alpha.squeeze(-1) * (entropy - self.target_entropy)
+        self.a_optimizer.zero_grad()
+        alpha_loss.sum().backward()
+        self.a_optimizer.step()
+
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.qf_target.parameters()), list(self.qf.parameters()), self.args.tau)
+        return {
+            "qf_loss": qf_loss.mean(0),
+            "qf_value": qf_value.mean((0, 2)),
+            "actor_loss": actor_loss,
+            "alpha_loss": alpha_loss,
+            "alpha": alpha.squeeze(-1),
+            "entropy": entropy,
+        }
+
+    # What the collector asks. Row i of the vector environment has task i mod T.
+    def by_task(self, x):
+        return x.unflatten(0, (-1, self.num_tasks)).transpose(0, 1)  # (N, ...) -> (T, N / T, ...)
+
+    def by_row(self, x):
+        return x.transpose(0, 1).flatten(0, 1)  # (T, N / T, ...) -> (N, ...)
+
+    def policies(self, obs):
+        """What each policy and, last, the helper of the row's task propose in each row: (N, O) -> (N, T + 1, A)."""
+        actions, means = self.proposals(obs)
+        helper = self.helper(obs.cpu().numpy(), np.arange(len(obs)) % self.num_tasks)
+        mean = torch.as_tensor(helper, dtype=means.dtype, device=means.device).unsqueeze(1).clamp(-1, 1)
+        if mean.shape != means[:, :1].shape:
+            expected = tuple(means[:, 0].shape)
+            raise ValueError(f"--helper {self.args.helper}: expected actions {expected}, got {np.shape(helper)}")
+        _, std, _ = HELPERS.get(self.args.helper, HELPERS["perfect"])
+        action = (mean + std * torch.randn_like(mean)).clamp(-1, 1)
+        return qmp_collect.Proposal(torch.cat([actions, action], 1), torch.cat([means, mean], 1))
+
+    def proposals(self, obs):
+        """A sample and the mean action of each policy in each row: (N, O) -> (N, T, A) each."""
+        actions, _, means = self.actor.get_action(obs.expand(self.num_tasks, *obs.shape), with_log_prob=False)
+        return actions.transpose(0, 1), means.transpose(0, 1)
+
+    def q_functions(self, obs, actions, task_ids):
+        """How much each row's own task values the proposals: (N, O) and (N, K, A) -> (N, K)."""
+        twins = 1 if self.args.switch_critic == "q1" else 2
+        obs, actions = self.by_task(obs), self.by_task(actions)
+        obs = obs.unsqueeze(2).expand(*actions.shape[:3], -1)
+        values = self.qf(obs.flatten(1, 2), actions.flatten(1, 2), twins).amin(0)
+        return self.by_row(values.view(actions.shape[:3]))
+
+    def own_policy(self, obs, task_ids):
+        """A sample of each row's own policy: (N, O) -> (N, A)."""
+        return self.by_row(self.actor.get_action(self.by_task(obs), with_log_prob=False)[0])
+
+    def mean_policy(self, obs, task_ids):
+        """The mean action of each row's own policy, for evaluation: (N, O) -> (N, A)."""
+        return self.by_row(torch.tanh(self.actor(self.by_task(obs))[0]))
+
+    def state_dict(self):
+        parts = {name: getattr(self, name).state_dict() for name in self.PARTS}
+        return parts | {"log_alpha": self.log_alpha, "cloned": self.cloned}
+
+    def load_state_dict(self, state):
+        check_state(self, state)  # shapes and kinds of everything, before anything is changed
+        for name in self.PARTS:
+            getattr(self, name).load_state_dict(state[name])
+        self.log_alpha.data.copy_(state["log_alpha"])
+        self.cloned = state["cloned"]
+
+
+def make_switch(args, agent, task_set):
+    scoring = {
+        "margin": args.switch_margin,
+        "hysteresis": args.switch_hysteresis,
+        "relative": args.switch_relative,
+    }
+    switches = {
+        "qmp": lambda: qmp_collect.QSwitch(**scoring),
+        "own": qmp_collect.OwnPolicy,
+        "uniform": qmp_collect.UniformSwitch,
+    }
+    switch = switches[args.switch]()
+    if not (alone := demonstration_steps(args)):
+        return switch
+    # The helper is the last candidate. It has every episode for itself at first, and then none of any.
+    return qmp_collect.JumpStart(task_set.num_tasks, lambda steps: math.inf if steps < alone else 0, then=switch)
+
+
+def make_candidate_mask(args):
+    gates = []
+    if args.success_gate is not None:
+        gates.append(qmp_collect.SuccessGate(args.success_gate, episodes=20))
+    if args.own_share_floor is not None:
+        gates.append(qmp_collect.OwnShareFloor(args.own_share_floor, steps=1000))
+    return qmp_collect.all_of(*gates) if gates else None
+
+
+def make_horizon(args):
+    rules = {
+        "fixed": lambda: args.horizon,
+        "uniform": lambda: qmp_collect.UniformHorizon(1, args.horizon),
+        "levy": lambda: qmp_collect.LevyHorizon(2.0, cap=args.horizon),
+        "until-own": lambda: qmp_collect.UntilOwnIsBetter(cap=args.horizon),
+    }
+    return rules[args.horizon_rule]()
+
+
+if __name__ == "__main__":
+    args = parse_args()
+    task_set = qmp_envs.TASK_SETS[args.env_id]
+    num_tasks = task_set.num_tasks
+    run = training.TrainingRun(args, task_set.task_names)
+    device = run.device
+
+    # env setup. A simulation that diverges ends its episode, which charts/diverged counts: an error would come again
+    # whenever the run is resumed.
+    env_settings = {"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP, "on_divergence": "end"}
+    num_envs = num_tasks * args.envs_per_task
+    envs = gym.make_vec(args.env_id, num_envs=num_envs, **env_settings)
+    num_envs = num_tasks * args.eval_envs_per_task
+    eval_envs = gym.make_vec(args.env_id, num_envs=num_envs, **env_settings)
+    obs_space, action_space = envs.single_observation_space, envs.single_action_space
+    if action_space != gym.spaces.Box(-1.0, 1.0, action_space.shape):
+        raise SystemExit(f"--env-id {args.env_id}: expected actions in [-1, 1], its action space is {action_space}")
+
+    # ALGO LOGIC: initialize agent, replay buffer and collector here
+    agent = Agent(args, num_tasks, obs_space.shape[0], action_space.shape[0], device)
+    round_steps = num_tasks * args.env_steps_per_round
+    capacity = args.buffer_size
+    rows = min(capacity, run.storable(round_steps, envs.num_envs))
+    buffer = qmp_collect.TaskReplayBuffer(rows, num_tasks, obs_space, action_space, device=device, seed=args.seed)
+    run.accelerate(agent, "clone", "update", "proposals", "q_functions", "own_policy")
+
+    run.check_learning_starts(
+        args.min_buffer_size, capacity, per_round=args.env_steps_per_round, round_steps=round_steps
+    )
+    warmup_steps = args.warmup_rounds * round_steps
+    if args.switch != "own" and args.total_timesteps <= warmup_steps:
+        print(f"only own policies act: all {args.total_timesteps} steps are warm-up, see --warmup-rounds")
+    collector = qmp_collect.QMPCollector(
+        envs,
+        agent.policies,
+        agent.q_functions,
+        own_policy=agent.own_policy,
+        buffer=buffer,
+        switch=make_switch(args, agent, task_set),
+        candidate_mask=make_candidate_mask(args),
+        horizon=make_horizon(args),
+        own_probability=run.linear(args.own_probability, args.own_probability_final),
+        warmup_steps=warmup_steps,
+        backend="torch",
+        device=device,
+        seed=args.seed,
+    )
+
+    with run.start(collector, agent=agent, buffer=buffer):
+        while run.unfinished():
+            # evaluation: every task's own policy, mean actions
+            if run.evaluation_due():
+                stats = qmp_collect.evaluate(
+                    eval_envs,
+                    agent.mean_policy,
+                    episodes_per_env=args.eval_episodes // args.eval_envs_per_task,
+                    backend="torch",
+                    device=device,
+                    stop=run.stop,
+                    seed=run.eval_seed,
+                )
+                run.evaluated(stats)
+                continue
+
+            # ALGO LOGIC: collect with the mixture
+            if not run.updates_due:  # else a run is resumed that was stopped between its gradient steps
+                if not run.collected(collector.collect(n_step=round_steps, stop=run.stop, resume=run.interrupted)):
+                    continue  # a resumed run collects the rest of the round
+                demonstrated = run.global_step >= demonstration_steps(args)
+                if demonstrated and buffer.sizes.min() >= args.min_buffer_size:
+                    run.updates_due = args.gradient_steps_per_round
+
+            # ALGO LOGIC: training, which begins with cloning
+            while run.updates_due and agent.cloned < args.clone_steps and not run.stop:
+                agent.clone(buffer.sample(args.batch_size, own_fraction=0.0))
+                agent.cloned += 1
+            losses = {}
+            while run.update_due():
+                losses = agent.update(buffer.sample(args.batch_size, own_fraction=args.own_fraction))
+            run.end_round(losses)
+        run.save_videos(agent.mean_policy)
+    envs.close()
+    eval_envs.close()
