@@ -113,7 +113,7 @@ make_horizon = helper multihead separate
 make_switch = helper | multihead | separate
 own_head = multihead pcgrad
 parse_args = decaf mcal multihead pcgrad separate shared uds | dnc | helper | point
-"""
+"""  # noqa: E501
 
 
 def without_docstrings(tree: ast.AST) -> str:
