@@ -24,6 +24,10 @@ QUICK = (
     "--env-id Maze3 --total-timesteps 360000 --hidden-dim 128 --batch-size 66 --learning-rate 1e-3 "
     "--envs-per-task 4 --eval-every 18000 --checkpoint-every 360000 --torch-threads 1"
 )
+QUICK_SAC = (
+    "--total-timesteps 80000 --hidden-dim 128 --batch-size 128 --learning-rate 1e-3 --envs-per-task 4 "
+    "--eval-every 4000 --checkpoint-every 20000 --torch-threads 1"
+)
 FIVE, FOUR = [11, 12, 13, 14, 15], [5, 6, 7, 8]
 TABLE_4 = "--env-steps-per-round 1000 --gradient-steps-per-round 100"
 
@@ -66,6 +70,20 @@ PROTOCOL = {
                 " --horizon 19 --horizon-rule uniform",
                 " --horizon 100 --horizon-rule levy",
                 " --horizon 25 --horizon-rule until-own",
+            )
+        ],
+        FIVE,
+    ),
+    "x": (
+        [
+            f"sac_qmp_helper {QUICK_SAC} --env-id MetaWorld{task_and_helper}{flags}"
+            for task_and_helper in ("Push --helper noisy", "DoorOpen --helper slow", "DrawerOpen --helper first-phase")
+            for flags in (
+                " --switch own",
+                " --switch qmp",
+                " --switch uniform",
+                " --switch-margin 0.1 --switch-relative --switch qmp",
+                " --demonstration-rounds 16 --clone-steps 2000 --switch own",
             )
         ],
         FIVE,
