@@ -53,15 +53,15 @@ class Mutant:
     tests: str
 
 
-SEPARATE = ("sac_qmp_separate", "uds_qmp", "decaf", "dnc", "mcal_qmp", "point_reaching")
+SEPARATE = ("sac_qmp_separate", "sac_qmp_helper", "uds_qmp", "decaf", "dnc", "mcal_qmp", "point_reaching")
 JOINT = ("sac_qmp_multihead", "sac_shared", "pcgrad_qmp")
 EVERY = (*SEPARATE, *JOINT)
 SEPARATE_TASKS = SEPARATE[:-1]  # with one task, any and all tasks are the same
 SEVERAL_TASKS = (*SEPARATE_TASKS, *JOINT)
 SHARING = tuple(name for name in EVERY if name not in ("dnc", "sac_shared"))  # with a switch
 PLAIN_SWITCH = ("uds_qmp", "decaf", "mcal_qmp", "pcgrad_qmp")
-STACKED_ACTOR = ("sac_qmp_separate", "uds_qmp", "decaf", "dnc", "mcal_qmp", "point_reaching", "sac_shared")
-ENTROPY = ("sac_qmp_separate", "sac_qmp_multihead")
+STACKED_ACTOR = ("sac_qmp_separate", "sac_qmp_helper", "uds_qmp", "decaf", "dnc", "mcal_qmp", "point_reaching", "sac_shared")
+ENTROPY = ("sac_qmp_separate", "sac_qmp_multihead", "sac_qmp_helper")
 
 # What every script does with its settings: scripts, old line, new line. tests/scripts/test_protocol.py
 PROTOCOL: list[tuple[tuple[str, ...], str, str]] = [
