@@ -60,8 +60,17 @@ SEPARATE_TASKS = SEPARATE[:-1]  # with one task, any and all tasks are the same
 SEVERAL_TASKS = (*SEPARATE_TASKS, *JOINT)
 SHARING = tuple(name for name in EVERY if name not in ("dnc", "sac_shared"))  # with a switch
 PLAIN_SWITCH = ("uds_qmp", "decaf", "mcal_qmp", "pcgrad_qmp")
-STACKED_ACTOR = ("sac_qmp_separate", "sac_qmp_helper", "uds_qmp", "decaf", "dnc", "mcal_qmp", "point_reaching", "sac_shared")
-ENTROPY = ("sac_qmp_separate", "sac_qmp_multihead", "sac_qmp_helper")
+STACKED_ACTOR = (
+    "sac_qmp_separate",
+    "sac_qmp_helper",
+    "uds_qmp",
+    "decaf",
+    "dnc",
+    "mcal_qmp",
+    "point_reaching",
+    "sac_shared",
+)
+TRUSTING = ("sac_qmp_separate", "sac_qmp_multihead", "sac_qmp_helper")
 
 # What every script does with its settings: scripts, old line, new line. tests/scripts/test_protocol.py
 PROTOCOL: list[tuple[tuple[str, ...], str, str]] = [
@@ -81,9 +90,9 @@ PROTOCOL: list[tuple[tuple[str, ...], str, str]] = [
         "own_probability=run.linear(args.own_probability, args.own_probability_final),",
         "own_probability=run.linear(args.own_probability, None),",
     ),
-    (tuple(name for name in SHARING if name not in ENTROPY), "horizon=args.horizon,", "horizon=1,"),
-    (ENTROPY, "horizon=make_horizon(args),", "horizon=args.horizon,"),
-    (ENTROPY, "candidate_mask=make_candidate_mask(args),", "candidate_mask=None,"),
+    (tuple(name for name in SHARING if name not in TRUSTING), "horizon=args.horizon,", "horizon=1,"),
+    (TRUSTING, "horizon=make_horizon(args),", "horizon=args.horizon,"),
+    (TRUSTING, "candidate_mask=make_candidate_mask(args),", "candidate_mask=None,"),
     (SHARING, "warmup_steps = args.warmup_rounds * round_steps", "warmup_steps = args.warmup_rounds"),
     (SHARING, "warmup_steps=warmup_steps,", "warmup_steps=0,"),
     (
@@ -118,8 +127,23 @@ PROTOCOL: list[tuple[tuple[str, ...], str, str]] = [
         "run.updates_due = args.gradient_steps_per_round",
         "run.updates_due = num_tasks * args.gradient_steps_per_round",
     ),
+    (
+        ("sac_qmp_helper",),
+        "if demonstrated and buffer.sizes.min() >= args.min_buffer_size:",
+        "if demonstrated and buffer.sizes.max() >= args.min_buffer_size:",
+    ),
+    (
+        ("sac_qmp_helper",),
+        "while run.updates_due and agent.cloned < args.clone_steps and not run.stop:",
+        "while run.updates_due and agent.cloned < args.clone_steps:",
+    ),
+    (
+        ("sac_qmp_helper",),
+        "agent.clone(buffer.sample(args.batch_size, own_fraction=0.0))",
+        "agent.clone(buffer.sample(args.batch_size))",
+    ),
     (  # learning starts when any buffer is full enough
-        SEPARATE_TASKS,
+        tuple(name for name in SEPARATE_TASKS if name != "sac_qmp_helper"),
         "if buffer.sizes.min() >= args.min_buffer_size:",
         "if buffer.sizes.max() >= args.min_buffer_size:",
     ),
@@ -362,7 +386,7 @@ OTHERS: list[Mutant] = [
     # The entropy of equation 3
     *(
         Mutant(f"cleanrl_scripts/{name}.py", old, new, f"{MATH_TESTS} -k entrop")
-        for name in ENTROPY
+        for name in ("sac_qmp_separate", "sac_qmp_multihead")
         for old, new in (
             (
                 "return (log_std + 0.5 * math.log(2 * math.pi * math.e) + squashing).sum(-1)",
