@@ -60,16 +60,7 @@ SEPARATE_TASKS = SEPARATE[:-1]  # with one task, any and all tasks are the same
 SEVERAL_TASKS = (*SEPARATE_TASKS, *JOINT)
 SHARING = tuple(name for name in EVERY if name not in ("dnc", "sac_shared"))  # with a switch
 PLAIN_SWITCH = ("uds_qmp", "decaf", "mcal_qmp", "pcgrad_qmp")
-STACKED_ACTOR = (
-    "sac_qmp_separate",
-    "sac_qmp_helper",
-    "uds_qmp",
-    "decaf",
-    "dnc",
-    "mcal_qmp",
-    "point_reaching",
-    "sac_shared",
-)
+STACKED_ACTOR = (*SEPARATE, "sac_shared")
 TRUSTING = ("sac_qmp_separate", "sac_qmp_multihead", "sac_qmp_helper")
 
 # What every script does with its settings: scripts, old line, new line. tests/scripts/test_protocol.py
@@ -131,11 +122,6 @@ PROTOCOL: list[tuple[tuple[str, ...], str, str]] = [
         ("sac_qmp_helper",),
         "if demonstrated and buffer.sizes.min() >= args.min_buffer_size:",
         "if demonstrated and buffer.sizes.max() >= args.min_buffer_size:",
-    ),
-    (
-        ("sac_qmp_helper",),
-        "while run.updates_due and agent.cloned < args.clone_steps and not run.stop:",
-        "while run.updates_due and agent.cloned < args.clone_steps:",
     ),
     (
         ("sac_qmp_helper",),

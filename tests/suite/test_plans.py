@@ -256,9 +256,9 @@ def test_the_command_line_prints_a_plan_and_brings_no_torch(tmp_path: Path) -> N
     ).stdout
     assert printed == dump(PLANS["i"].runs("elsewhere", (21, 22)))
     assert len(printed.splitlines()) == 4
-    failed = subprocess.run(suite("plan", "x"), capture_output=True, text=True)
+    failed = subprocess.run(suite("plan", "xl"), capture_output=True, text=True)
     assert failed.returncode == 1
-    assert failed.stderr == "plan x: expected one of smoke, i, ii, iii, iv, v, vi, vii, viii, ix, comparison, gpu\n"
+    assert failed.stderr == "plan xl: expected one of smoke, i, ii, iii, iv, v, vi, vii, viii, ix, x, comparison, gpu\n"
     program = "import sys, qmp_collect.runs.suite.__main__; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
 
