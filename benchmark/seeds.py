@@ -2,7 +2,7 @@
 
     python benchmark/seeds.py --out benchmark/results/seeds.json
 
-Three ways in turn, over and over: all seeds in one process (`qmp_collect.runs.seeds`), the seeds one after the other, and
+Three ways in turn, over and over: all seeds in one process (`qmp_collect.runs.seeds`), one after the other, and
 all of them at a time, each in a process. What is timed is collecting and learning, by the preset, without evaluations,
 logs and checkpoints; a process's start is not. Wall time of a busy machine says little, and the load is written down:
 CPU time is what one way costs and another does not.
