@@ -156,10 +156,14 @@ class Actor(nn.Module):
         x = F.relu_(self.fc2(x))
         return self.fc_mean(x), self.fc_logstd(x).clamp(LOG_STD_MIN, LOG_STD_MAX)
 
+    def noise(self, like):
+        """Of an agent of several seeds, each has a generator of its own instead (qmp_collect.runs.seeds)."""
+        return torch.randn_like(like)
+
     def get_action(self, obs, with_log_prob=True):
         """(T, B, O) -> sampled action (T, B, A), its log-probability (T, B) or None, mean action (T, B, A)."""
         mean, log_std = self(obs)
-        noise = torch.randn_like(mean)
+        noise = self.noise(mean)
         x = mean + log_std.exp() * noise
         if not with_log_prob:  # acting: these small operations cost a fifth of a forward pass of a few rows
             return torch.tanh(x), None, torch.tanh(mean)
@@ -181,18 +185,22 @@ def entropies(mean, log_std):
 
 
 class Agent:
-    """All tasks' SACs at once: how they learn, and how they answer the collector."""
+    """All tasks' SACs at once: how they learn, and how they answer the collector.
+
+    Of S seeds there are S * T of them, seed by seed, and shapes that are (T, ...) below are (S * T, ...).
+    """
 
     PARTS = ("actor", "qf", "qf_target", "actor_optimizer", "q_optimizer", "a_optimizer")
+    TWINS = ("qf", "qf_target", "q_optimizer")  # have two of everything
 
-    def __init__(self, args, num_tasks, obs_dim, action_dim, device):
-        self.args, self.num_tasks = args, num_tasks
-        dims = (num_tasks, obs_dim, action_dim, args.hidden_dim)
+    def __init__(self, args, num_tasks, obs_dim, action_dim, device, num_seeds=1):
+        self.args, self.num_tasks, self.num_seeds = args, num_tasks, num_seeds
+        dims = (num_seeds * num_tasks, obs_dim, action_dim, args.hidden_dim)
         self.actor = Actor(*dims).to(device)
         self.qf = SoftQNetwork(*dims).to(device)
         self.qf_target = SoftQNetwork(*dims).to(device).requires_grad_(False)
         self.qf_target.load_state_dict(self.qf.state_dict())
-        self.log_alpha = torch.zeros(num_tasks, 1, device=device, requires_grad=True)
+        self.log_alpha = torch.zeros(num_seeds * num_tasks, 1, device=device, requires_grad=True)
         self.target_entropy = -action_dim * args.target_entropy_scale
         # Adam treats each number by itself, so one optimizer of stacked networks is one optimizer per network.
         adam = {"lr": args.learning_rate, "fused": True, "capturable": args.cudagraphs}
@@ -239,32 +247,43 @@ class Agent:
             "entropy": entropy,
         }
 
-    # What the collector asks. Row i of the vector environment has task i mod T.
+    # What the collector asks. Rows lie seed by seed, and row i of a seed has task i mod T.
     def by_task(self, x):
-        return x.unflatten(0, (-1, self.num_tasks)).transpose(0, 1)  # (N, ...) -> (T, N / T, ...)
+        """Each task's rows: (N, ...) -> (T, N / T, ...); of several seeds (S * T, N / (S * T), ...)."""
+        return x.unflatten(0, (self.num_seeds, -1, self.num_tasks)).transpose(1, 2).flatten(0, 1)
 
     def by_row(self, x):
-        return x.transpose(0, 1).flatten(0, 1)  # (T, N / T, ...) -> (N, ...)
+        """And back: (T, N / T, ...) -> (N, ...)."""
+        return x.unflatten(0, (self.num_seeds, -1)).transpose(1, 2).flatten(0, 2)
+
+    def by_policy(self, x):
+        """Policies before rows, and back: (N, T, ...) <-> (T, N, ...); of several seeds (S * T, N / S, ...)."""
+        return x.unflatten(0, (self.num_seeds, -1)).transpose(1, 2).flatten(0, 1)
+
+    def next_task(self, x, step):
+        """(T, ...) rolled by some tasks, within each seed."""
+        return x.unflatten(0, (self.num_seeds, -1)).roll(step, 1).flatten(0, 1)
 
     def policies(self, obs):
         """What each policy proposes in each row: (N, O) -> (N, T, A)."""
-        mean, log_std = self.actor(obs.expand(self.num_tasks, *obs.shape))
-        actions = torch.tanh(mean + log_std.exp() * torch.randn_like(mean))
-        entropy = entropies(mean, log_std).t() if self.args.entropy_term else None
-        return qmp_collect.Proposal(actions.transpose(0, 1), torch.tanh(mean).transpose(0, 1), entropy)
+        mean, log_std = self.actor(self.by_policy(obs.unsqueeze(1).expand(-1, self.num_tasks, -1)))
+        actions = torch.tanh(mean + log_std.exp() * self.actor.noise(mean))
+        entropy = self.by_policy(entropies(mean, log_std)) if self.args.entropy_term else None
+        return qmp_collect.Proposal(self.by_policy(actions), self.by_policy(torch.tanh(mean)), entropy)
 
     def q_functions(self, obs, actions, task_ids):
         """How much each row's own task values the proposals: (N, O) and (N, K, A) -> (N, K)."""
         twins = 1 if self.args.switch_critic == "q1" else 2
         if self.args.switch_critic_of == "proposer":  # argmax_j Q_j(s, a_j): values of different tasks, not QMP
-            return self.qf(obs.expand(self.num_tasks, *obs.shape), actions.transpose(0, 1), twins).amin(0).t()
+            obs = self.by_policy(obs.unsqueeze(1).expand(-1, self.num_tasks, -1))
+            return self.by_policy(self.qf(obs, self.by_policy(actions), twins).amin(0))
         obs, actions = self.by_task(obs), self.by_task(actions)
         wrong = self.args.switch_critic_of == "next"
         if wrong:
-            obs, actions = obs.roll(1, 0), actions.roll(1, 0)  # task i's rows go to the critic of task i + 1
+            obs, actions = self.next_task(obs, 1), self.next_task(actions, 1)  # task i's rows go to the critic of i + 1
         obs = obs.unsqueeze(2).expand(*actions.shape[:3], -1)
         values = self.qf(obs.flatten(1, 2), actions.flatten(1, 2), twins).amin(0)
-        values = values.roll(-1, 0) if wrong else values
+        values = self.next_task(values, -1) if wrong else values
         return self.by_row(values.view(actions.shape[:3]))
 
     def own_policy(self, obs, task_ids):

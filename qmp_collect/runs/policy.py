@@ -141,4 +141,4 @@ def build_agent(script: str, settings: Mapping[str, Any], device: torch.device) 
     with gym.make(args.env_id, task=0) as env:
         dims = {"obs_dim": env.observation_space.shape[0], "action_dim": env.action_space.shape[0]}  # type: ignore[index]
     given = {"args": args, "num_tasks": qmp_envs.TASK_SETS[args.env_id].num_tasks, "device": device, **dims}
-    return module.Agent(**{name: given[name] for name in inspect.signature(module.Agent).parameters})
+    return module.Agent(**{name: given[name] for name in inspect.signature(module.Agent).parameters if name in given})

@@ -1,0 +1,156 @@
+"""An agent of several seeds is several agents: parameters, noise, updates and answers are those of each alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from qmp_collect import Batch, QMPCollector, TaskReplayBuffer
+from qmp_collect.runs.scripts import load_script
+from qmp_collect.runs.seeds import SeedReplay, stack_agents, state_of_seed, states_of_seeds
+
+SEEDS, T, O, A, B = [4, 1, 9, 2, 7], 2, 3, 2, 8  # noqa: E741
+CPU = torch.device("cpu")
+script = load_script("sac_qmp_separate")
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def make(num_seeds, **settings):
+    return script.Agent(script.Args(hidden_dim=8, learning_rate=1e-2, **settings), T, O, A, CPU, num_seeds=num_seeds)
+
+
+def batch_of(seed, number):
+    draw = torch.Generator().manual_seed(100 * seed + number)
+    shapes = [(T, B, O), (T, B, A), (T, B), (T, B, O), (T, B)]
+    obs, actions, rewards, next_obs, ends = (torch.randn(shape, generator=draw) for shape in shapes)
+    ids = torch.zeros(T, B, dtype=torch.int64)
+    return Batch(obs, actions.tanh(), rewards, next_obs, (ends > 1).to(obs.dtype), ids, ids)
+
+
+def stacked(batches):
+    return Batch(*map(torch.cat, zip(*batches, strict=True)))
+
+
+def assert_close(a, b, rtol=1e-9, atol=1e-11):
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for name in a:
+            assert_close(a[name], b[name], rtol, atol)
+    elif isinstance(a, torch.Tensor):
+        torch.testing.assert_close(a, b, rtol=rtol, atol=atol)
+    else:
+        assert a == b
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("critic_of", ["task", "next", "proposer"])
+def test_every_seed_is_a_run_of_its_own(critic_of):
+    settings = {"switch_critic_of": critic_of, "entropy_term": True}
+    agent, _ = stack_agents(lambda n: make(n, **settings), SEEDS, CPU)
+    obs = torch.randn(len(SEEDS) * 2 * T, O, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(len(SEEDS) * T).unflatten(0, (-1, T)).repeat(1, 2).flatten()
+    losses = []
+    for number in range(3):
+        losses.append(agent.update(stacked([batch_of(seed, number) for seed in SEEDS])))
+        proposal = agent.policies(obs)
+        own = agent.own_policy(obs, labels)
+    values, means = agent.q_functions(obs, proposal.means, labels), agent.mean_policy(obs, labels)
+    for place, seed in enumerate(SEEDS):
+        rows, tasks = slice(place * 2 * T, (place + 1) * 2 * T), slice(place * T, (place + 1) * T)
+        torch.manual_seed(seed)
+        alone = make(1, **settings)
+        for number in range(3):
+            for name, loss in alone.update(batch_of(seed, number)).items():
+                assert_close(losses[number][name][tasks], loss)
+            expected = alone.policies(obs[rows])
+            expected_own = alone.own_policy(obs[rows], labels[rows] % T)
+        assert_close(state_of_seed(agent.state_dict(), place, len(SEEDS), agent.TWINS), alone.state_dict())
+        for mine, theirs in zip(proposal, expected, strict=True):
+            assert_close(mine[rows], theirs)
+        assert_close(own[rows], expected_own)
+        assert_close(values[rows], alone.q_functions(obs[rows], expected.means, labels[rows] % T))
+        assert_close(means[rows], alone.mean_policy(obs[rows], labels[rows] % T))
+
+
+def test_states_are_taken_apart_and_put_together():
+    agent, _ = stack_agents(make, SEEDS, CPU)
+    agent.update(stacked([batch_of(seed, 0) for seed in SEEDS]))
+    state = agent.state_dict()
+    parts = [state_of_seed(state, place, len(SEEDS), agent.TWINS) for place in range(len(SEEDS))]
+    make(1).load_state_dict(parts[3])  # is an ordinary agent's
+    assert_close(states_of_seeds(parts, agent.TWINS), state)
+
+
+def test_a_poisoned_seed_changes_no_bit_of_another():
+    """Its parameters, moments and batches are NaN: what the others learn and answer stays the same."""
+    obs, found = torch.ones(len(SEEDS) * T, O), []
+    for poison in (False, True):
+        agent, _ = stack_agents(make, SEEDS, CPU)
+        agent.update(stacked([batch_of(seed, 0) for seed in SEEDS]))
+        batches = [batch_of(seed, 1) for seed in SEEDS]
+        if poison:
+            parts = [state_of_seed(agent.state_dict(), p, len(SEEDS), agent.TWINS) for p in range(len(SEEDS))]
+            nan = torch.utils._pytree.tree_map_only(torch.Tensor, lambda x: x * (np.nan if x.ndim else 1), parts[1])
+            agent.load_state_dict(states_of_seeds([parts[0], nan, *parts[2:]], agent.TWINS))
+            broken = [f * np.nan if f.is_floating_point() else f for f in batches[1]]
+            batches[1], obs = Batch(*broken), obs.clone()
+            obs[T : 2 * T] = np.nan
+        losses = agent.update(stacked(batches))
+        labels = torch.arange(len(SEEDS) * T)
+        means, actions = agent.mean_policy(obs, labels), agent.policies(obs).actions
+        states = [state_of_seed(agent.state_dict(), p, len(SEEDS), agent.TWINS) for p in range(len(SEEDS))]
+        found.append((losses, means, actions, agent.q_functions(obs, actions, labels), states))
+    (losses, means, actions, values, states), (losses_2, means_2, actions_2, values_2, states_2) = found
+    rows = labels // T != 1
+    assert not values_2[~rows].isfinite().any()
+    for a, b in [
+        (means, means_2),
+        (actions, actions_2),
+        (values, values_2),
+        *((losses[n], losses_2[n]) for n in losses),
+    ]:
+        assert torch.equal(a[rows], b[rows])
+    for place in (0, 2, 3, 4):
+        pairs = zip(*(torch.utils._pytree.tree_leaves(s[place]) for s in (states, states_2)), strict=True)
+        assert all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
+
+
+def test_three_seeds_collect_and_learn_as_three_runs():
+    """The whole loop, in float32: what each seed stores, draws from its replay and learns is what it would alone."""
+    seeds, tasks = SEEDS[:3], 3
+    args = script.Args(hidden_dim=8, env_id="Maze3-v0")
+
+    def run(seeds):
+        n = len(seeds)
+        envs = gym.make_vec("Maze3-v0", num_envs=n * tasks, autoreset_mode="SameStep", max_episode_steps=7)
+        spaces = envs.single_observation_space, envs.single_action_space
+        dims = tuple(space.shape[0] for space in spaces)
+        agent, _ = stack_agents(lambda num_seeds: script.Agent(args, tasks, *dims, CPU, num_seeds), seeds, CPU)
+        buffer = SeedReplay([TaskReplayBuffer(100, tasks, *spaces, seed=seed) for seed in seeds])
+        rows = np.arange(n * tasks)
+        collector = QMPCollector(
+            envs, agent.policies, agent.q_functions, own_policy=agent.own_policy, task_ids=rows, own_ids=rows % tasks,
+            num_tasks=n * tasks, buffer=buffer, backend="torch", warmup_steps=8, own_probability=0.3, seed=seeds,
+        )  # fmt: skip
+        for _ in range(3):
+            collector.collect(n_step=n * tasks * 10)
+            agent.update(buffer.sample(6))
+        envs.close()
+        states = [state_of_seed(agent.state_dict(), place, n, agent.TWINS) for place in range(n)]
+        mixtures = [torch.from_numpy(stats.mixture) for stats in collector.stats().by_group()]
+        return states, [replay.state_dict()["rows"] for replay in buffer.buffers], mixtures
+
+    together = run(seeds)
+    for place, seed in enumerate(seeds):
+        for mine, alone in zip(together, run([seed]), strict=True):
+            assert_close(mine[place], alone[0], rtol=1e-3, atol=1e-5)
