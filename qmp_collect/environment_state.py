@@ -2,11 +2,12 @@
 
 Gymnasium's normalisations and episode statistics are known here, around the vector environment or its parts and inside
 a ``SyncVectorEnv`` or the processes of an ``AsyncVectorEnv``. A wrapper of one's own takes part by ``get_state()`` and
-``set_state(state)``.
+``set_state(state)``, and so does an environment: a vector environment, or all single ones of a ``SyncVectorEnv``.
 """
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -15,7 +16,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, VectorWrapper
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorWrapper
 from gymnasium.wrappers import vector
 
 from qmp_collect.concat import ConcatVectorEnv
@@ -43,6 +44,7 @@ class EnvironmentState:
         layers = list(_layers(envs))
         self.touched = False
         self._envs = envs.unwrapped
+        self._saved = _Singles(self._envs) if _save_themselves(self._envs) else self._envs
         self._here = [layer for layer in layers if _own(layer) or _known(layer)]
         self._others = [
             (layer, _fingerprint(layer))
@@ -66,7 +68,7 @@ class EnvironmentState:
                     "get_state() and set_state(state): a continued run will begin with the values of a new one",
                     stacklevel=3,
                 )
-        get_state = getattr(self._envs, "get_state", None)
+        get_state = getattr(self._saved, "get_state", None)
         return {
             "touched": self.touched,
             "envs": get_state() if get_state is not None and self.touched else None,
@@ -76,7 +78,7 @@ class EnvironmentState:
     def check_state(self, state: Mapping[str, Any]) -> None:
         """`ValueError` unless ``state`` is of such an environment with these wrappers."""
         check_like("touched", state["touched"], self.touched)
-        if state["envs"] is not None and not hasattr(self._envs, "set_state"):
+        if state["envs"] is not None and not hasattr(self._saved, "set_state"):
             raise ValueError(f"the state holds that of an environment, but {self._envs} has no set_state")
         saved, here = [s["wrapper"] for s in state["wrappers"]], [type(layer).__name__ for layer in self._stateful]
         if saved != here:
@@ -88,7 +90,7 @@ class EnvironmentState:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a `state_dict` that passes `check_state`; the environment itself may refuse its part."""
         if state["envs"] is not None:
-            self._envs.set_state(state["envs"])
+            self._saved.set_state(state["envs"])
         self.touched = bool(state["touched"])
         for layer, entry in zip(self._stateful, state["wrappers"], strict=True):
             if _own(layer):
@@ -136,6 +138,59 @@ def _bases(envs: Any) -> Iterator[Any]:
             yield from _bases(part.unwrapped)
     else:
         yield envs
+
+
+def _save_themselves(envs: Any) -> bool:
+    """Whether not the vector environment has a state, but all single ones in it have."""
+    if not isinstance(envs, SyncVectorEnv) or _own(envs):
+        return False
+    return all(_own(env.unwrapped) for env in envs.envs)
+
+
+class _Singles:
+    """The single environments of a ``SyncVectorEnv``, and what it and time limits know of the running episodes."""
+
+    def __init__(self, envs: SyncVectorEnv) -> None:
+        self._envs = envs
+
+    def get_state(self) -> dict[str, Any]:
+        """Of each environment its own, and the steps of its time limits; and which ones will reset themselves."""
+        return {
+            "singles": [env.unwrapped.get_state() for env in self._envs.envs],  # type: ignore[attr-defined]
+            "elapsed": [[limit._elapsed_steps for limit in _time_limits(env)] for env in self._envs.envs],
+            "autoreset": np.array(self._envs._autoreset_envs),
+            "obs": copy.deepcopy(list(self._envs._env_obs)),  # what a reset of other rows answers of these
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from ``get_state()`` of as many environments. One may refuse its state; then nothing has changed."""
+        here = self.get_state()
+        if not isinstance(state, Mapping) or sorted(state) != sorted(here):
+            raise ValueError(f"the state holds that of a vector environment, but {self._envs} itself has no set_state")
+        saved, limits = ([len(steps) for steps in each["elapsed"]] for each in (state, here))
+        if saved != limits or {len(state["singles"]), len(state["obs"])} != {len(limits)}:
+            raise ValueError(f"the state is of environments with {saved} time limits, here are {limits}")
+        check_like("autoreset", state["autoreset"], here["autoreset"])
+        try:
+            self._set(state)
+        except Exception:
+            self._set(here)
+            raise
+
+    def _set(self, state: Mapping[str, Any]) -> None:
+        for env, single, elapsed in zip(self._envs.envs, state["singles"], state["elapsed"], strict=True):
+            env.unwrapped.set_state(single)  # type: ignore[attr-defined]
+            for limit, steps in zip(_time_limits(env), elapsed, strict=True):
+                limit._elapsed_steps = steps
+        self._envs._autoreset_envs = np.array(state["autoreset"])
+        self._envs._env_obs = copy.deepcopy(list(state["obs"]))
+
+
+def _time_limits(env: Any) -> Iterator[Any]:
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, gym.wrappers.TimeLimit):
+            yield env
+        env = env.env
 
 
 class _InProcesses:

@@ -30,11 +30,11 @@ def collector_of(envs, sink=None, seed=0, **options):
     return QMPCollector(envs, POLICIES, QS, buffer=sink, seed=seed, **options)
 
 
-def continued(make, tmp_path, seed=0):
+def continued(make, tmp_path, before=23):
     """What a collector stores that goes on, and one that is restored from its state, through a file."""
     sinks = Recorder(), Recorder()
     original = collector_of(make(), sinks[0])
-    original.collect(n_step=23)
+    original.collect(n_step=before)
     save_checkpoint(tmp_path / "state.npz", {"state": original.state_dict()})
     sinks[0].parts.clear()
     original.collect(n_step=30)
@@ -157,8 +157,20 @@ def test_processes_with_other_wrappers_are_refused(processes):
         collector_of(processes(normalised, plain)).state_dict()
 
 
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_single_environments_that_save_themselves_go_on_in_the_middle_of_their_episodes(mode, tmp_path):
+    """At every step, so before and after each kind of an episode's end, that of a time limit too."""
+
+    def make():
+        single = [lambda i=i: gym.wrappers.TimeLimit(CountingEnv(i, lengths=(3, 9)), 5) for i in range(2)]
+        return SyncVectorEnv(single, autoreset_mode=mode)
+
+    for steps in range(2, 24, 2):
+        expected, got = continued(make, tmp_path, before=steps)
+        assert_same(got.columns(), expected.columns())
+
+
 def test_normalisations_inside_a_sync_vector_env_are_saved():
-    """It has no state of its own, so new episodes begin, but what was learned of the observations is kept."""
 
     def make():
         return SyncVectorEnv([lambda i=i: gym.wrappers.NormalizeObservation(CountingEnv(i)) for i in range(2)])
