@@ -338,8 +338,9 @@ class Loop:
     def state_dict(self) -> State:
         """Everything that later steps depend on, as arrays and plain values.
 
-        With it, and the callables' own state, collection continues exactly as if it had not stopped. The environment's
-        state is part of it if ``envs.unwrapped`` has ``get_state``; if not, a continued collector starts new episodes.
+        With it, and the callables' own state, collection continues exactly as if it had not stopped, but for the times
+        in its statistics. The environment's state is part of it if ``envs.unwrapped`` has ``get_state``, or all single
+        environments of a ``SyncVectorEnv`` have; if not, a continued collector starts new episodes.
         """
         state = {name: part.state_dict() for name, part in self._parts().items()} | self._ledger.state_dict()
         obs = None if self._next_obs is None else to_state(self._next_obs)

@@ -159,12 +159,21 @@ class AtMost:
 
     Args:
         steps: At least 1.
+        of: Policy indices that the limit is for, such as a helper's. Default: all but the row's own.
     """
 
     steps: int
+    of: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         integer("steps", self.steps)
+        for policy in self.of or ():
+            integer("each of `of`", policy, at_least=0)
+
+    def over(self, own: Ids, previous: Ids, streak: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """``(N,)`` rows in which who acted last, for ``streak`` steps, is at the limit."""
+        limited = (streak >= self.steps) & (previous >= 0) & (previous != own)
+        return limited if self.of is None else limited & np.isin(previous, np.asarray(self.of, np.int64))
 
 
 @dataclass(frozen=True)
@@ -201,7 +210,7 @@ class Masks:
         self._matrix: Allowed | None = None
         self._functions: list[MaskFunction] = []
         self._memories: list[Memory] = []
-        self._at_most: int | None = None
+        self._limits: list[AtMost] = []
         self._add(mask)
 
     def check_width(self, num_policies: int) -> None:
@@ -246,8 +255,8 @@ class Masks:
             lends = said[self._task_ids]
             lends[rows, own] = True
             allowed &= lends
-        if self._at_most is not None:
-            over = (streak >= self._at_most) & (previous != own) & (previous >= 0)
+        for limit in self._limits:
+            over = limit.over(own, previous, streak)
             allowed[rows[over], previous[over]] = False
         nobody = ~allowed.any(axis=1)
         allowed[rows[nobody], own[nobody]] = True
@@ -256,7 +265,7 @@ class Masks:
     @property
     def counts(self) -> bool:
         """Whether ``streak`` matters."""
-        return self._at_most is not None
+        return bool(self._limits)
 
     @property
     def has_matrix(self) -> bool:
@@ -299,7 +308,7 @@ class Masks:
         elif isinstance(mask, type):
             raise TypeError(f"candidate_mask: {mask.__name__} is a class, expected an object: {mask.__name__}(...)")
         elif isinstance(mask, AtMost):
-            self._at_most = mask.steps if self._at_most is None else min(mask.steps, self._at_most)
+            self._limits.append(mask)
         elif hasattr(mask, "start"):
             self._memories.append(mask.start(self.num_tasks))
         elif callable(mask):

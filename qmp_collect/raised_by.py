@@ -30,5 +30,9 @@ class RaisedBy:
 
 
 def _told(what: Any) -> str:
-    """An array by its type and shape."""
+    """An array by its type and shape, in dicts and tuples too."""
+    if isinstance(what, dict):
+        return f"{{{', '.join(f'{key!r}: {_told(part)}' for key, part in what.items())}}}"
+    if isinstance(what, tuple):
+        return f"({', '.join(map(_told, what))})"
     return f"{what.dtype} {tuple(what.shape)}" if hasattr(what, "dtype") and hasattr(what, "shape") else repr(what)

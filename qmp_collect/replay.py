@@ -59,7 +59,7 @@ class TaskReplayBuffer:
     Each task's newest `capacity` transitions are kept. A row packs observation, action, reward, next
     observation, termination and who acted, so adding is one host-to-device copy and sampling one `index_select`, whose
     result the returned fields are views of; neither waits for the device. Everything is stored as float32:
-    float64 observations lose precision, uint8 images take four times their space. On the CPU the memory is
+    float64 observations lose precision, a Box of uint8 images takes four times its space. On the CPU the memory is
     claimed page by page as rows arrive, so a generous `capacity` costs nothing until it is used.
 
     Args:

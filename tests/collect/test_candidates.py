@@ -403,6 +403,8 @@ def test_nobody_else_acts_for_too_long():
         return behaviors(*collector_of(policies, candidate_mask=mask, **options), 9)
 
     assert run([HALF, MORE, MOST], AtMost(3)) == [2, 2, 2, 1, 2, 2, 2, 1, 2]
+    assert run([HALF, MORE, MOST], AtMost(3, of=[2])) == [2, 2, 2, 1, 2, 2, 2, 1, 2]
+    assert run([HALF, MORE, MOST], AtMost(3, of=[0, 1])) == [2] * 9
     assert run([HALF, MORE], AtMost(3), horizon=2) == [1, 1, 1, 0, 0, 1, 1, 1, 0]
     assert run([MOST, HALF], AtMost(1)) == [0] * 9
     assert run([HALF, MORE, MOST], all_of(AtMost(3), AtMost(2), [[True, False, True]])) == [2, 2, 0] * 3
