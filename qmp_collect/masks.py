@@ -172,7 +172,7 @@ class AtMost:
 
     def over(self, own: Ids, previous: Ids, streak: NDArray[np.int64]) -> NDArray[np.bool_]:
         """``(N,)`` rows in which who acted last, for ``streak`` steps, is at the limit."""
-        limited = (streak >= self.steps) & (previous >= 0) & (previous != own)
+        limited: NDArray[np.bool_] = (streak >= self.steps) & (previous >= 0) & (previous != own)
         return limited if self.of is None else limited & np.isin(previous, np.asarray(self.of, np.int64))
 
 

@@ -90,13 +90,15 @@ def test_the_python_of_a_page_runs_as_a_file_and_prints_what_stands_below_it(nam
 
 def test_a_script_trains_on_the_task_set_of_the_guide(workplace, monkeypatch, capsys):
     tiny = "--env-steps-per-round 40 --gradient-steps-per-round 2 --min-buffer-size 40 --batch-size 8 --hidden-dim 8"
-    words = f"script --import square --env-id Square4 --total-timesteps 320 --eval-every 320 --eval-episodes 1 {tiny}"
+    tiny += " --total-timesteps 320 --eval-every 320 --eval-episodes 1 --capture-video"
+    words = f"script --import square --env-id Square4 {tiny}"
     monkeypatch.setattr(sys, "argv", words.split())
 
     runpy.run_path("cleanrl_scripts/sac_qmp_separate.py", run_name="__main__")
 
     (done,) = workplace.glob("runs/Square4-v0__*/done.json")
     assert json.loads(done.read_text())["global_step"] == 320
+    assert sorted(path.name for path in done.parent.glob("videos/*"))[:1] == ["down.gif"]
 
 
 # ---------------------------------------------------------------------- commands

@@ -161,7 +161,8 @@ def register(task_set: TaskSet, vector_class: Callable[..., BatchedVectorEnv]) -
     Args:
         task_set: its facts; ``env_id`` is a Gymnasium id with a version.
         vector_class: a subclass of `BatchedVectorEnv`, called as ``vector_class(env_id, num_envs=N, **kwargs)``. A
-            single environment is made of one sub-environment.
+            single environment is made of one sub-environment. With a method ``_draw`` it has pictures, and ``metadata``
+            may say how many steps it makes in a second (``render_fps``, by default 25).
 
     Raises:
         TypeError: ``vector_class`` is no such class.
@@ -174,7 +175,11 @@ def register(task_set: TaskSet, vector_class: Callable[..., BatchedVectorEnv]) -
         raise ValueError(f"env_id must end with a version, such as {env_id}-v0, got {env_id!r}")
     if env_id in _SETS or _OWN.get(env_id, task_set) != task_set:
         raise ValueError(f"{env_id!r} is another task set's id: choose one of your own")
-    single: Any = type(f"{vector_class.__name__}Single", (SingleEnv,), {"vector_class": vector_class})
+    drawn = vector_class._draw is not BatchedVectorEnv._draw
+    fps = vector_class.metadata.get("render_fps", 25)
+    metadata = {"render_modes": ["rgb_array"] if drawn else [], "render_fps": fps}
+    members = {"vector_class": vector_class, "metadata": metadata}
+    single: Any = type(f"{vector_class.__name__}Single", (SingleEnv,), members)
     gym.registry.pop(env_id, None)  # a module that runs again, as a program and by its name, registers itself again
     entry: Any = vector_class
     gym.register(id=env_id, entry_point=single, vector_entry_point=entry, kwargs={"env_id": env_id})

@@ -28,7 +28,7 @@ from qmp_collect.runs.policy import build_agent, load_policy
 from qmp_collect.runs.schedule import linear
 from qmp_collect.runs.scripts import load_script
 from qmp_collect.runs.settings import import_own
-from qmp_collect.runs.video import save_task
+from qmp_collect.runs.video import check_filmable, save_task
 from qmp_collect.runs.who_acted import Frame, WhoActed
 
 _DIVERGENCE: dict[str, Any] = {"on_divergence": "end"}  # as in training
@@ -46,8 +46,8 @@ class Args:
     """film episodes as training collects them, and show who acts"""
     out: Path | None = None
     """where the pictures go (default: RUN_DIR/enjoy)"""
-    max_steps: int = 400
-    """frames are taken of so many steps at most"""
+    max_steps: int | None = None
+    """with --mixture: frames are taken of so many steps at most (default: of the whole episode)"""
     speed: float = 1.0
     """with --mixture: how fast the films run, as a multiple of the environment's own time"""
     seed: int = 0
@@ -85,7 +85,7 @@ def main(args: Args) -> None:
 
 
 def film_mixture(
-    run_dir: Path, out: Path, *, seed: int, max_steps: int, speed: float = 1.0, device: str = "cpu"
+    run_dir: Path, out: Path, *, seed: int, max_steps: int | None, speed: float = 1.0, device: str = "cpu"
 ) -> list[Path]:
     """An episode of each task, collected as the run does at its present step: ``mixture_TASK.gif`` and ``.png``.
 
@@ -93,7 +93,7 @@ def film_mixture(
         run_dir: of the run.
         out: folder of the pictures.
         seed: of the episodes.
-        max_steps: frames are taken of so many steps at most.
+        max_steps: frames are taken of so many steps at most; by default of whole episodes.
         speed: how fast the films run, as a multiple of the environment's own time.
         device: where the networks run.
 
@@ -119,6 +119,7 @@ def film_mixture(
     agent.load_state_dict(learned)
     switch = script.make_switch(args, agent, task_set) if hasattr(script, "make_switch") else QSwitch()
     names = task_set.task_names
+    check_filmable(args.env_id)
     envs = gym.vector.SyncVectorEnv(
         [
             partial(gym.make, args.env_id, task=task, render_mode="rgb_array", **_DIVERGENCE)
@@ -140,7 +141,7 @@ def film_mixture(
     )
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         torch.manual_seed(seed)  # of what policies sample
-        films = _film(envs, collector, names, seed, max_steps)
+        films = _film(envs, collector, names, seed, max_steps or task_set.horizon)
     fps = envs.metadata.get("render_fps", 25)
     envs.close()
     out.mkdir(parents=True, exist_ok=True)

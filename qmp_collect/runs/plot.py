@@ -129,6 +129,8 @@ def main(args: Args) -> None:
     """
     runs = []
     for path in args.run_dirs:
+        if path.is_file():  # what the suite puts beside folders
+            continue
         if not any((path / name).exists() for name in ("metrics.jsonl", "metrics.jsonl.gz")):
             print(f"{path}: skipped, it holds no metrics.jsonl", file=sys.stderr)
             continue

@@ -70,10 +70,17 @@ class TrainedPolicy:
         own = actions.unflatten(0, (n, num_tasks))[torch.arange(n), tasks]
         return cast(NDArray[np.float32], own.cpu().numpy())
 
-    def of_task(self, task: int) -> Callable[[ArrayLike], NDArray[np.float32]]:
-        """One task's policy: ``(M, *O) -> (M, *A)``."""
-        self.task_names[task]  # IndexError for a task that is not there
-        return lambda obs: self(obs, np.full(len(np.asarray(obs)), task % len(self.task_names)))
+    def of_task(self, task: int | str) -> Callable[[ArrayLike], NDArray[np.float32]]:
+        """One task's policy, by its number or its name: ``(M, *O) -> (M, *A)``.
+
+        Raises:
+            IndexError: There is no such task.
+        """
+        numbers = {name: number for number, name in enumerate(self.task_names)}
+        number = numbers.get(task, -1) if isinstance(task, str) else task
+        if not 0 <= number < len(numbers):
+            raise IndexError(f"there is no task {task!r}: expected one of {list(numbers)}, or its number from 0")
+        return lambda obs: self(obs, np.full(len(np.asarray(obs)), number))
 
     def __repr__(self) -> str:
         return f"TrainedPolicy({self.env_id}, {self.script}, {self.global_step} steps)"

@@ -31,7 +31,10 @@ def script_path(name: str, also: Iterable[str] = ()) -> Path:
     known = scripts()
     if name not in known:
         names = [*also, *known]
-        raise ValueError(f"there is no script {name!r}:{did_you_mean(name, names)} expected one of {', '.join(names)}")
+        raise ValueError(
+            f"there is no script {name!r}:{did_you_mean(name, names)} expected one of {', '.join(names)}. A script of "
+            "your own is started by `python PATH`, and known by its name if it lies in cleanrl_scripts/"
+        )
     return known[name]
 
 

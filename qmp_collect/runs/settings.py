@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_ori
 
 import gymnasium as gym
 
+import qmp_envs
 from qmp_collect.extras import needs
 from qmp_collect.runs.console import say
 from qmp_collect.runs.folder import finished
@@ -179,7 +180,8 @@ def _full_id(env_id: str, known: list[str]) -> str:
     for candidate in (env_id, f"{env_id}-v0"):
         if candidate in known:
             return candidate
-    if plain := [name for name in (env_id, f"{env_id}-v0") if name in gym.registry]:
+    ids = (env_id, f"{env_id}-v0")
+    if plain := [name for name in ids if name in gym.registry and name not in qmp_envs.TASK_SETS]:
         raise SystemExit(
             f"--env-id {env_id}: {plain[0]} is registered with Gymnasium alone, which does not say what its tasks are: "
             "write qmp_envs.register(task_set, vector_class) instead of gymnasium.register (docs/guides/task_set.md), "
@@ -268,7 +270,10 @@ def checked_settings(args_class: type[RunArgs], saved: Mapping[str, Any], env_id
         if not _fits(value, hints[name]):
             raise ValueError(f"damaged: {name} is {value!r:.80}, expected {hints[name]}")
     if saved["env_id"] not in env_ids:
-        raise ValueError(f"env_id is {saved['env_id']!r:.80}, expected one of {', '.join(env_ids)}")
+        raise ValueError(
+            f"env_id is {saved['env_id']!r:.80}, expected one of {', '.join(env_ids)}; if it is one of your own, "
+            "import the module that registers it first (--import MODULE)"
+        )
     check_ranges(saved)
     return dict(saved)
 

@@ -18,8 +18,14 @@ _LEVELS = "▁▂▃▄▅▆▇█"
 _COLUMNS = 30
 
 
-def summary(run_dir: Path, task_names: Sequence[str]) -> str:
-    """Of the finished run in this folder: each task's own policy, from the first evaluation to the last."""
+def summary(run_dir: Path, task_names: Sequence[str], module: str | None = None) -> str:
+    """Of the finished run in this folder: each task's own policy, from the first evaluation to the last.
+
+    Args:
+        run_dir: of the run.
+        task_names: of its tasks.
+        module: that its task set needs imported.
+    """
     evaluations = _evaluations(run_dir)
     first, last = evaluations[0], evaluations[-1]  # there is one of the last step, or the run is not finished
     name = "success" if "eval/success" in last else "return"
@@ -42,7 +48,8 @@ def summary(run_dir: Path, task_names: Sequence[str]) -> str:
             f"run folder      {folder}, the log in metrics.jsonl",
             f"policy          {shlex.quote(str(run_dir / POLICY_FILE))}",
             f"learning curve  {qmp} plot {folder} --out {shlex.quote(str(run_dir / 'success.png'))}",
-            f"watch it        {qmp} enjoy {folder} --gifs{' --mixture' * shared}",
+            f"watch it        {qmp} enjoy {folder} --gifs{' --mixture' * shared}"
+            + (f" --import {module}" if module else ""),
         ]
     )
 

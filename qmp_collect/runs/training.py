@@ -34,7 +34,7 @@ from qmp_collect.runs.seeding import stream_seed
 from qmp_collect.runs.settings import RunArgs, check_tracker, of_the_run, tracker_of
 from qmp_collect.runs.stop import SAVED, StopSignal, Watched
 from qmp_collect.runs.summary import summary
-from qmp_collect.runs.video import save_task
+from qmp_collect.runs.video import check_filmable, save_task
 from qmp_collect.stats import CollectStats
 
 
@@ -93,6 +93,11 @@ class TrainingRun:
         if len(set(self.task_names)) < len(self.task_names):
             raise SystemExit(f"{args.env_id}: two tasks have the same name: {self.task_names}")
         check_tracker(args)
+        if args.capture_video:
+            try:
+                check_filmable(args.env_id)
+            except ValueError as error:
+                raise SystemExit(f"--capture-video: {error}") from error
         if args.resume is None:
             args.eval_every = args.eval_every or max(args.total_timesteps // 100, 1)
             args.checkpoint_every = args.checkpoint_every or max(args.total_timesteps // 20, 1)
@@ -214,7 +219,7 @@ class TrainingRun:
                 say(f"stopped at step {self.global_step}; continue it with --resume {self.dir}")
                 raise SystemExit(SAVED)
             self._folder.finish(global_step=self.global_step, total_timesteps=self.args.total_timesteps)
-            say(summary(self.dir, self.task_names))
+            say(summary(self.dir, self.task_names, self.args.import_))
 
     def _logging(self) -> RunLogger:
         args, rows = self.args, None

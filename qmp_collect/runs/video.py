@@ -20,6 +20,13 @@ FRAMES_PER_SECOND = 12.5  # at most; drawing may take longer than simulating
 LAST_MILLISECONDS = 1000  # films begin anew, and the eye should see where they end
 
 
+def check_filmable(env_id: str) -> None:
+    """`ValueError` for a task set that draws no pictures."""
+    with gym.make(env_id, task=0) as env:
+        if "rgb_array" not in env.metadata.get("render_modes", []):
+            raise ValueError(f"{env_id} cannot be filmed: its class has no _draw (docs/guides/task_set.md)")
+
+
 def steps_per_frame(fps: float) -> int:
     """How many steps a frame of a film stands for, if the environment makes ``fps`` of them in a second."""
     return max(1, round(fps / FRAMES_PER_SECOND))
@@ -43,6 +50,7 @@ def _pillow() -> Any:
 
 def save_task(policy: TrainedPolicy, task: int, path: Path, *, seed: int) -> None:
     """An episode of a task by its own policy; see `save_episode`."""
+    check_filmable(policy.env_id)
     # A simulation that diverges ends the episode, as in training: an error would come again at every resume.
     settings: dict[str, Any] = {"task": task, "render_mode": "rgb_array", "on_divergence": "end"}
     act = policy.of_task(task)

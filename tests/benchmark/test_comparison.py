@@ -88,11 +88,11 @@ def test_pooled_over_methods(args: comparison.Args) -> None:
     rows = comparison.pooled(args, 0).rows
     assert [row[0] for row in rows[:-1]] == [method.label for method in comparison.METHODS if len(method.switches) == 2]
     assert rows[0][:2] == ["No-Sharing", "2, 2"]
-    assert rows[-1][:3] == ["mean of the 6 methods", "12, 12", "+0.400 [+0.193, +0.607]"]
+    assert rows[-1][:3] == ["mean of the 6 methods", "12, 12", "+0.40 [+0.19, +0.61]"]
     low, high = map(float, rows[-1][3].partition("[")[2][:-1].split(", "))
     assert 0.19 < low < 0.4 < high < 0.61
     assert float(rows[-1][4]) < 0.02
-    assert comparison.pooled(args, 1).rows[-1][2] == "+0.200 [+0.096, +0.304]"
+    assert comparison.pooled(args, 1).rows[-1][2] == "+0.20 [+0.10, +0.30]"
 
 
 def test_figure(args: comparison.Args) -> None:

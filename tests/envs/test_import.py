@@ -27,7 +27,7 @@ import qmp_envs
 env = gym.make("PointReach-v0")
 env.reset(seed=0)
 gym.make_vec("PointReach-v0", num_envs=2).reset(seed=0)
-assert qmp_envs.TASK_SETS["PointReach-v0"].horizon == 20 and len(qmp_envs.TASK_SETS) == 12
+assert qmp_envs.TASK_SETS["PointReach-v0"].horizon == 20 and len(qmp_envs.TASK_SETS) == 22
 for ask in (
     lambda: gym.make("Maze3-v0"),
     lambda: gym.make_vec("Walker4-v0", num_envs=4),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import qmp_envs
+from qmp_collect.runs.video import check_filmable
 from qmp_envs import BatchedVectorEnv, TaskSet
 
 CIRCLE = TaskSet(
@@ -67,6 +68,26 @@ def test_it_is_made_like_the_others():
     for step in range(5):
         _, _, terminated, truncated, _ = env.step(np.zeros(1, np.float32))
         assert (terminated, truncated) == (False, step == 4)
+
+
+@pytest.mark.usefixtures("registered")
+def test_it_has_pictures_if_it_draws_them():
+    assert gym.make("Circle2-v0").metadata["render_modes"] == []
+    with pytest.raises(ValueError, match="Circle2-v0 cannot be filmed: its class has no _draw"):
+        check_filmable("Circle2-v0")
+
+    class Drawn(CircleVectorEnv):
+        metadata = {**CircleVectorEnv.metadata, "render_fps": 3}
+
+        def _draw(self, index):
+            return np.full((2, 3, 3), index, np.uint8)
+
+    qmp_envs.register(CIRCLE, Drawn)
+    check_filmable("Circle2-v0")
+    env = gym.make("Circle2-v0", task=1, render_mode="rgb_array")
+    env.reset(seed=1)
+    assert env.render().tolist() == np.zeros((2, 3, 3)).tolist()
+    assert env.metadata["render_fps"] == 3
 
 
 @pytest.mark.usefixtures("registered")

@@ -279,8 +279,8 @@ def test_sharing_early_and_late(tmp_path):
     left, right = sharing.table(study, ["left", "right"]).rows
     # means of .6 and .7, of .15 and .2, of their changes -.45 and -.5; t(0.975, 1) = 12.706 standard errors
     assert left[:5] == ["QMP: left", "2", "0.65 [0.01, 1.29]", "0.17 [-0.14, 0.49]", "-0.47 [-0.79, -0.16]"]
-    assert left[5:] == ["0.49 [0.36, 0.62]", "0.250 [0.250, 0.250]"]
-    assert right[2:5] == ["0.250 [0.250, 0.250]", "0.250 [0.250, 0.250]", "+0.000 [+0.000, +0.000]"]
+    assert left[5:] == ["0.49 [0.36, 0.62]", "0.250 [all equal]"]
+    assert right[2:5] == ["0.250 [all equal]", "0.250 [all equal]", "+0.000 [all equal]"]
     assert right[6] == left[5]
 
 

@@ -415,7 +415,8 @@ def _fewer(counted: int, expected: int) -> str:
 
 def _text(value: Interval, signed: bool = False, note: str = "") -> str:
     estimate, low, high = (number(x, signed, value.high - value.low) for x in value)
-    return Measured.of(f"{estimate} [{low}, {high}]{note}", value)
+    between = f"{low}, {high}" if value.low < value.high else "all equal"  # of which no interval can be estimated
+    return Measured.of(f"{estimate} [{between}]{note}", value)
 
 
 def _alone(value: float, runs: int, signed: bool = False, note: str = "") -> str:

@@ -115,7 +115,7 @@ class LocalExecutor:
                 self._failed.add(name)
             if outcome == "done" and self.slim:
                 slim(process.run)
-            why = "".join(f"\n    {line}" for line in process.last_lines()[-5:]) if outcome == "failed" else ""
+            why = "".join(f"\n    {line}" for line in process.last_lines()) if outcome == "failed" else ""
             say(f"{name}: {outcome} at step {steps}{why}")
         return len(self._free) > free
 

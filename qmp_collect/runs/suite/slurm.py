@@ -106,6 +106,7 @@ def submit(
 
     Raises:
         ModuleNotFoundError: submitit is not installed.
+        SystemExit: This is no machine of a cluster.
     """
     with needs("suite"):
         from submitit import AutoExecutor
@@ -114,7 +115,10 @@ def submit(
     if not left:
         return []
     minutes = settings.timeout_minutes or math.ceil(90 * max(run.hours for run in left)) + 5
-    executor = AutoExecutor(folder, cluster=cluster, slurm_max_num_timeout=settings.max_requeues)
+    try:
+        executor = AutoExecutor(folder, cluster=cluster, slurm_max_num_timeout=settings.max_requeues)
+    except RuntimeError as error:  # there is no srun
+        raise SystemExit(f"--executor slurm: {error}. Submit from a machine of the cluster, its login node") from error
     executor.update_parameters(
         name=folder.stem,
         timeout_min=minutes,
