@@ -67,14 +67,16 @@ class WhoActed:
         save_gif((self._page(step) for step in steps), path, 1000 * every / fps)
 
     def save_strip(self, path: Path, count: int = 8) -> None:
-        """Frames evenly spaced over the episode side by side, under the legend, as a PNG."""
+        """Frames evenly spaced over the episode side by side, under the legend and over one bar, as a PNG."""
         from PIL import Image
 
         steps = np.linspace(0, len(self.actors) - 1, min(count, len(self.actors))).round().astype(int).tolist()
-        strip = np.concatenate([self._framed(step) for step in steps], axis=1)
-        size = max(strip.shape[1] // 80, 10)
-        image = Image.new("RGB", (strip.shape[1], strip.shape[0] + 2 * size), "white")
+        strip = np.concatenate([self._bordered(step) for step in steps], axis=1)
+        height, width, _ = strip.shape
+        size = max(width // 80, 10)
+        image = Image.new("RGB", (width, height + 4 * size + self._bar), "white")
         image.paste(Image.fromarray(strip), (0, 2 * size))
+        image.paste(Image.fromarray(self._timeline(width, steps)), (0, height + 4 * size))
         draw, font = _pen(image, size)
         head = f"task {self.names[self.task]}, acted:"
         draw.text((size // 2, size // 2), head, fill="black", font=font)
@@ -83,22 +85,35 @@ class WhoActed:
             draw.rectangle((x, size // 2, x + size, 3 * size // 2), fill=self._colours[policy])
             draw.text((x + 3 * size // 2, size // 2), text, fill="black", font=font)
             x += 3 * size + int(draw.textlength(text, font=font))
+        for place, step in enumerate(steps):
+            middle = (place + 0.5) * width / len(steps)
+            draw.text((middle, height + 3 * size), f"step {step}", fill="black", font=font, anchor="mm")
         with atomic_file(path) as file:
             image.save(file, "PNG")
 
-    def _framed(self, step: int) -> Frame:
-        """The frame in the colour of who acts, above a bar of who acted in each step, marked where it is."""
-        frame, border, bar, steps = self.frames[step], self._border, self._bar, len(self.actors)
-        height, width = frame.shape[0] + 2 * border + GAP + bar, frame.shape[1] + 2 * border
-        palette = np.asarray(self._colours, np.uint8)
-        picture = np.full((height, width, 3), 255, np.uint8)
-        picture[: height - bar - GAP] = palette[self.actors[step]]
-        picture[border : border + frame.shape[0], border : border + frame.shape[1]] = frame
-        columns = np.arange(width) * steps // width
-        picture[height - bar :] = palette[self.actors[columns]]
-        now = np.abs(np.arange(width) + 0.5 - (step + 0.5) * width / steps) <= 1
-        picture[height - bar :, now] = 0
+    def _bordered(self, step: int) -> Frame:
+        """The frame in the colour of who acts."""
+        frame, border = self.frames[step], self._border
+        height, width, _ = frame.shape
+        picture = np.empty((height + 2 * border, width + 2 * border, 3), np.uint8)
+        picture[:] = self._colours[self.actors[step]]
+        picture[border : border + height, border : border + width] = frame
         return picture
+
+    def _timeline(self, width: int, marked: Sequence[int]) -> Frame:
+        """A bar of who acted in each step, with marks at some of them."""
+        pixels, steps = np.arange(width), len(self.actors)
+        bar = np.empty((self._bar, width, 3), np.uint8)
+        bar[:] = np.asarray(self._colours, np.uint8)[self.actors[pixels * steps // width]]
+        for step in marked:
+            bar[:, np.abs(pixels + 0.5 - (step + 0.5) * width / steps) <= 1] = 0
+        return bar
+
+    def _framed(self, step: int) -> Frame:
+        """The bordered frame above a bar of its width, marked where it is."""
+        picture = self._bordered(step)
+        gap = np.full((GAP, picture.shape[1], 3), 255, np.uint8)
+        return np.concatenate([picture, gap, self._timeline(picture.shape[1], [step])])
 
     def _page(self, step: int) -> Frame:
         """The framed frame, and beside it the legend."""

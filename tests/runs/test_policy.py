@@ -182,6 +182,11 @@ def test_a_film_says_whose_colour_is_whose(tmp_path: Path) -> None:
             assert np.allclose(picture.getpixel((2, 2)), colour, atol=6)
             assert np.allclose(picture.getpixel((13, 77)), blue, atol=6)  # the bar, between the first two steps
             assert np.allclose(picture.getpixel((57, 77)), green, atol=6)
+    episode.save_strip(tmp_path / "strip.png")
+    with Image.open(tmp_path / "strip.png") as strip:  # six pictures of 88 pixels, one bar beneath all of them
+        last = [strip.getpixel((88 * step + 20, strip.height - 2)) for step in range(6)]
+        assert last == [blue, blue, green, green, green, blue]
+        assert strip.getpixel((88 * 2 + 44, strip.height - 2)) == (0, 0, 0)  # the step of the third picture
 
 
 def test_a_link_in_the_place_of_the_folder_of_pictures(tmp_path: Path) -> None:
