@@ -29,7 +29,7 @@ with needs("report"):
 
 from qmp_collect.runs.palette import looks
 from qmp_collect.runs.report.arms import method_name, varied
-from qmp_collect.runs.report.runs import Run, align, load_run, mixture_over_training
+from qmp_collect.runs.report.runs import Run, align, find_runs, load_run, mixture_over_training
 from qmp_collect.runs.report.tables import in_words
 
 __all__ = [
@@ -60,7 +60,7 @@ class Args:
     """Plot runs."""
 
     run_dirs: tyro.conf.Positional[tuple[Path, ...]]
-    """run directories, each with config.json and metrics.jsonl"""
+    """run folders, or folders of them"""
     out: Path
     """the figure to write; its ending says the format (png, pdf, svg)"""
     metric: str = "eval/success"
@@ -128,9 +128,7 @@ def main(args: Args) -> None:
         ValueError: for no run at all, or another number of labels than of scripts and switches.
     """
     runs = []
-    for path in args.run_dirs:
-        if path.is_file():  # what the suite puts beside folders
-            continue
+    for path in find_runs(path for path in args.run_dirs if not path.is_file()):  # as the suite puts beside folders
         if not any((path / name).exists() for name in ("metrics.jsonl", "metrics.jsonl.gz")):
             print(f"{path}: skipped, it holds no metrics.jsonl", file=sys.stderr)
             continue

@@ -319,3 +319,14 @@ def test_folders_without_metrics_are_skipped(tmp_path, capsys):
     main(Args((write_run(tmp_path, curve(0.1)), tmp_path / "failed"), tmp_path / "figure.png"))
     assert "failed: skipped" in capsys.readouterr().err
     assert (tmp_path / "figure.png").exists()
+
+
+def test_a_folder_stands_for_the_runs_in_it_and_files_beside_them_for_nothing(tmp_path, capsys):
+    first, second = write_run(tmp_path, curve(0.1), seed=1), write_run(tmp_path, curve(0.5), seed=2)
+    (tmp_path / "own_seed1.log").touch()
+    for paths in ((tmp_path,), (first, second, tmp_path / "own_seed1.log")):
+        main(Args(paths, tmp_path / "figure.svg"))
+        said = capsys.readouterr()
+        assert (said.out, said.err) == (f"{tmp_path / 'figure.svg'}\n", "")
+    one = (tmp_path / "figure.svg").read_text()
+    assert "2 seeds" in one
