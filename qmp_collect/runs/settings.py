@@ -264,7 +264,8 @@ def checked_settings(args_class: type[RunArgs], saved: Mapping[str, Any], env_id
         raise ValueError(f"damaged: expected an object, got {type(saved).__name__}")
     expected = {field.name for field in fields(args_class)} - set(OF_THE_STARTER)
     if differ := saved.keys() ^ expected:
-        raise ValueError(f"a run of another script or version, differing in {sorted(differ)}")
+        made_by = f"; it is one of {saved['exp_name']!r:.80}" if "exp_name" in saved else ""
+        raise ValueError(f"a run of another script or version, differing in {sorted(differ)}{made_by}")
     hints = get_type_hints(args_class)
     for name, value in saved.items():
         if not _fits(value, hints[name]):
