@@ -11,13 +11,13 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from qmp_collect.collector import QMPCollector
-from qmp_collect.transitions import Transitions
+from qmp_collect.transitions import Transitions, joined
 
 State = dict[str, Any]
 
@@ -88,7 +88,7 @@ class Recorder:
                 "steps were collected and none of them recorded: make_collector(shard) has to give "
                 "`buffer=shard.buffer` to its QMPCollector"
             )
-        return Transitions(*(np.concatenate([getattr(rows, field.name) for rows in kept]) for field in fields(kept[0])))
+        return joined(kept)
 
 
 def shard_seed(seed: int, host: int) -> int:

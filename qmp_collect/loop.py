@@ -91,7 +91,7 @@ class Loop:
         self._group_rows = rows_of_groups(self.task_ids, self.num_tasks, self.num_groups)
         # Streams of their own: Gymnasium makes its generators from the plain seed.
         streams = [np.random.SeedSequence(each).spawn(2) for each in seeds]
-        every = np.arange(self.num_envs)
+        self._rows = np.arange(self.num_envs)
 
         def mixture(group: int, task_ids: Ids, rows: Rows) -> Mixture:
             return Mixture(
@@ -104,7 +104,7 @@ class Loop:
                 own_probability=own_probability,
                 warmup_steps=warmup_steps,
                 rng=np.random.default_rng(streams[group][0]),
-                env_ids=every[rows],
+                env_ids=self._rows[rows],
                 first_task=group * self.num_tasks // self.num_groups,
             )
 
@@ -126,7 +126,6 @@ class Loop:
         self._random = RandomActions(envs, [stream[1] for stream in streams], self._group_rows)
         self._ledger = Ledger(self.num_tasks, self.num_policies, self._episodes.metrics, self.num_groups)
         self._environment = EnvironmentState(envs)
-        self._rows = np.arange(self.num_envs)
 
         self._started = False  # whether observations of the current episodes are known
         self._next_obs: NDArray[Any] | None = None  # what the policies see next, for `collect`

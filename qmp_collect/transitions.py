@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -60,6 +61,12 @@ class TransitionSink(Protocol):
         """Take M new transitions. The arrays are the sink's to keep: nobody writes to them afterwards."""
 
 
+def joined(parts: Sequence[Transitions]) -> Transitions:
+    """Several batches, one at least, as one, in their order."""
+    columns = ([getattr(rows, field.name) for rows in parts] for field in fields(Transitions))
+    return Transitions(*map(np.concatenate, columns))
+
+
 class Sinks:
     """Hands transitions to one sink for all tasks or to a list of one per task: at once, or in blocks.
 
@@ -97,8 +104,7 @@ class Sinks:
 
     def _hand_on_held(self) -> None:
         held, self._held, self._rows = self._held, [], 0
-        columns = ([getattr(rows, field.name) for rows in held] for field in fields(Transitions))
-        self._hand_on(Transitions(*map(np.concatenate, columns)))
+        self._hand_on(joined(held))
 
     def _hand_on(self, transitions: Transitions) -> None:
         if isinstance(self._sinks, list):

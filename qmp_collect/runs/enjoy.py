@@ -66,6 +66,8 @@ def main(args: Args) -> None:
     out = args.out or args.run_dir / "enjoy"
     if args.out is None and out.is_symlink():
         raise ValueError(f"{out} is a link to elsewhere: say with --out where pictures go")
+    if args.gifs or args.mixture:
+        check_filmable(policy.env_id)
     say(f"{policy}: {args.episodes} episodes of each task")
     envs = gym.make_vec(policy.env_id, num_envs=len(policy.task_names), **_DIVERGENCE)
     means = evaluate(envs, policy, episodes_per_env=args.episodes, seed=args.seed).episode_means()
@@ -119,7 +121,6 @@ def film_mixture(
     agent.load_state_dict(learned)
     switch = script.make_switch(args, agent, task_set) if hasattr(script, "make_switch") else QSwitch()
     names = task_set.task_names
-    check_filmable(args.env_id)
     envs = gym.vector.SyncVectorEnv(
         [
             partial(gym.make, args.env_id, task=task, render_mode="rgb_array", **_DIVERGENCE)

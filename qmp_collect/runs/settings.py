@@ -177,10 +177,10 @@ def check_tracker(args: RunArgs) -> None:
 
 
 def _full_id(env_id: str, known: list[str]) -> str:
-    for candidate in (env_id, f"{env_id}-v0"):
+    ids = (env_id, f"{env_id}-v0")
+    for candidate in ids:
         if candidate in known:
             return candidate
-    ids = (env_id, f"{env_id}-v0")
     if plain := [name for name in ids if name in gym.registry and name not in qmp_envs.TASK_SETS]:
         raise SystemExit(
             f"--env-id {env_id}: {plain[0]} is registered with Gymnasium alone, which does not say what its tasks are: "
