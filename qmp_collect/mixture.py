@@ -260,8 +260,8 @@ class Mixture:
         episode_steps: NDArray[np.int64],
     ) -> Decision:
         """The second half of `choose`: who acts, now that the callables have answered."""
-        decision = self._mix(turn, answer, obs, num_steps, recorded, episode_steps)
-        return self._finite(decision, num_steps, recorded)
+        decision, broken = self._mix(turn, answer, obs, num_steps, recorded, episode_steps)
+        return self._finite(decision, num_steps, recorded) if broken else decision
 
     def _finite(self, decision: Decision, num_steps: int, recorded: NDArray[np.bool_]) -> Decision:
         if (broken := broken_actions(decision.actions) & recorded).any():
@@ -282,7 +282,8 @@ class Mixture:
         num_steps: int,
         recorded: NDArray[np.bool_],
         episode_steps: NDArray[np.int64],
-    ) -> Decision:
+    ) -> tuple[Decision, bool]:
+        """What `decide` returns, and whether some of its actions may not be finite."""
         own, rows = self._own, self._rows
         by_own, allowed, deciding, asking, unknown = turn[:5]
         actions, scores, ensemble = answer
@@ -329,12 +330,13 @@ class Mixture:
         hold_left = np.where(deciding, self._lengths(behavior_ids, deciding, candidates), self._hold_left) - 1
         held_for = np.where(deciding, 0, self._held_for) + 1 if self._seen else self._held_for
         executed = actions[rows, behavior_ids]
-        if (lost := broken_actions(executed) & (behavior_ids != own)).any():
+        broken = broken_actions(executed)
+        if (some_broken := bool(broken.any())) and (lost := broken & (behavior_ids != own)).any():
             # A policy that is held, or was drawn unseen, and breaks here loses its turn to the own policy.
             behavior_ids = np.where(lost, own if allowed is None else _instead(own, actions, allowed), behavior_ids)
             hold_left, held_for = np.where(lost, 0, hold_left), np.where(lost, np.minimum(held_for, 1), held_for)
             executed = actions[rows, behavior_ids]
-        return Decision(obs, executed, behavior_ids, hold_left, held_for, gaps, spread)
+        return Decision(obs, executed, behavior_ids, hold_left, held_for, gaps, spread), some_broken
 
     def _draw_own(self, num_steps: int) -> NDArray[np.bool_]:
         probability = self._own_probability
@@ -428,14 +430,15 @@ class Mixture:
             if hasattr(self._switch, "choose"):
                 choice = to_numpy(ask(self._switch, candidates()))
             else:
-                given = scores if self._commitment is None else scores.copy()
-                choice = to_numpy(self._switch(given, self._own.copy(), self._rng))
+                shown = scores if self._commitment is None else scores.copy()
+                choice = to_numpy(self._switch(shown, self._own.copy(), self._rng))
         n, k = scores.shape
-        of_asking = choice[asking] if choice.shape == (n,) else choice
-        if choice.shape != (n,) or choice.dtype.kind not in "iu" or of_asking.min() < 0 or of_asking.max() >= k:
-            raise ValueError(f"{self._switch!r} must return {n} policy indices from 0 to {k - 1}, got {choice!r}")
-        # What it says of the others is of no meaning. One type: uint64 and int64 together are floats.
-        choice = np.where(asking, choice.astype(np.int64, copy=False), self._own)
+        integers, given = choice.shape == (n,) and choice.dtype.kind in "iu", choice
+        if integers:
+            # What it says of the others is of no meaning. One type: uint64 and int64 together are floats.
+            choice = np.where(asking, choice.astype(np.int64, copy=False), self._own)
+        if not integers or (choice.view(np.uint64) >= k).any():  # without a sign, less than 0 is more than anything
+            raise ValueError(f"{self._switch!r} must return {n} policy indices from 0 to {k - 1}, got {given!r}")
         if allowed is not None and (forbidden := asking & ~allowed[self._rows, choice]).any():
             row = int(forbidden.argmax())
             raise ValueError(
