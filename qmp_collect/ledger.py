@@ -63,6 +63,12 @@ class Ledger:
         self.add(success_known=len(task_ids) * success_known)
         self._now.add_episodes({**episodes, "episode_task_ids": task_ids})
 
+    def absorb(self, stats: CollectStats) -> None:
+        """Steps and episodes that were collected elsewhere, as a part of the present stretch."""
+        self.num_steps += stats.n_collected_steps
+        self.num_episodes += stats.n_collected_episodes
+        self._now.absorb(stats)
+
     def stretch(self) -> CollectStats:
         """Statistics of the present stretch."""
         return self._now.stats()

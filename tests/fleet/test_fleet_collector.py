@@ -1,0 +1,100 @@
+"""A fleet in the place of a collector: what it stores and counts, and that it goes on exactly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from drifts import SEED, Make, T, digest, weights
+from test_fleet import HOSTS, N_STEP
+
+from qmp_collect.fleet import HostError, LocalFleet
+from qmp_collect.fleet_collector import FleetCollector
+from qmp_collect.host import Recorder
+from qmp_collect.runs import load_checkpoint, save_checkpoint
+
+
+class Learner:
+    """Its weights are another version's at every publication."""
+
+    def __init__(self) -> None:
+        self.version = -1
+
+    def weights(self) -> dict[str, np.ndarray]:
+        self.version += 1
+        return weights(self.version)
+
+
+def make(learner, buffer, **settings):
+    return FleetCollector(LocalFleet(Make(**settings), HOSTS, seed=SEED), learner.weights, buffer, num_tasks=T)
+
+
+def test_it_stores_and_counts_what_the_hosts_bring():
+    fleet = LocalFleet(Make(), HOSTS, seed=SEED)
+    expected, parts = Recorder(), []
+    for version in range(3):
+        fleet.publish(version, weights(version))
+        for part in fleet.collect(N_STEP):
+            parts.append(part)
+            expected.add(part.transitions)
+    buffer = Recorder()
+    collector = make(Learner(), buffer)
+    stats = [collector.collect(n_step=N_STEP) for _ in range(3)]
+    assert digest(buffer.take()) == digest(expected.take())
+    assert [s.n_collected_steps for s in stats] == [
+        sum(len(p.transitions) for p in parts[i : i + HOSTS]) for i in (0, 3, 6)
+    ]
+    assert stats[1].returns.tolist() == [r for part in parts[3:6] for r in part.stats.returns]
+    total = collector.stats(clear=True)
+    assert total.behavior_counts.tolist() == sum(p.stats.behavior_counts for p in parts).tolist()
+    assert (collector.num_steps, collector.num_episodes) == (fleet.num_steps, total.n_collected_episodes)
+    assert collector.stats().n_collected_steps == 0
+
+
+def test_it_goes_on_exactly(tmp_path):
+    learner, buffer = Learner(), Recorder()
+    collector = make(learner, buffer)
+    for _ in range(2):
+        collector.collect(n_step=N_STEP)
+    buffer.take()
+    save_checkpoint(tmp_path / "fleet.npz", {"collector": collector.state_dict(), "version": learner.version})
+    expected = [collector.collect(n_step=N_STEP) for _ in range(2)]
+    first = digest(buffer.take()), collector.stats().mixture.tolist(), collector.num_steps
+
+    again = Learner()
+    resumed = make(again, buffer)
+    saved = load_checkpoint(tmp_path / "fleet.npz")
+    resumed.load_state_dict(saved["collector"])
+    again.version = saved["version"]
+    found = [resumed.collect(n_step=N_STEP) for _ in range(2)]
+    assert (digest(buffer.take()), resumed.stats().mixture.tolist(), resumed.num_steps) == first
+    assert [s.returns.tolist() for s in found] == [s.returns.tolist() for s in expected]
+
+
+def test_a_stop_comes_before_the_hosts_are_asked():
+    learner = Learner()
+    collector = make(learner, Recorder())
+    stats = collector.collect(n_step=N_STEP, stop=lambda: True)
+    assert (stats.unfinished, stats.n_collected_steps, learner.version) == (1, 0, -1)
+    assert collector.collect(n_step=N_STEP, stop=lambda: False).unfinished == 0
+    with pytest.raises(RuntimeError, match="nothing to go on"):
+        collector.collect(n_step=N_STEP, resume=True)
+
+
+def test_a_failure_takes_nothing_away():
+    buffer = Recorder()
+    collector = make(Learner(), buffer, fails=(1, 0, 8))  # in the second collection
+    first = collector.collect(n_step=N_STEP).n_collected_steps
+    with pytest.raises(HostError, match="host 1, task 0: ArithmeticError: the arm is stuck"):
+        collector.collect(n_step=N_STEP)
+    assert len(buffer.take()) == first == collector.num_steps == collector.stats().n_collected_steps
+
+
+@pytest.mark.parametrize("damage", [{"fleet": None}, {"num_steps": "many"}, {"stats": {}}])
+def test_a_damaged_state_changes_nothing(damage):
+    collector = make(Learner(), Recorder())
+    collector.collect(n_step=N_STEP)
+    before = collector.state_dict()
+    with pytest.raises(ValueError, match="state"):
+        collector.load_state_dict(before | damage)
+    assert collector.num_steps == before["num_steps"]
+    assert collector.fleet.state_dict()["version"] == 0
