@@ -20,6 +20,10 @@ from qmp_collect.runs.suite.status import standing
 
 Outcome = Literal["done", "stopped", "failed", "elsewhere"]
 
+# The C library then asks the kernel for large memory pages: gradient steps on a CPU take a little less and stay the
+# same bit for bit (`benchmark/large_pages.py`). Anywhere but under Linux with glibc it is no more than a name.
+LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+
 _LAUNCH = Path(__file__).with_name("launch.py")
 _LAST_LINES = 20  # of a log, kept of a failure
 _TAIL = 1 << 14
@@ -53,7 +57,8 @@ class Process:
         self._failed, self._log = run.beside(".failed.json"), run.beside(".log")
         self._log.parent.mkdir(parents=True, exist_ok=True)
         self._failed.unlink(missing_ok=True)
-        environment = os.environ | {"OMP_NUM_THREADS": str(len(cores) or _allowed()), "PYTHONPATH": _python_path(root)}
+        of_run = {"OMP_NUM_THREADS": str(len(cores) or _allowed()), "PYTHONPATH": _python_path(root)}
+        environment = LARGE_PAGES | os.environ | of_run
         if run.device == "cpu":
             environment["CUDA_VISIBLE_DEVICES"] = ""
         words = [str(os.getpid()), str(nice), ",".join(map(str, cores))]
