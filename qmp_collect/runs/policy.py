@@ -88,16 +88,16 @@ class TrainedPolicy:
 
 def save_policy(
     path: Path,
-    actor: torch.nn.Module,
+    parameters: Mapping[str, torch.Tensor],
     *,
     script: str,
     settings: Mapping[str, Any],
     task_names: Sequence[str],
     global_step: int,
 ) -> None:
-    """Write what `load_policy` reads. Any reader of safetensors can use it: names as in ``actor.state_dict()``."""
+    """Write what `load_policy` reads: ``parameters`` as in ``actor.state_dict()``, for any reader of safetensors."""
     facts = {"script": script, "settings": settings, "task_names": list(task_names), "global_step": global_step}
-    tensors = {name: value.detach().contiguous().cpu() for name, value in actor.state_dict().items()}
+    tensors = {name: value.detach().contiguous().cpu() for name, value in parameters.items()}
     with atomic_file(path) as file:
         file.write(save(tensors, metadata={name: json.dumps(fact) for name, fact in facts.items()}))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,12 +42,13 @@ class SavedParts:
             for name, part in parts.items()
         }
 
-    def save(self, run: Mapping[str, Any]) -> None:
+    def save(self, runs: Sequence[Mapping[str, Any]]) -> None:
         """Write the parts and what there is to say of the run itself.
 
         Raises:
             FloatingPointError: A part that learns is not finite. It is kept beside the last checkpoint that was.
         """
+        (run,) = runs
         tree = {name: part.state_dict() for name, part in self.parts.items()} | {"run": run, "rng": rng_state()}
         learned = {n: tree[n] for n, part in self.parts.items() if not isinstance(part, QMPCollector | ReplayFiles)}
         if place := _not_finite(learned):
@@ -61,22 +62,22 @@ class SavedParts:
             if isinstance(part, ReplayFiles):
                 part.remove_unused()
 
-    def read(self) -> dict[str, Any]:
+    def read(self) -> list[dict[str, Any]]:
         """What was saved, by name, and ``run``; nothing is changed yet.
 
         Raises:
             OSError, ValueError: The file cannot be read, or is damaged.
         """
-        saved: dict[str, Any] = load_checkpoint(self._file)
-        return saved
+        return [load_checkpoint(self._file)]
 
-    def restore(self, saved: Mapping[str, Any]) -> None:
+    def restore(self, trees: Sequence[Mapping[str, Any]]) -> None:
         """Put everything back in place, if all of it fits.
 
         Raises:
             ValueError, TypeError, LookupError, AttributeError, RuntimeError: It is of other parts. A part's form is
                 compared before any is changed; the collector compares its own, and comes first.
         """
+        (saved,) = trees
         check_rng_state(saved["rng"])
         for name, part in self.parts.items():
             if not isinstance(part, QMPCollector):

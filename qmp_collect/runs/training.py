@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from qmp_collect.collector import QMPCollector
 from qmp_collect.extras import command_for
@@ -23,18 +21,16 @@ from qmp_collect.runs.acceleration import accelerate
 from qmp_collect.runs.console import Console, duration, say
 from qmp_collect.runs.folder import RunFolder, checked_name
 from qmp_collect.runs.forms import check_form
-from qmp_collect.runs.logger import RunLogger
+from qmp_collect.runs.member import Member
 from qmp_collect.runs.pace import Pace
-from qmp_collect.runs.policy import FILE as POLICY_FILE
-from qmp_collect.runs.policy import TrainedPolicy, save_policy
 from qmp_collect.runs.precision import set_matmul_precision
 from qmp_collect.runs.saved import SavedParts, Stateful
 from qmp_collect.runs.schedule import linear
 from qmp_collect.runs.seeding import stream_seed
-from qmp_collect.runs.settings import RunArgs, check_tracker, of_the_run, tracker_of
+from qmp_collect.runs.settings import RunArgs, check_tracker, tracker_of
 from qmp_collect.runs.stop import SAVED, StopSignal, Watched
 from qmp_collect.runs.summary import summary
-from qmp_collect.runs.video import check_filmable, save_task
+from qmp_collect.runs.video import check_filmable
 from qmp_collect.stats import CollectStats
 
 
@@ -119,9 +115,9 @@ class TrainingRun:
         if args.eval_episodes < 1 or args.eval_envs_per_task < 1 or args.eval_episodes % args.eval_envs_per_task:
             raise SystemExit(f"--eval-envs-per-task: {args.eval_envs_per_task} must divide {args.eval_episodes}")
 
+        self.num_seeds = 1
         self._script = Path(sys.argv[0]).stem
         self.updates_due, self.interrupted = 0, False
-        self._scalars: dict[str, float] = {}
         self._evaluated_at, self._next_eval = -1, 0
         self._next_checkpoint = args.checkpoint_every
 
@@ -201,11 +197,13 @@ class TrainingRun:
                 with code 75, if the run was stopped.
             FloatingPointError: The agent to be saved is not finite.
         """
-        self._collector, self._parts = collector, parts
+        self._collector, self._agent = collector, cast(Any, parts["agent"])
+        self._members = [Member(self._folder, self.args, self.args.seed, self.task_names, self._script)]
         self._saved = SavedParts(self.dir, {"collector": collector, **parts})
+        self._replays = [[part for part in parts.values() if isinstance(part, TaskReplayBuffer)]]
         with self._folder:
             with (
-                self._logging() as self._logger,
+                self._logging(),
                 StopSignal() as asked,
                 closing(self._open_console()) as self._console,
             ):
@@ -221,27 +219,27 @@ class TrainingRun:
             self._folder.finish(global_step=self.global_step, total_timesteps=self.args.total_timesteps)
             say(summary(self.dir, self.task_names, self.args.import_))
 
-    def _logging(self) -> RunLogger:
-        args, rows = self.args, None
+    @contextmanager
+    def _logging(self) -> Iterator[None]:
+        args, rows = self.args, list[int | None]([None] * len(self._members))
         if broken := self._folder.broken:
             say(
                 f"{self.dir}: process {broken.get('pid')} on {broken.get('host')} left its lock behind, which is broken"
             )
         if args.resume is not None:
-            rows = self._load()
+            rows = list(self._load())
             if not tracker_of(args) and (self.dir / "tracker.json").exists():
                 say(f"{self.dir} was tracked before; this part of it is not, without --track or --tracker")
         self._start_step, self._start_time = self.global_step, time.perf_counter()
-        wandb = {"wandb_project": args.wandb_project_name, "wandb_entity": args.wandb_entity}
-        track = {"track": tracker_of(args) or False, **wandb}
-        try:
-            logger = RunLogger(self.dir, of_the_run(args), resume_rows=rows, **track)  # type: ignore[arg-type]
-        except ValueError as error:
-            raise SystemExit(f"--resume {self.dir}: {error}") from error
-        if not logger.tensorboard:
-            say(f"curves are in metrics.jsonl alone, TensorBoard is not installed: {command_for('tensorboard')}")
-        self._folder.reopened_for_more()
-        return logger
+        with ExitStack() as logs:
+            try:
+                loggers = [logs.enter_context(member.open(r)) for member, r in zip(self._members, rows, strict=True)]
+            except ValueError as error:
+                raise SystemExit(f"--resume {self.dir}: {error}") from error
+            if not loggers[0].tensorboard:
+                say(f"curves are in metrics.jsonl alone, TensorBoard is not installed: {command_for('tensorboard')}")
+            self._folder.reopened_for_more()
+            yield
 
     def _open_console(self) -> Console:
         self._shown: dict[str, object] = {}
@@ -299,7 +297,7 @@ class TrainingRun:
             self._next_checkpoint = _next(self.global_step, self.args.checkpoint_every)
             self._save()
             if self.args.capture_video and not self._complete:
-                self._film(self._saved.parts["agent"].mean_policy)
+                self._film(self._agent.mean_policy)
         self._round_time = time.perf_counter()
         return not self.stop and not self._complete
 
@@ -314,19 +312,16 @@ class TrainingRun:
         if self.stop:
             return
         self._pace.add_evaluation(time.perf_counter() - self._round_time)
-        step, scalars = self.global_step, {}
-        for name, per_task in stats.episode_means().items():
-            scalars[f"eval/{name}"] = float(per_task.mean())
-            scalars |= {f"eval/{task}/{name}": float(v) for task, v in zip(self.task_names, per_task, strict=True)}
-        matrices = {}
-        if step:
-            matrices["qmp/mixture"] = self._collector.stats(clear=True).mixture  # since the last evaluation
-            self._logger.log_image(step, "qmp/mixture", _picture(matrices["qmp/mixture"]))
-        self._logger.log(step, scalars, matrices)
+        step = self.global_step
+        since = self._collector.stats(clear=step > 0).by_group()  # the last evaluation
+        logged = [
+            member.evaluated(step, own, acted.mixture if step else None)
+            for member, own, acted in zip(self._members, stats.by_group(), since, strict=True)
+        ]
         self._evaluated_at, self._next_eval = step, _next(step, self.args.eval_every)
-        said = [f"return {scalars['eval/return']:.1f}"]
-        if "eval/success" in scalars:
-            self._shown["success"] = f"{scalars['eval/success']:.2f}"
+        said = [f"return {_mean(logged, 'eval/return'):.1f}"]
+        if "eval/success" in logged[0]:
+            self._shown["success"] = f"{_mean(logged, 'eval/success'):.2f}"
             said.insert(0, f"success {self._shown['success']}")
         if (left := self._left()) is not None:
             said.append(f"{duration(left)} left")
@@ -337,8 +332,8 @@ class TrainingRun:
         self.interrupted = stats.unfinished > 0 and stats.n_collected_steps > 0
         if stats.unfinished:
             return False
-        times = {"time/act": stats.act_time, "time/env": stats.env_time, "time/store": stats.store_time}
-        self._scalars = stats.scalars(self.task_names) | times
+        for member, own in zip(self._members, stats.by_group(), strict=True):
+            member.collected(own)
         now = time.perf_counter()
         self._collect_time, self._round_time = now - self._round_time, now
         return True
@@ -363,24 +358,15 @@ class TrainingRun:
         """
         if self.updates_due:
             return
-        if losses:
-            replay = [part.own_share() for part in self._parts.values() if isinstance(part, TaskReplayBuffer)]
-            values = iter(torch.cat([value.detach().reshape(-1) for value in (*losses.values(), *replay)]).tolist())
-            for name, loss in losses.items():
-                own = [next(values) for _ in range(loss.numel())]
-                self._scalars[f"losses/{name}"] = sum(own) / len(own)
-                if loss.ndim:
-                    self._scalars |= {f"tasks/{t}/{name}": v for t, v in zip(self.task_names, own, strict=True)}
-            if shares := {t: v for t, v in zip(self.task_names, values, strict=False) if not math.isnan(v)}:
-                self._scalars["replay/own_share"] = sum(shares.values()) / len(shares)
-                self._scalars |= {f"tasks/{task}/own_share": share for task, share in shares.items()}
+        values = self._values(losses)
         now = time.perf_counter()
         times = {"time/update": now - self._round_time}
         if now > self._start_time:
             times["time/sps"] = (self.global_step - self._start_step) / (now - self._start_time)
-        self._logger.log(self.global_step, self._scalars | times)
-        if "charts/success" in self._scalars:
-            self._shown["collecting"] = f"{self._scalars['charts/success']:.2f}"
+        for member, own, of_member in zip(self._members, self._of_members(losses), values, strict=True):
+            member.end_round(self.global_step, own, iter(of_member), times)
+        if "charts/success" in self._members[0].scalars:
+            self._shown["collecting"] = f"{_mean([m.scalars for m in self._members], 'charts/success'):.2f}"
         learning = times["time/update"] if self._round_updates else None
         self._pace.add_round(self.global_step - self._first, self._collect_time, learning)
         self._first, self._round_updates = self.global_step, 0
@@ -402,74 +388,80 @@ class TrainingRun:
 
     def _film(self, mean_policy: Callable[..., Any]) -> None:
         """An episode of each task; those before the end give way to a stop."""
-        policy = TrainedPolicy(mean_policy, self._policy_facts(), self.device)
-        say(f"filming into {self.dir / 'videos'}")
-        for task, name in enumerate(self.task_names):
-            if self.stop and not self._complete:
-                return
-            path = self.dir / "videos" / f"{name}.gif"
-            save_task(policy, task, path, seed=self.args.seed)
-            self._logger.log_video(self.global_step, f"videos/{name}", path)
+        for member in self._members:
+            member.film(self.global_step, mean_policy, self.device, lambda: bool(self.stop) and not self._complete)
 
-    def _progress(self) -> dict[str, Any]:
+    def _of_members(self, losses: Mapping[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+        """The losses of each."""
+        return [dict(losses)]
+
+    def _values(self, losses: Mapping[str, torch.Tensor]) -> list[list[float]]:
+        """Of each, the numbers that `Member.end_round` wants, for which the device is waited for once."""
+        if not losses:
+            return [[] for _ in self._members]
+        wanted = [
+            torch.cat([value.detach().reshape(-1) for value in (*own.values(), *(r.own_share() for r in replay))])
+            for own, replay in zip(self._of_members(losses), self._replays, strict=True)
+        ]
+        values: list[list[float]] = torch.stack(wanted).tolist()
+        return values
+
+    def _progress(self, member: Member) -> dict[str, Any]:
         return {
             "script": self._script,
-            "settings": of_the_run(self.args),
+            "settings": member.settings,
             "updates_due": self.updates_due,
             "interrupted": self.interrupted,
-            "scalars": self._scalars,
+            "scalars": member.scalars,
             "evaluated_at": self._evaluated_at,
             "next_eval": self._next_eval,
             "next_checkpoint": self._next_checkpoint,
         }
 
     def _save(self) -> None:
-        self._logger.sync()  # no checkpoint is newer than the rows that it counts
+        for member in self._members:
+            member.logger.sync()  # no checkpoint is newer than the rows that it counts
         try:
-            self._saved.save(self._progress() | {"rows": self._logger.rows})
+            self._saved.save([self._progress(member) | {"rows": member.logger.rows} for member in self._members])
         except FloatingPointError as error:
             raise FloatingPointError(f"step {self.global_step}: {error}") from error
-        save_policy(self.dir / POLICY_FILE, self._saved.parts["agent"].actor, **self._policy_facts())
+        for member in self._members:
+            member.save_policy(self.global_step, self._agent.actor.state_dict())
 
-    def _policy_facts(self) -> dict[str, Any]:
-        return {
-            "script": self._script,
-            "settings": of_the_run(self.args),
-            "task_names": self.task_names,
-            "global_step": self.global_step,
-        }
-
-    def _load(self) -> int:
+    def _load(self) -> list[int]:
         """Put everything back in place, when all of it fits; the number of rows that had been logged."""
         try:
             saved = self._saved.read()
-            run = saved["run"]
-            self._check_progress(run)
-            if self.args.total_timesteps < saved["collector"]["num_steps"]:
-                raise ValueError(f"--total-timesteps: it is at step {saved['collector']['num_steps']} already")
+            for member, own in zip(self._members, saved, strict=True):
+                self._check_progress(member, own["run"])
+            if self.args.total_timesteps < (step := saved[0]["collector"]["num_steps"] // self.num_seeds):
+                raise ValueError(f"--total-timesteps: it is at step {step} already")
             self._saved.restore(saved)
         except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
             raise SystemExit(f"--resume {self.dir}: {error}") from error
+        run = saved[0]["run"]
         self.updates_due, self.interrupted = run["updates_due"], run["interrupted"]
         self._evaluated_at, self._next_eval = run["evaluated_at"], run["next_eval"]
-        self._scalars, self._next_checkpoint = run["scalars"], run["next_checkpoint"]
-        return int(run["rows"])
+        self._next_checkpoint = run["next_checkpoint"]
+        for member, own in zip(self._members, saved, strict=True):
+            member.scalars = own["run"]["scalars"]
+        return [int(own["run"]["rows"]) for own in saved]
 
-    def _check_progress(self, run: Mapping[str, Any]) -> None:
+    def _check_progress(self, member: Member, run: Mapping[str, Any]) -> None:
         if run["script"] != self._script:
             raise ValueError(f"it is a run of {run['script']}, not of {self._script}")
         if "settings" not in run:
             raise ValueError("its checkpoint is of an older version, which kept no settings; start it anew")
-        self._compare_settings(run["settings"])
+        _compare_settings(run["settings"], member.settings)
         of_its_own = {"rows": 0, "scalars": dict.fromkeys(run["scalars"], 0.0), "settings": run["settings"]}
-        check_form(run, self._progress() | of_its_own, "run")
+        check_form(run, self._progress(member) | of_its_own, "run")
 
-    def _compare_settings(self, saved: Mapping[str, Any]) -> None:
-        now = of_the_run(self.args)
-        differ = [k for k in sorted(now.keys() | saved.keys()) if k not in saved or k not in now or saved[k] != now[k]]
-        if changed := [name for name in differ if name != "total_timesteps"]:
-            said = ", ".join(f"{name} {saved.get(name)} and now {now.get(name)}" for name in changed)
-            raise ValueError(f"config.json was changed since the checkpoint was saved, with {said}")
+
+def _compare_settings(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    differ = [k for k in sorted(now.keys() | saved.keys()) if k not in saved or k not in now or saved[k] != now[k]]
+    if changed := [name for name in differ if name != "total_timesteps"]:
+        said = ", ".join(f"{name} {saved.get(name)} and now {now.get(name)}" for name in changed)
+        raise ValueError(f"config.json was changed since the checkpoint was saved, with {said}")
 
 
 def _next(step: int, every: int) -> int:
@@ -477,8 +469,6 @@ def _next(step: int, every: int) -> int:
     return (step // every + 1) * every
 
 
-def _picture(mixture: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """A square for each entry of a ``(T, K)`` mixture, white for 0 to dark blue for 1."""
-    image = 255 - np.nan_to_num(mixture)[..., None] * np.array([247, 207, 148])
-    picture: NDArray[np.uint8] = image.astype(np.uint8).repeat(24, 0).repeat(24, 1)
-    return picture
+def _mean(logged: Sequence[Mapping[str, float]], tag: str) -> float:
+    """Over the seeds that logged it."""
+    return float(np.mean([scalars[tag] for scalars in logged if tag in scalars]))

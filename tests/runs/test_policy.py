@@ -37,7 +37,8 @@ def saved(script: str, folder: Path, env_id: str = "Maze3-v0", **changed: Any) -
     torch.manual_seed(3)
     agent = build_agent(script, settings, torch.device("cpu"))
     names = qmp_envs.TASK_SETS[env_id].task_names
-    save_policy(folder / FILE, agent.actor, script=script, settings=settings, task_names=names, global_step=77)
+    facts = {"script": script, "settings": settings, "task_names": names, "global_step": 77}
+    save_policy(folder / FILE, agent.actor.state_dict(), **facts)
     return agent, folder / FILE
 
 

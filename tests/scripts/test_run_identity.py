@@ -25,7 +25,7 @@ from script_files import SCRIPTS
 from test_resume import metrics, only_run
 
 import qmp_envs
-from qmp_collect.runs import StopSignal, load_checkpoint, save_checkpoint, saved, training
+from qmp_collect.runs import StopSignal, load_checkpoint, member, save_checkpoint, saved, training
 from qmp_collect.runs.folder import RunFolder
 
 SETTINGS = {
@@ -88,7 +88,7 @@ def test_a_run_that_grows_is_unfinished_until_it_has_grown(
 def test_done_is_written_after_the_videos(
     run_script: RunScript, tmp_path: Path, short_episodes: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_task = training.save_task
+    save_task = member.save_task
 
     def fails(policy: Any, *args: Any, **kwargs: Any) -> None:
         if policy.global_step == 180:
@@ -96,7 +96,7 @@ def test_done_is_written_after_the_videos(
         save_task(policy, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "save_task", fails)
+        patch.setattr(member, "save_task", fails)
         with pytest.raises(RuntimeError, match="no pictures"):
             run_script(NAME, *TINY, "--capture-video", "--run-dir-root", tmp_path)
     assert not (only_run(tmp_path) / "done.json").exists()
@@ -178,13 +178,13 @@ def test_whether_and_to_whom_it_is_uploaded_is_the_resumers_to_say(
     config = json.loads((run_dir / "config.json").read_text())
     assert not config.keys() & {"track", "tracker", "wandb_entity", "wandb_project_name", "run_dir_root", "resume"}
     started = []
-    make = training.RunLogger
+    make = member.RunLogger
 
-    def noted(*args: object, **options: object) -> training.RunLogger:
+    def noted(*args: object, **options: object) -> member.RunLogger:
         started.append({name: options[name] for name in ("track", "wandb_project", "wandb_entity")})
         return make(*args, **options | {"track": False})  # type: ignore[arg-type]
 
-    monkeypatch.setattr(training, "RunLogger", noted)
+    monkeypatch.setattr(member, "RunLogger", noted)
     (run_dir / "tracker.json").write_text(json.dumps({"id": "0" * 32}))
     run_script(NAME, "--resume", run_dir, "--total-timesteps", 240)
     assert "was tracked before; this part of it is not, without --track or --tracker" in capsys.readouterr().out
@@ -254,9 +254,9 @@ def test_the_last_finite_checkpoint_survives(
 def test_rows_reach_the_disk_before_the_checkpoint_that_counts_them(
     run_script: RunScript, tmp_path: Path, short_episodes: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    events, sync, save = [], training.RunLogger.sync, saved.save_checkpoint
+    events, sync, save = [], member.RunLogger.sync, saved.save_checkpoint
 
-    def noted_sync(logger: training.RunLogger) -> None:
+    def noted_sync(logger: member.RunLogger) -> None:
         sync(logger)
         events.append(("rows", logger.rows))
 
@@ -264,7 +264,7 @@ def test_rows_reach_the_disk_before_the_checkpoint_that_counts_them(
         events.append(("checkpoint", tree["run"]["rows"]))
         save(path, tree)
 
-    monkeypatch.setattr(training.RunLogger, "sync", noted_sync)
+    monkeypatch.setattr(member.RunLogger, "sync", noted_sync)
     monkeypatch.setattr(saved, "save_checkpoint", noted_save)
     run_script(NAME, *TINY, "--run-dir-root", tmp_path)
     assert events[0::2] == [("rows", count) for _, count in events[1::2]]
