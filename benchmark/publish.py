@@ -19,6 +19,7 @@ import tyro
 
 from qmp_collect.runs.folder import checked_name
 from qmp_collect.runs.provenance import OF_THE_STARTER, published
+from qmp_collect.runs.report.runs import find_runs
 
 _MAY_GROW = {"total_timesteps": None}
 
@@ -28,7 +29,7 @@ class Args:
     """Copy finished runs."""
 
     run_dirs: tyro.conf.Positional[tuple[Path, ...]]
-    """folders of runs"""
+    """folders of runs, or folders of them"""
     to: Path
     """folder that gets a folder for each of them"""
     suffix: str = ""
@@ -82,5 +83,5 @@ def _identity(target: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 if __name__ == "__main__":
     args = tyro.cli(Args)
-    for folder in args.run_dirs:
+    for folder in find_runs(args.run_dirs):
         print(publish(folder, args.to, args.suffix))

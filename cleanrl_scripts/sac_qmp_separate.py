@@ -54,6 +54,10 @@ class Args(settings.RunArgs):
     target_entropy_scale: float = 1.0
     """the target entropy is -dim(A) times this"""
 
+    # Seeds
+    num_seeds: int = 1
+    """above 1: so many runs side by side in this process, of seeds from --seed on, each with a folder of its own"""
+
     # Behaviour sharing
     switch: Literal["qmp", "own", "uniform", "domain", "softmax"] = "qmp"
     """which policy acts: highest value, own, uniform, hand-made mixture, softmax of the values"""
@@ -354,20 +358,22 @@ if __name__ == "__main__":
     # env setup. A simulation that diverges ends its episode, which charts/diverged counts: an error would come again
     # whenever the run is resumed.
     env_settings = {"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP, "on_divergence": "end"}
-    num_envs = num_tasks * args.envs_per_task
+    num_envs = run.num_seeds * num_tasks * args.envs_per_task
     envs = gym.make_vec(args.env_id, num_envs=num_envs, **env_settings)
-    num_envs = num_tasks * args.eval_envs_per_task
+    num_envs = run.num_seeds * num_tasks * args.eval_envs_per_task
     eval_envs = gym.make_vec(args.env_id, num_envs=num_envs, **env_settings)
     obs_space, action_space = envs.single_observation_space, envs.single_action_space
     if action_space != gym.spaces.Box(-1.0, 1.0, action_space.shape):
         raise SystemExit(f"--env-id {args.env_id}: expected actions in [-1, 1], its action space is {action_space}")
 
     # ALGO LOGIC: initialize agent, replay buffer and collector here
-    agent = Agent(args, num_tasks, obs_space.shape[0], action_space.shape[0], device)
+    dims = obs_space.shape[0], action_space.shape[0]
+    agent = run.make_agent(lambda num_seeds: Agent(args, num_tasks, *dims, device, num_seeds))
     round_steps = num_tasks * args.env_steps_per_round
     capacity = args.buffer_size
-    rows = min(capacity, run.storable(round_steps, envs.num_envs))
-    buffer = qmp_collect.TaskReplayBuffer(rows, num_tasks, obs_space, action_space, device=device, seed=args.seed)
+    rows = min(capacity, run.storable(round_steps, num_tasks * args.envs_per_task))
+    of_tasks = rows, num_tasks, obs_space, action_space
+    buffer = run.make_buffer(lambda seed: qmp_collect.TaskReplayBuffer(*of_tasks, device=device, seed=seed))
     run.accelerate(agent, "update", "policies", "q_functions", "own_policy")
 
     run.check_learning_starts(
@@ -389,7 +395,8 @@ if __name__ == "__main__":
         warmup_steps=warmup_steps,
         backend="torch",
         device=device,
-        seed=args.seed,
+        seed=run.seeds,
+        **run.rows(envs.num_envs),
     )
 
     with run.start(collector, agent=agent, buffer=buffer):
@@ -404,13 +411,15 @@ if __name__ == "__main__":
                     device=device,
                     stop=run.stop,
                     seed=run.eval_seed,
+                    **run.rows(eval_envs.num_envs),
                 )
                 run.evaluated(stats)
                 continue
 
             # ALGO LOGIC: collect with the mixture
             if not run.updates_due:  # else a run is resumed that was stopped between its gradient steps
-                if not run.collected(collector.collect(n_step=round_steps, stop=run.stop, resume=run.interrupted)):
+                n_step = run.num_seeds * round_steps
+                if not run.collected(collector.collect(n_step=n_step, stop=run.stop, resume=run.interrupted)):
                     continue  # a resumed run collects the rest of the round
                 if buffer.sizes.min() >= args.min_buffer_size:
                     run.updates_due = args.gradient_steps_per_round

@@ -247,7 +247,7 @@ class TaskReplayBuffer:
         if self._last is None:
             return torch.full((self.num_tasks,), math.nan, device=self.device)
         task_ids, behavior_ids = self._last
-        counts = torch.zeros((2, self.num_tasks), device=self.device)
+        counts = torch.zeros((2, self.num_tasks), dtype=torch.float32, device=self.device)
         own = (behavior_ids == task_ids).float()
         counts.index_add_(1, task_ids.reshape(-1), torch.stack([own, torch.ones_like(own)]).view(2, -1))
         return counts[0] / counts[1]

@@ -1,4 +1,8 @@
-"""A run's folder: made for one run alone, worked on by one process at a time, marked when the run is finished."""
+"""A run's folder: made for one run alone, worked on by one process at a time, marked when the run is finished.
+
+Several seeds that one process trains have a folder each, with all that a run of its own has, in one that is theirs
+together: it has ``seeds.json``, which says which they are, the lock, and what belongs to all of them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +21,10 @@ from typing import Any
 
 from qmp_collect.runs.checkpoint import atomic_file
 
-__all__ = ["RunFolder", "checked_name", "finished", "json_object", "lock_of"]
+__all__ = ["RunFolder", "checked_name", "finished", "folders_of_seeds", "json_object", "lock_of"]
+
+NEXT = "checkpoint.next.npz"  # of a seed, while those of the others are not written yet
+_SEEDS = "seeds.json"
 
 _LONGEST = 200  # bytes; file systems take 255, of which temporary files and numbered names need a few
 
@@ -25,6 +32,7 @@ _LONGEST = 200  # bytes; file systems take 255, of which temporary files and num
 _WRITTEN = (
     *("config.json", "provenance.jsonl", "metrics.jsonl", "events.out.tfevents.*", "replay", "diverged.npz"),
     *("policy.safetensors", "videos", "trajectories.npz", "wandb", "tracker.json", "lock.json", ".*.tmp"),
+    *(_SEEDS, NEXT),
 )
 
 _LOOKS = 20  # tries, a hundredth of a second apart: whoever looks at a lock (`lock_of`) has it for an instant
@@ -63,6 +71,18 @@ def checked_name(name: str) -> str:
 def finished(path: Path) -> dict[str, Any] | None:
     """What ``done.json`` in a run's folder says: ``None`` for a run that is not finished."""
     return json_object(path / "done.json")
+
+
+def folders_of_seeds(path: Path) -> list[Path]:
+    """Of seeds that one process trains, the folder of each; of a run of its own, the one that it is."""
+    return _folders_of_seeds(path) or [path]
+
+
+def _folders_of_seeds(path: Path) -> list[Path]:
+    seeds = (json_object(path / _SEEDS) or {}).get("seeds")
+    if not isinstance(seeds, list) or not all(type(seed) is int for seed in seeds):
+        return []
+    return [path / f"seed{seed}" for seed in seeds]
 
 
 def json_object(path: Path) -> dict[str, Any] | None:
@@ -180,14 +200,33 @@ class RunFolder:
             left.unlink(missing_ok=True)
         return folder
 
+    def claim_seeds(self, seeds: Sequence[int]) -> list[RunFolder]:
+        """A folder in this one for each of these seeds, for runs that start.
+
+        Raises:
+            ValueError, OSError: As of `claim`.
+        """
+        with atomic_file(self.path / _SEEDS) as file:
+            file.write((json.dumps({"seeds": list(seeds)}) + "\n").encode())
+        return [RunFolder.claim(path) for path in _folders_of_seeds(self.path)]
+
+    def reopen_seeds(self) -> list[RunFolder]:
+        """The folders of the seeds in this one.
+
+        Raises:
+            ValueError, OSError: As of `reopen`.
+        """
+        return [RunFolder.reopen(path) for path in _folders_of_seeds(self.path)]
+
     def reopened_for_more(self) -> None:
         """The run is no longer finished."""
         (self.path / "done.json").unlink(missing_ok=True)
 
     def slim(self) -> None:
         """Remove what only a run that goes on needs: the checkpoint and the replay, most of what lies in the folder."""
-        (self.path / "checkpoint.npz").unlink(missing_ok=True)
-        shutil.rmtree(self.path / "replay", ignore_errors=True)
+        for path in (*_folders_of_seeds(self.path), self.path):
+            (path / "checkpoint.npz").unlink(missing_ok=True)
+            shutil.rmtree(path / "replay", ignore_errors=True)
 
     def finish(self, **facts: Any) -> None:
         """Mark the run as finished, when everything else is written, and release it."""
@@ -271,7 +310,11 @@ def _locked(file: Path) -> int | None:
 
 def _check_unstarted(path: Path) -> None:
     """Raise a ValueError if a run's folder has anything that one without a checkpoint does not have."""
-    others = sorted(entry.name for entry in path.iterdir() if not any(fnmatch(entry.name, name) for name in _WRITTEN))
+    seeds = [folder for folder in _folders_of_seeds(path) if folder.is_dir() and not folder.is_symlink()]
+    for folder in seeds:
+        _check_unstarted(folder)
+    names = (*_WRITTEN, *(folder.name for folder in seeds))
+    others = sorted(entry.name for entry in path.iterdir() if not any(fnmatch(entry.name, name) for name in names))
     if {"checkpoint.npz", "done.json"} & set(others):
         raise ValueError(f"{path}: another process has worked on this run meanwhile: run the same command again")
     if others:

@@ -18,6 +18,7 @@ from safetensors.torch import save
 
 import qmp_envs
 from qmp_collect.runs.checkpoint import atomic_file
+from qmp_collect.runs.folder import folders_of_seeds
 from qmp_collect.runs.forms import check_form
 from qmp_collect.runs.scripts import load_script
 from qmp_collect.runs.settings import RunArgs, checked_settings
@@ -114,6 +115,10 @@ def load_policy(path: str | os.PathLike[str], device: str | torch.device = "cpu"
     path, device = Path(path), torch.device(device)
     path = path / FILE if path.is_dir() else path
     if not path.exists():
+        if (folders := folders_of_seeds(path.parent)) != [path.parent]:
+            raise FileNotFoundError(
+                f"{path.parent}: it is the folder of several seeds: expected one of theirs, such as {folders[0]}"
+            )
         raise FileNotFoundError(
             f"there is no {path}: expected the folder of a run, or the {FILE} that it writes with its first checkpoint"
         )

@@ -17,10 +17,10 @@ _GIT = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PRE
 _PACKAGES = ("qmp-collect", "numpy", "gymnasium", "mujoco", "torch")
 
 
-# Said by whoever starts or resumes a run, never by its folder: where it lies, what code is imported for it, and whether
-# and to whom it is uploaded.
+# Said by whoever starts or resumes a run, never by its folder: where it lies, what code is imported for it, whether
+# and to whom it is uploaded, and how many seeds are trained beside each other.
 OF_THE_STARTER = (
-    *("run_dir", "run_dir_root", "resume", "import_"),
+    *("run_dir", "run_dir_root", "resume", "import_", "num_seeds"),
     *("track", "tracker", "wandb_project_name", "wandb_entity"),
 )
 
@@ -53,7 +53,7 @@ def provenance(settings: Iterable[str] = ()) -> dict[str, Any]:
 def published(command: Sequence[str], settings: Iterable[str]) -> str:
     """A command without paths and secrets: ``python PROGRAM`` and the flags of ``settings``, see `provenance`."""
     program, words = command[:2], list(command[2:])
-    return shlex.join([*map(_last_part, program), *_known(words, set(settings))])
+    return shlex.join([*map(_last_part, program), *_known(words, {*settings, "num_seeds"})])
 
 
 def _known(words: list[str], settings: set[str]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +14,8 @@ from qmp_collect.replay import TaskReplayBuffer
 from qmp_collect.runs.checkpoint import check_rng_state, load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from qmp_collect.runs.forms import check_state
 from qmp_collect.runs.replay_files import FOLDER, ReplayFiles
+
+FILE = "checkpoint.npz"
 
 
 class Stateful(Protocol):
@@ -36,7 +38,7 @@ class SavedParts:
     """
 
     def __init__(self, folder: Path, parts: Mapping[str, Stateful]) -> None:
-        self._file, self._diverged = folder / "checkpoint.npz", folder / "diverged.npz"
+        self._file = folder / FILE
         self.parts: dict[str, Any] = {
             name: ReplayFiles(folder / FOLDER, part) if isinstance(part, TaskReplayBuffer) else part
             for name, part in parts.items()
@@ -50,14 +52,8 @@ class SavedParts:
         """
         (run,) = runs
         tree = {name: part.state_dict() for name, part in self.parts.items()} | {"run": run, "rng": rng_state()}
-        learned = {n: tree[n] for n, part in self.parts.items() if not isinstance(part, QMPCollector | ReplayFiles)}
-        if place := _not_finite(learned):
-            save_checkpoint(self._diverged, tree)
-            raise FloatingPointError(
-                f"{place} is not finite: kept as {self._diverged.name}, while the checkpoint stays the last one that "
-                "was finite. Resumed with the same settings, the run would diverge again"
-            )
-        save_checkpoint(self._file, tree)
+        learned = [name for name, part in self.parts.items() if not isinstance(part, QMPCollector | ReplayFiles)]
+        save_finite(self._file, tree, learned)
         for part in self.parts.values():
             if isinstance(part, ReplayFiles):
                 part.remove_unused()
@@ -66,9 +62,15 @@ class SavedParts:
         """What was saved, by name, and ``run``; nothing is changed yet.
 
         Raises:
-            OSError, ValueError: The file cannot be read, or is damaged.
+            OSError, ValueError: The file cannot be read, is damaged, or of a seed that goes on with others only.
         """
-        return [load_checkpoint(self._file)]
+        saved = load_checkpoint(self._file)
+        if seeds := saved["run"].get("seeds"):
+            raise ValueError(
+                f"it is one of the seeds {', '.join(map(str, seeds))}, which one process trained and which go on only "
+                f"together: resume the folder that they are in, {self._file.parent.parent}"
+            )
+        return [saved]
 
     def restore(self, trees: Sequence[Mapping[str, Any]]) -> None:
         """Put everything back in place, if all of it fits.
@@ -85,6 +87,22 @@ class SavedParts:
         for name, part in self.parts.items():
             part.load_state_dict(saved[name])
         set_rng_state(saved["rng"])
+
+
+def save_finite(file: Path, tree: Mapping[str, Any], learned: Iterable[str]) -> None:
+    """Write a checkpoint, in which what was ``learned`` is finite.
+
+    Raises:
+        FloatingPointError: It is not. It is kept beside the last checkpoint.
+    """
+    if place := _not_finite({name: tree[name] for name in learned}):
+        diverged = file.with_name("diverged.npz")
+        save_checkpoint(diverged, tree)
+        raise FloatingPointError(
+            f"{place} is not finite: kept as {diverged.name}, while the checkpoint stays the last one that was finite. "
+            "Resumed with the same settings, the run would diverge again"
+        )
+    save_checkpoint(file, tree)
 
 
 def _not_finite(tree: Any) -> str | None:

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from qmp_collect.amount import integer
 from qmp_collect.replay import Batch, TaskReplayBuffer
 from qmp_collect.transitions import Transitions
 
-__all__ = ["SeedNoise", "SeedReplay", "stack_agents", "state_of_seed", "states_of_seeds"]
+__all__ = ["SeedNoise", "SeedReplay", "policy_of_seed", "stack_agents", "state_of_seed", "states_of_seeds"]
 
 
 class SeedNoise:
@@ -57,6 +59,21 @@ def stack_agents(make: Callable[[int], Any], seeds: Sequence[int], device: torch
     agent.load_state_dict(states_of_seeds(states, agent.TWINS))
     agent.actor.noise = noise = SeedNoise(generators)
     return agent, noise
+
+
+def policy_of_seed(policy: Callable[..., Tensor], seed: int, num_seeds: int) -> Callable[..., Tensor]:
+    """Of an agent's ``policy(obs (N, *O), task_ids (N,)) -> (N, *A)``, one seed's; the others answer in vain.
+
+    Args:
+        policy: of all seeds.
+        seed: the place of this one, from 0.
+    """
+
+    def own(obs: Tensor, task_ids: Tensor) -> Tensor:
+        actions = policy(obs.repeat(num_seeds, *[1] * (obs.ndim - 1)), task_ids.repeat(num_seeds))
+        return actions.view(num_seeds, -1, *actions.shape[1:])[seed]
+
+    return own
 
 
 def state_of_seed(state: dict[str, Any], seed: int, num_seeds: int, twins: Sequence[str]) -> dict[str, Any]:
@@ -100,6 +117,11 @@ class SeedReplay:
     def __init__(self, buffers: Sequence[TaskReplayBuffer]) -> None:
         self.buffers = list(buffers)
         self._size = self.buffers[0].num_tasks
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Stored transitions of each task of each seed, ``(S * T,)``."""
+        return np.concatenate([buffer.sizes for buffer in self.buffers])
 
     def add(self, transitions: Transitions) -> None:
         """Store transitions of any mix of seeds."""

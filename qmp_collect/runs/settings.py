@@ -14,7 +14,7 @@ import gymnasium as gym
 import qmp_envs
 from qmp_collect.extras import needs
 from qmp_collect.runs.console import say
-from qmp_collect.runs.folder import finished
+from qmp_collect.runs.folder import finished, folders_of_seeds
 from qmp_collect.runs.modules import named_module
 from qmp_collect.runs.provenance import OF_THE_STARTER
 from qmp_collect.runs.ranges import check_ranges
@@ -198,17 +198,24 @@ def of_the_run(args: RunArgs) -> dict[str, Any]:
     return {name: value for name, value in vars(args).items() if name not in OF_THE_STARTER}
 
 
+def num_seeds(args: RunArgs) -> int:
+    """How many seeds one process trains, from ``args.seed`` on: one, unless the script has a setting for it."""
+    return int(getattr(args, "num_seeds", 1))
+
+
 def _resumed(args_class: type[ArgsT], run_dir: Path, env_ids: list[str], argv: Sequence[str] | None) -> ArgsT:
-    config = run_dir / "config.json"
+    folders = folders_of_seeds(run_dir)
+    config = folders[0] / "config.json"
     if not config.is_file():
         raise SystemExit(f"--resume {run_dir}: there is no {config}, expected the folder of an earlier run")
     if not (run_dir / "checkpoint.npz").exists():
         raise SystemExit(f"--resume {run_dir}: it stopped before its first checkpoint, start it anew")
-    default = args_class(**_read(args_class, config, env_ids), resume=str(run_dir))
+    beside: dict[str, Any] = {"num_seeds": len(folders)} if len(folders) > 1 else {}
+    default = args_class(**_read(args_class, config, env_ids), **beside, resume=str(run_dir))
     args = tyro.cli(args_class, default=default, args=argv)
     args.env_id = _full_id(args.env_id, env_ids)
     _check_ranges(args)
-    may_change = ("total_timesteps", *OF_THE_STARTER)
+    may_change = {"total_timesteps", *OF_THE_STARTER} - {"num_seeds"}
     changed = [k for k, v in vars(args).items() if v != getattr(default, k) and k not in may_change]
     if changed:
         raise SystemExit(f"--resume continues with the settings in {config}: {', '.join(changed)} cannot be changed")
@@ -221,11 +228,13 @@ def _continue(args: RunArgs, run_dir: Path, env_ids: list[str]) -> None:
     done, checkpoint = finished(run_dir), (run_dir / "checkpoint.npz").exists()
     if not done and not checkpoint:
         return
-    saved = _read(type(args), run_dir / "config.json", env_ids)
+    folders = folders_of_seeds(run_dir)
+    saved = _read(type(args), folders[0] / "config.json", env_ids) | {"num_seeds": len(folders)}
     for name in args.LEFT_OPEN:
         setattr(args, name, getattr(args, name) or saved[name])
-    if differ := [k for k, v in of_the_run(args).items() if v != saved[k] and k != "total_timesteps"]:
-        said = ", ".join(f"{name} {saved[name]} and now {getattr(args, name)}" for name in differ)
+    now = of_the_run(args) | {"num_seeds": num_seeds(args)}
+    if differ := [k for k, v in now.items() if v != saved[k] and k != "total_timesteps"]:
+        said = ", ".join(f"{name} {saved[name]} and now {now[name]}" for name in differ)
         raise SystemExit(f"--run-dir {run_dir}: it holds a run with {said}")
     _end_if_finished(args, run_dir)
     if not checkpoint:

@@ -6,7 +6,7 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,31 @@ def summary(run_dir: Path, task_names: Sequence[str], module: str | None = None)
             f"learning curve  {qmp} plot {folder} --out {shlex.quote(str(run_dir / 'success.png'))}",
             f"watch it        {qmp} enjoy {folder} --gifs{' --mixture' * shared}"
             + (f" --import {module}" if module else ""),
+        ]
+    )
+
+
+def summary_of_seeds(folders: Mapping[int, Path]) -> str:
+    """Of finished runs that were made side by side: a line for each seed.
+
+    Args:
+        folders: by seed.
+    """
+    lines = []
+    for seed, run_dir in folders.items():
+        evaluations = _evaluations(run_dir)
+        name = "success" if "eval/success" in evaluations[-1] else "return"
+        values = [evaluation[f"eval/{name}"] for evaluation in evaluations if f"eval/{name}" in evaluation]
+        shown = curve(values, name == "success")
+        lines.append(
+            f"  seed {seed:<4} {name} {values[0]:8.2f} -> {values[-1]:8.2f}  {shown}  {shlex.quote(str(run_dir))}"
+        )
+    every = shlex.quote(str(next(iter(folders.values())).parent))
+    return "\n".join(
+        [
+            f"finished {len(folders)} seeds, each in a folder like that of a run of its own:",
+            *lines,
+            f"learning curve  {_qmp()} plot {every} --out {every}/success.png",
         ]
     )
 

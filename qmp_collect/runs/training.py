@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,11 +25,13 @@ from qmp_collect.runs.member import Member
 from qmp_collect.runs.pace import Pace
 from qmp_collect.runs.precision import set_matmul_precision
 from qmp_collect.runs.saved import SavedParts, Stateful
+from qmp_collect.runs.saved_seeds import SavedSeeds
 from qmp_collect.runs.schedule import linear
 from qmp_collect.runs.seeding import stream_seed
-from qmp_collect.runs.settings import RunArgs, check_tracker, tracker_of
+from qmp_collect.runs.seeds import SeedReplay, policy_of_seed, stack_agents, state_of_seed
+from qmp_collect.runs.settings import RunArgs, check_tracker, num_seeds, tracker_of
 from qmp_collect.runs.stop import SAVED, StopSignal, Watched
-from qmp_collect.runs.summary import summary
+from qmp_collect.runs.summary import summary, summary_of_seeds
 from qmp_collect.runs.video import check_filmable
 from qmp_collect.stats import CollectStats
 
@@ -64,12 +66,17 @@ class TrainingRun:
     last. A checkpoint whose agent is not finite is written as ``diverged.npz`` beside the last one that was. Beside
     each checkpoint lies its policy, for `qmp_collect.runs.policy.load_policy`.
 
+    With ``args.num_seeds`` above 1 it is as many runs side by side, each with a folder of its own in that of all, and
+    what each leaves there is what a run of its own leaves; see docs/guides/compare_seeds.md.
+    Steps, intervals and rounds are those of each of them.
+
     Args:
         args: the settings; what was 0 for "a share of the run" is filled in.
         task_names: ``T`` names, used as parts of tags and as names of videos.
 
     Attributes:
         device: what to train on.
+        seeds: of the runs side by side; one, mostly.
         updates_due: gradient steps left in this round.
         interrupted: whether a stop has left a part of this round's env steps to be made.
 
@@ -79,7 +86,10 @@ class TrainingRun:
 
     def __init__(self, args: RunArgs, task_names: Sequence[str]) -> None:
         self.args, self.task_names = args, list(task_names)
-        parts = (args.env_id, args.exp_name, getattr(args, "switch", None), args.seed, int(time.time()))
+        self.num_seeds = num_seeds(args)
+        self.seeds = [args.seed + place for place in range(self.num_seeds)]
+        seeds = args.seed if self.num_seeds == 1 else f"{args.seed}-{self.seeds[-1]}"
+        parts = (args.env_id, args.exp_name, getattr(args, "switch", None), seeds, int(time.time()))
         self._name = "__".join(str(part) for part in parts if part is not None)
         try:
             for name in (self._name, *self.task_names):
@@ -89,6 +99,8 @@ class TrainingRun:
         if len(set(self.task_names)) < len(self.task_names):
             raise SystemExit(f"{args.env_id}: two tasks have the same name: {self.task_names}")
         check_tracker(args)
+        if self.num_seeds > 1:
+            _check_side_by_side(args)
         if args.capture_video:
             try:
                 check_filmable(args.env_id)
@@ -115,7 +127,6 @@ class TrainingRun:
         if args.eval_episodes < 1 or args.eval_envs_per_task < 1 or args.eval_episodes % args.eval_envs_per_task:
             raise SystemExit(f"--eval-envs-per-task: {args.eval_envs_per_task} must divide {args.eval_episodes}")
 
-        self.num_seeds = 1
         self._script = Path(sys.argv[0]).stem
         self.updates_due, self.interrupted = 0, False
         self._evaluated_at, self._next_eval = -1, 0
@@ -132,10 +143,46 @@ class TrainingRun:
         except (OSError, ValueError) as error:
             raise SystemExit(f"the run's folder: {error}") from error
 
+    @cached_property
+    def _folders(self) -> list[RunFolder]:
+        """Of each seed; of one, the run's."""
+        if self.num_seeds == 1:
+            return [self._folder]
+        try:
+            return self._folder.claim_seeds(self.seeds) if self.args.resume is None else self._folder.reopen_seeds()
+        except (OSError, ValueError) as error:
+            raise SystemExit(f"the run's folder: {error}") from error
+
     @property
     def dir(self) -> Path:
         """The run's folder, made and locked when it is first asked for."""
         return self._folder.path
+
+    def make_agent(self, make: Callable[[int], Any]) -> Any:
+        """The agent of all seeds, see `qmp_collect.runs.seeds.stack_agents`.
+
+        Args:
+            make: an untrained agent of so many seeds.
+        """
+        return make(1) if self.num_seeds == 1 else stack_agents(make, self.seeds, self.device)[0]
+
+    def make_buffer(self, make: Callable[[int], TaskReplayBuffer]) -> TaskReplayBuffer | SeedReplay:
+        """The replay buffer of all seeds.
+
+        Args:
+            make: that of a run of its own with this seed.
+        """
+        return make(self.seeds[0]) if self.num_seeds == 1 else SeedReplay([make(seed) for seed in self.seeds])
+
+    def rows(self, num_envs: int) -> dict[str, Any]:
+        """What tells `QMPCollector` and ``evaluate`` which of so many sub-environments is whose.
+
+        They lie seed by seed, and row i has task i mod T.
+        """
+        num_tasks, rows = len(self.task_names), np.arange(num_envs)
+        own_ids = rows % num_tasks
+        task_ids = rows // (num_envs // self.num_seeds) * num_tasks + own_ids
+        return {"task_ids": task_ids, "own_ids": own_ids, "num_tasks": self.num_seeds * num_tasks}
 
     def accelerate(self, agent: object, *methods: str) -> None:
         """Replace these methods of ``agent`` by compiled or recorded ones, as --compile and --cudagraphs ask."""
@@ -197,11 +244,10 @@ class TrainingRun:
                 with code 75, if the run was stopped.
             FloatingPointError: The agent to be saved is not finite.
         """
-        self._collector, self._agent = collector, cast(Any, parts["agent"])
-        self._members = [Member(self._folder, self.args, self.args.seed, self.task_names, self._script)]
-        self._saved = SavedParts(self.dir, {"collector": collector, **parts})
-        self._replays = [[part for part in parts.values() if isinstance(part, TaskReplayBuffer)]]
-        with self._folder:
+        with ExitStack() as locks:
+            for folder in self._every_folder():
+                locks.enter_context(folder)
+            self._prepare(collector, parts)
             with (
                 self._logging(),
                 StopSignal() as asked,
@@ -209,15 +255,41 @@ class TrainingRun:
             ):
                 self.stop = Watched(asked, self._move_bar)
                 if self.args.resume is None:
-                    collector.reset(seed=stream_seed(self.args.seed, 0))
+                    collector.reset(seed=self._stream_seeds(0))
                 yield self
                 self._draw_bar()
                 self._save()
             if not self._complete:
                 say(f"stopped at step {self.global_step}; continue it with --resume {self.dir}")
                 raise SystemExit(SAVED)
-            self._folder.finish(global_step=self.global_step, total_timesteps=self.args.total_timesteps)
-            say(summary(self.dir, self.task_names, self.args.import_))
+            for folder in reversed(list(self._every_folder())):
+                folder.finish(global_step=self.global_step, total_timesteps=self.args.total_timesteps)
+            if self.num_seeds > 1:
+                say(summary_of_seeds({member.seed: member.dir for member in self._members}))
+            else:
+                say(summary(self.dir, self.task_names, self.args.import_))
+
+    def _every_folder(self) -> Iterator[RunFolder]:
+        """The run's, and those of its seeds."""
+        yield self._folder
+        if self.num_seeds > 1:
+            yield from self._folders
+
+    def _prepare(self, collector: QMPCollector, parts: Mapping[str, Any]) -> None:
+        self._collector, self._agent = collector, parts["agent"]
+        self._members = [
+            Member(folder, self.args, seed, self.task_names, self._script)
+            for folder, seed in zip(self._folders, self.seeds, strict=True)
+        ]
+        self._saved: SavedParts | SavedSeeds
+        if self.num_seeds == 1:
+            self._saved = SavedParts(self.dir, {"collector": collector, **parts})
+            self._replays = [[part for part in parts.values() if isinstance(part, TaskReplayBuffer)]]
+            return
+        buffers = {name: part for name, part in parts.items() if name != "agent"}
+        folders = {member.seed: member.dir for member in self._members}
+        self._saved = SavedSeeds(self.dir, folders, collector, self._agent, buffers)
+        self._replays = [list(own) for own in zip(*(part.buffers for part in buffers.values()), strict=True)]
 
     @contextmanager
     def _logging(self) -> Iterator[None]:
@@ -238,7 +310,8 @@ class TrainingRun:
                 raise SystemExit(f"--resume {self.dir}: {error}") from error
             if not loggers[0].tensorboard:
                 say(f"curves are in metrics.jsonl alone, TensorBoard is not installed: {command_for('tensorboard')}")
-            self._folder.reopened_for_more()
+            for folder in self._every_folder():
+                folder.reopened_for_more()
             yield
 
     def _open_console(self) -> Console:
@@ -269,13 +342,20 @@ class TrainingRun:
 
     @property
     def global_step(self) -> int:
-        """Transitions stored so far, summed over tasks."""
-        return self._collector.num_steps
+        """Transitions stored so far, summed over tasks; of several seeds, by each."""
+        return self._collector.num_steps // self.num_seeds
 
     @property
-    def eval_seed(self) -> int:
-        """Seed of the evaluation that is due: of episodes that neither training nor another evaluation sees."""
-        return stream_seed(self.args.seed, 1, self.global_step)
+    def eval_seed(self) -> int | list[int]:
+        """Seed of the evaluation that is due: of episodes that neither training nor another evaluation sees.
+
+        Of several seeds, one each.
+        """
+        return self._stream_seeds(1, self.global_step)
+
+    def _stream_seeds(self, *use: int) -> int | list[int]:
+        seeds = [stream_seed(seed, *use) for seed in self.seeds]
+        return seeds if self.num_seeds > 1 else seeds[0]
 
     @property
     def _amid_round(self) -> bool:
@@ -360,14 +440,14 @@ class TrainingRun:
             return
         values = self._values(losses)
         now = time.perf_counter()
-        times = {"time/update": now - self._round_time}
+        times = {"time/update": (now - self._round_time) / self.num_seeds}
         if now > self._start_time:
             times["time/sps"] = (self.global_step - self._start_step) / (now - self._start_time)
         for member, own, of_member in zip(self._members, self._of_members(losses), values, strict=True):
             member.end_round(self.global_step, own, iter(of_member), times)
         if "charts/success" in self._members[0].scalars:
             self._shown["collecting"] = f"{_mean([m.scalars for m in self._members], 'charts/success'):.2f}"
-        learning = times["time/update"] if self._round_updates else None
+        learning = now - self._round_time if self._round_updates else None
         self._pace.add_round(self.global_step - self._first, self._collect_time, learning)
         self._first, self._round_updates = self.global_step, 0
 
@@ -388,12 +468,16 @@ class TrainingRun:
 
     def _film(self, mean_policy: Callable[..., Any]) -> None:
         """An episode of each task; those before the end give way to a stop."""
-        for member in self._members:
-            member.film(self.global_step, mean_policy, self.device, lambda: bool(self.stop) and not self._complete)
+        for place, member in enumerate(self._members):
+            own = mean_policy if self.num_seeds == 1 else policy_of_seed(mean_policy, place, self.num_seeds)
+            member.film(self.global_step, own, self.device, lambda: bool(self.stop) and not self._complete)
 
     def _of_members(self, losses: Mapping[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
-        """The losses of each."""
-        return [dict(losses)]
+        """The losses of each seed."""
+        if self.num_seeds == 1:
+            return [dict(losses)]
+        parts = {name: loss.view(self.num_seeds, -1) for name, loss in losses.items()}
+        return [{name: part[place] for name, part in parts.items()} for place in range(self.num_seeds)]
 
     def _values(self, losses: Mapping[str, torch.Tensor]) -> list[list[float]]:
         """Of each, the numbers that `Member.end_round` wants, for which the device is waited for once."""
@@ -425,8 +509,10 @@ class TrainingRun:
             self._saved.save([self._progress(member) | {"rows": member.logger.rows} for member in self._members])
         except FloatingPointError as error:
             raise FloatingPointError(f"step {self.global_step}: {error}") from error
-        for member in self._members:
-            member.save_policy(self.global_step, self._agent.actor.state_dict())
+        actor = self._agent.actor.state_dict()
+        for place, member in enumerate(self._members):
+            own = actor if self.num_seeds == 1 else state_of_seed({"actor": actor}, place, self.num_seeds, ())["actor"]
+            member.save_policy(self.global_step, own)
 
     def _load(self) -> list[int]:
         """Put everything back in place, when all of it fits; the number of rows that had been logged."""
@@ -455,6 +541,19 @@ class TrainingRun:
         _compare_settings(run["settings"], member.settings)
         of_its_own = {"rows": 0, "scalars": dict.fromkeys(run["scalars"], 0.0), "settings": run["settings"]}
         check_form(run, self._progress(member) | of_its_own, "run")
+
+
+def _check_side_by_side(args: RunArgs) -> None:
+    """Refuse what several seeds in one process cannot have."""
+    refused = {
+        "--compile": args.compile,
+        "--cudagraphs": args.cudagraphs,  # each seed has a generator of its own, which a graph would not advance
+        "--track and --tracker": tracker_of(args) is not None,
+    }
+    if flags := [flag for flag, given in refused.items() if given]:
+        raise SystemExit(f"--num-seeds {num_seeds(args)}: not together with {', '.join(flags)}")
+    if args.seed + num_seeds(args) > 2**32:
+        raise SystemExit(f"--num-seeds {num_seeds(args)}: seeds from --seed {args.seed} on are beyond {2**32 - 1}")
 
 
 def _compare_settings(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from qmp_collect.extras import needs
+from qmp_collect.runs.folder import folders_of_seeds
 from qmp_collect.runs.suite.local import LocalExecutor
 from qmp_collect.runs.suite.manifest import Device, Run, dump, load
 from qmp_collect.runs.suite.plans import PLANS
@@ -98,7 +99,8 @@ class Report:
     """folder of the page"""
 
     def main(self) -> int:
-        begun = [run.dir for run in _load(self.manifest) if (run.dir / "metrics.jsonl").exists()]
+        folders = [folder for run in _load(self.manifest) for folder in folders_of_seeds(run.dir)]
+        begun = [folder for folder in folders if (folder / "metrics.jsonl").exists()]
         if not begun:
             raise SystemExit(f"{self.manifest}: none of its runs has begun")
         try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from qmp_collect.runs.folder import finished, json_object, lock_of
+from qmp_collect.runs.folder import finished, folders_of_seeds, json_object, lock_of
 from qmp_collect.runs.suite.manifest import Run
 
 State = Literal["done", "running", "failed", "stale", "stopped", "waiting"]
@@ -50,16 +50,17 @@ class Standing:
 
 
 def standing(run: Run) -> Standing:
-    """How far this run is."""
+    """How far this run is; several seeds that one process trains are as far as the first of them."""
     asked = _int(run.flag("--total-timesteps"))
     done = finished(run.dir)
     if done and asked in (None, done.get("total_timesteps")):
         steps, total = _count(done.get("global_step")), _count(done.get("total_timesteps"))
         return Standing(run, "done", steps or 0, total, 0.0, 0.0)
-    config = json_object(run.dir / "config.json") or {}
+    first = folders_of_seeds(run.dir)[0]
+    config = json_object(first / "config.json") or {}
     total = asked or _count(config.get("total_timesteps"))
     every = _count(config.get("checkpoint_every")) or _int(run.flag("--checkpoint-every"))
-    steps, speed = _last(run.dir / "metrics.jsonl")
+    steps, speed = _last(first / "metrics.jsonl")
     lock, failure = lock_of(run.dir), json_object(run.beside(".failed.json")) or None
     state: State = "waiting"
     if lock is not None and lock[1]:
