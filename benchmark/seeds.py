@@ -54,7 +54,7 @@ def run(env_id: str, seeds: list[int], steps: int, start: Any = None) -> tuple[f
     envs = gym.make_vec(args.env_id, num_envs=len(rows), autoreset_mode="SameStep")
     spaces = envs.single_observation_space, envs.single_action_space
     dims, cpu = tuple(space.shape[0] for space in spaces), torch.device("cpu")  # type: ignore[index]
-    agent, _ = stack_agents(lambda s: script.Agent(args, tasks, *dims, cpu, s), seeds, cpu)
+    agent = stack_agents(lambda s: script.Agent(args, tasks, *dims, cpu, s), seeds, cpu)
     buffer = SeedReplay([qmp_collect.TaskReplayBuffer(10_000, tasks, *spaces, seed=seed) for seed in seeds])
     collector = qmp_collect.QMPCollector(
         envs, agent.policies, agent.q_functions, own_policy=agent.own_policy, task_ids=labels, own_ids=rows % tasks,

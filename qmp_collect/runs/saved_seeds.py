@@ -58,7 +58,7 @@ class SavedSeeds:
         }
         self._parts: dict[str, _OfSeeds] = {
             "agent": _Agents(agent, len(members)),
-            "noise": _Noise(agent.actor.noise),
+            **({"noise": _Noise(agent.actor.noise)} if isinstance(agent.actor.noise, SeedNoise) else {}),
             **{name: _Replays(name, replays) for name, replays in self._replays.items()},
         }
         self._number = 0  # of the last save

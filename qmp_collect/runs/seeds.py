@@ -36,16 +36,18 @@ class SeedNoise:
         return torch.cat([torch.randn(shape, generator=g, dtype=dtype, device=device) for g in self.generators])
 
 
-def stack_agents(make: Callable[[int], Any], seeds: Sequence[int], device: torch.device) -> tuple[Any, SeedNoise]:
+def stack_agents(
+    make: Callable[[int], Any], seeds: Sequence[int], device: torch.device, *, own_noise: bool = True
+) -> Any:
     """An agent of several seeds, each of which begins with the parameters of an agent of its own with that seed.
 
     Args:
         make: an untrained agent of so many seeds; ``PARTS`` and ``TWINS`` of it name what it consists of.
         seeds: of each.
         device: where it draws its noise.
-
-    Returns:
-        The agent, whose ``actor.noise`` is the noise that comes with it.
+        own_noise: of each seed from a generator of its own (``actor.noise`` is a `SeedNoise` then), by which it draws
+            what it would draw alone. If not, all seeds' noise is one draw from PyTorch's generator of the device, the
+            only one that a CUDA graph can advance: as independent, but not what a seed would draw alone.
     """
     states, generators = [], []
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -57,8 +59,9 @@ def stack_agents(make: Callable[[int], Any], seeds: Sequence[int], device: torch
             generators.append(generator.set_state(state))
     agent = make(len(seeds))
     agent.load_state_dict(states_of_seeds(states, agent.TWINS))
-    agent.actor.noise = noise = SeedNoise(generators)
-    return agent, noise
+    if own_noise:
+        agent.actor.noise = SeedNoise(generators)
+    return agent
 
 
 def policy_of_seed(policy: Callable[..., Tensor], seed: int, num_seeds: int) -> Callable[..., Tensor]:

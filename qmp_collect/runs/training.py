@@ -164,7 +164,9 @@ class TrainingRun:
         Args:
             make: an untrained agent of so many seeds.
         """
-        return make(1) if self.num_seeds == 1 else stack_agents(make, self.seeds, self.device)[0]
+        if self.num_seeds == 1:
+            return make(1)
+        return stack_agents(make, self.seeds, self.device, own_noise=not self.args.cudagraphs)
 
     def make_buffer(self, make: Callable[[int], TaskReplayBuffer]) -> TaskReplayBuffer | SeedReplay:
         """The replay buffer of all seeds.
@@ -547,7 +549,6 @@ def _check_side_by_side(args: RunArgs) -> None:
     """Refuse what several seeds in one process cannot have."""
     refused = {
         "--compile": args.compile,
-        "--cudagraphs": args.cudagraphs,  # each seed has a generator of its own, which a graph would not advance
         "--track and --tracker": tracker_of(args) is not None,
     }
     if flags := [flag for flag, given in refused.items() if given]:

@@ -56,7 +56,7 @@ def assert_close(a, b, rtol=1e-9, atol=1e-11):
 @pytest.mark.parametrize("critic_of", ["task", "next", "proposer"])
 def test_every_seed_is_a_run_of_its_own(critic_of):
     settings = {"switch_critic_of": critic_of, "entropy_term": True}
-    agent, _ = stack_agents(lambda n: make(n, **settings), SEEDS, CPU)
+    agent = stack_agents(lambda n: make(n, **settings), SEEDS, CPU)
     obs = torch.randn(len(SEEDS) * 2 * T, O, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(len(SEEDS) * T).unflatten(0, (-1, T)).repeat(1, 2).flatten()
     losses = []
@@ -83,7 +83,7 @@ def test_every_seed_is_a_run_of_its_own(critic_of):
 
 
 def test_states_are_taken_apart_and_put_together():
-    agent, _ = stack_agents(make, SEEDS, CPU)
+    agent = stack_agents(make, SEEDS, CPU)
     agent.update(stacked([batch_of(seed, 0) for seed in SEEDS]))
     state = agent.state_dict()
     parts = [state_of_seed(state, place, len(SEEDS), agent.TWINS) for place in range(len(SEEDS))]
@@ -95,7 +95,7 @@ def test_a_poisoned_seed_changes_no_bit_of_another():
     """Its parameters, moments and batches are NaN: what the others learn and answer stays the same."""
     obs, found = torch.ones(len(SEEDS) * T, O), []
     for poison in (False, True):
-        agent, _ = stack_agents(make, SEEDS, CPU)
+        agent = stack_agents(make, SEEDS, CPU)
         agent.update(stacked([batch_of(seed, 0) for seed in SEEDS]))
         batches = [batch_of(seed, 1) for seed in SEEDS]
         if poison:
@@ -135,7 +135,7 @@ def test_three_seeds_collect_and_learn_as_three_runs():
         envs = gym.make_vec("Maze3-v0", num_envs=n * tasks, autoreset_mode="SameStep", max_episode_steps=7)
         spaces = envs.single_observation_space, envs.single_action_space
         dims = tuple(space.shape[0] for space in spaces)
-        agent, _ = stack_agents(lambda num_seeds: script.Agent(args, tasks, *dims, CPU, num_seeds), seeds, CPU)
+        agent = stack_agents(lambda num_seeds: script.Agent(args, tasks, *dims, CPU, num_seeds), seeds, CPU)
         buffer = SeedReplay([TaskReplayBuffer(100, tasks, *spaces, seed=seed) for seed in seeds])
         rows = np.arange(n * tasks)
         collector = QMPCollector(
@@ -154,3 +154,14 @@ def test_three_seeds_collect_and_learn_as_three_runs():
     for place, seed in enumerate(seeds):
         for mine, alone in zip(together, run([seed]), strict=True):
             assert_close(mine[place], alone[0], rtol=1e-3, atol=1e-5)
+
+
+def test_for_graphs_all_seeds_draw_from_the_one_generator():
+    agent = stack_agents(make, SEEDS, CPU, own_noise=False)
+    like = torch.zeros(len(SEEDS) * T, B, A)
+    torch.manual_seed(3)
+    drawn = agent.actor.noise(like)
+    torch.manual_seed(3)
+    assert torch.equal(drawn, torch.randn(len(SEEDS) * T, B, A))
+    torch.manual_seed(SEEDS[1])  # the parameters are those of each seed alone, as with generators of their own
+    assert_close(state_of_seed(agent.state_dict(), 1, len(SEEDS), agent.TWINS), make(1).state_dict())

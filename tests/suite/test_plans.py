@@ -140,6 +140,26 @@ def test_the_plan_for_a_gpu() -> None:
     assert {run.flag("--envs-per-task") for run in runs[:5]} == {"8"}
 
 
+def test_seeds_side_by_side() -> None:
+    runs = PLANS["iii"].runs("runs", together=True)
+    words = [
+        f"cleanrl_scripts/sac_qmp_separate.py {REACHER}{flags}" for flags in ("", "", " --switch-critic-of proposer")
+    ]
+    expected = [
+        (f"{words[0]} --seed 11 --num-seeds 5 --switch uniform", "sac_qmp_separate_uniform_seeds11to15", 7.8),
+        (f"{words[1]} --seed 11 --num-seeds 5 --switch domain", "sac_qmp_separate_domain_seeds11to15", 7.8),
+        (f"{words[2]} --seed 11 --num-seeds 5 --switch qmp", "sac_qmp_separate_qmp_seeds11to15_proposer", 7.8),
+    ]
+    assert [(" ".join(run.argv), run.name, run.hours) for run in runs] == expected
+    # Scripts that cannot do it come one by one, after those that can; one seed is a run of its own.
+    of_vi = [(run.argv[0], run.flag("--num-seeds"), run.flag("--seed")) for run in PLANS["vi"].runs("r", together=True)]
+    separate, dnc = "cleanrl_scripts/sac_qmp_separate.py", "cleanrl_scripts/dnc.py"
+    assert of_vi == [(separate, "5", "11"), *((dnc, None, str(seed)) for seed in FIVE)]
+    assert PLANS["i"].runs("runs", [3], together=True) == PLANS["i"].runs("runs", [3])
+    with pytest.raises(ValueError, match="expected consecutive seeds, got 1, 3"):
+        PLANS["i"].runs("runs", [1, 3], together=True)
+
+
 @pytest.fixture(scope="module")
 def scripts() -> dict[str, ModuleType]:
     found = {}
@@ -258,7 +278,10 @@ def test_the_command_line_prints_a_plan_and_brings_no_torch(tmp_path: Path) -> N
     assert len(printed.splitlines()) == 4
     failed = subprocess.run(suite("plan", "xl"), capture_output=True, text=True)
     assert failed.returncode == 1
-    assert failed.stderr == "plan xl: expected one of smoke, i, ii, iii, iv, v, vi, vii, viii, ix, x, comparison, gpu\n"
+    assert (
+        failed.stderr
+        == "plan xl: expected one of smoke, i, ii, iii, iv, v, vi, vii, viii, ix, x, comparison, gpu, gpu_reacher\n"
+    )
     program = "import sys, qmp_collect.runs.suite.__main__; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
 

@@ -26,16 +26,22 @@ class Plan:
     """Print the manifest of a plan, a run a line: name, folder, command, device, hours that it is expected to take."""
 
     name: tyro.conf.Positional[str]
-    """which plan: smoke, i to ix of the protocol, comparison, gpu"""
+    """which plan: smoke, i to x of the protocol, comparison, gpu, gpu_reacher"""
     seeds: tuple[int, ...] = ()
     """its seeds, instead of the plan's own"""
+    together: bool = False
+    """all seeds of an arm side by side in one process, where the script can (--num-seeds): fewer hours in all"""
     root: str | None = None
     """folder of the runs' folders, relative to where the manifest will lie (runs/NAME)"""
 
     def main(self) -> int:
         if self.name not in PLANS:
             raise SystemExit(f"plan {self.name}: expected one of {', '.join(PLANS)}")
-        print(dump(PLANS[self.name].runs(self.root or f"runs/{self.name}", self.seeds)), end="")
+        try:
+            runs = PLANS[self.name].runs(self.root or f"runs/{self.name}", self.seeds, together=self.together)
+        except ValueError as error:
+            raise SystemExit(f"plan {self.name}: {error}") from error
+        print(dump(runs), end="")
         return 0
 
 

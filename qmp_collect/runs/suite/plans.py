@@ -27,7 +27,7 @@ class Arms:
     label: str = ""
     """of the method, in tables and figures"""
 
-    def name(self, switch: str, seed: int) -> str:
+    def name(self, switch: str, seed: int | str) -> str:
         """Of one run, and of the folder that it is published in."""
         return "_".join(filter(None, (self.script, switch))) + f"_seed{seed}{self.suffix}"
 
@@ -41,27 +41,44 @@ class Plan:
     seeds: tuple[int, ...]
     device: Device = "cpu"
 
-    def runs(self, root: str, seeds: Sequence[int] = ()) -> list[Run]:
+    def runs(self, root: str, seeds: Sequence[int] = (), *, together: bool = False) -> list[Run]:
         """Its runs, in order.
 
         Args:
             root: folder of their folders.
             seeds: instead of its own.
-        """
-        return list(self._runs(root, seeds or self.seeds))
+            together: all seeds of an arm side by side in one process, for scripts that have ``--num-seeds``.
 
-    def _runs(self, root: str, seeds: Sequence[int]) -> Iterator[Run]:
-        for seed in seeds:
-            for arms in self.arms:
+        Raises:
+            ValueError: ``together``, and the seeds are not consecutive.
+        """
+        seeds = tuple(seeds or self.seeds)
+        if not together:
+            return list(self._runs(root, [(seed, 1) for seed in seeds], self.arms))
+        if seeds != tuple(range(seeds[0], seeds[0] + len(seeds))):
+            raise ValueError(f"together: expected consecutive seeds, got {', '.join(map(str, seeds))}")
+        side_by_side = tuple(arms for arms in self.arms if arms.script in SIDE_BY_SIDE)
+        others = tuple(arms for arms in self.arms if arms.script not in SIDE_BY_SIDE)
+        alone = [(seed, 1) for seed in seeds]
+        return [*self._runs(root, [(seeds[0], len(seeds))], side_by_side), *self._runs(root, alone, others)]
+
+    def _runs(self, root: str, seeds: Sequence[tuple[int, int]], of_arms: Sequence[Arms]) -> Iterator[Run]:
+        """Of first seeds, and numbers of seeds side by side."""
+        for seed, count in seeds:
+            for arms in of_arms:
                 for switch in arms.switches:
-                    name = arms.name(switch, seed)
+                    name = arms.name(switch, seed if count == 1 else f"s{seed}to{seed + count - 1}")
                     flags = [*shlex.split(self.settings), *shlex.split(arms.flags), "--seed", str(seed)]
+                    flags += ["--num-seeds", str(count)] if count > 1 else []
                     flags += ["--switch", switch] if switch else []
                     argv = (f"cleanrl_scripts/{arms.script}.py", *flags)
-                    yield Run(name, str(Path(root, name)), argv, self.device, arms.hours)
+                    # Measured with five seeds of Reacher5 (benchmark/results/seeds.json): 0.65 of five runs' time.
+                    hours = arms.hours * (count if count == 1 else 0.65 * count)
+                    yield Run(name, str(Path(root, name)), argv, self.device, round(hours, 3))
 
 
 SEPARATE, MULTIHEAD, HELPER = "sac_qmp_separate", "sac_qmp_multihead", "sac_qmp_helper"
+SIDE_BY_SIDE = (SEPARATE,)  # scripts with --num-seeds
 FIVE, FOUR_MORE = (11, 12, 13, 14, 15), (5, 6, 7, 8)
 
 REACHER = "--env-id Reacher5 --torch-threads 1"
@@ -171,5 +188,10 @@ PLANS = {
     "x":    Plan(QUICK_SAC, IMPERFECT, FIVE),
     "comparison": Plan(QUICK, METHODS, (1, 2, 3, 4)),
     "gpu":  Plan(GRAPHS, GPU, (1,), "cuda"),
+    # Plans i and iii on a GPU, where all seeds of an arm in one process (--together) are five processes side by side.
+    "gpu_reacher": Plan(f"--env-id Reacher5 {GRAPHS} --checkpoint-every 400000", (
+        Arms(SEPARATE, switches=("own", "qmp", "uniform", "domain"), hours=0.1),
+        Arms(SEPARATE, "--switch-critic-of proposer", ("qmp",), 0.1, "_proposer"),
+    ), FIVE, "cuda"),
 }
 # fmt: on
