@@ -395,7 +395,7 @@ if __name__ == "__main__":
         warmup_steps=warmup_steps,
         backend="torch",
         device=device,
-        seed=run.seeds,
+        seed=run.seed,
         **run.rows(envs.num_envs),
     )
 

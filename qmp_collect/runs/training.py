@@ -77,6 +77,7 @@ class TrainingRun:
     Attributes:
         device: what to train on.
         seeds: of the runs side by side; one, mostly.
+        seed: the same for a collector: one number, or several.
         updates_due: gradient steps left in this round.
         interrupted: whether a stop has left a part of this round's env steps to be made.
 
@@ -88,8 +89,9 @@ class TrainingRun:
         self.args, self.task_names = args, list(task_names)
         self.num_seeds = num_seeds(args)
         self.seeds = [args.seed + place for place in range(self.num_seeds)]
-        seeds = args.seed if self.num_seeds == 1 else f"{args.seed}-{self.seeds[-1]}"
-        parts = (args.env_id, args.exp_name, getattr(args, "switch", None), seeds, int(time.time()))
+        self.seed: int | list[int] = args.seed if self.num_seeds == 1 else self.seeds
+        of_seeds = args.seed if self.num_seeds == 1 else f"{args.seed}-{self.seeds[-1]}"
+        parts = (args.env_id, args.exp_name, getattr(args, "switch", None), of_seeds, int(time.time()))
         self._name = "__".join(str(part) for part in parts if part is not None)
         try:
             for name in (self._name, *self.task_names):
