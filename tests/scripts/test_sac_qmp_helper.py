@@ -15,6 +15,7 @@ from script_files import load_script
 
 from qmp_collect import Batch
 from qmp_collect.runs.replay_files import load_run_state
+from qmp_collect.runs.seeds import stack_agents
 
 script = load_script("sac_qmp_helper")
 ONE = "MetaWorldPush-v0"
@@ -134,3 +135,31 @@ def test_what_is_refused(flags: str, said: str) -> None:
 def test_a_helper_of_another_shape() -> None:
     with pytest.raises(ValueError, match=r"--helper script_files:left: expected actions \(3, 4\), got \(3, 2\)"):
         make_agent(helper="script_files:left").policies(torch.zeros(3, 39))
+
+
+def test_seeds_side_by_side_are_agents_of_their_own(float64: None) -> None:
+    """Two seeds beside a noisy helper: proposals of both, cloning and updates are those of each alone."""
+    cpu, seeds, rows = torch.device("cpu"), (3, 8), 4
+    args = script.Args(env_id=ONE, helper="noisy", hidden_dim=8, learning_rate=1e-2)
+    agent = stack_agents(lambda count: script.Agent(args, 1, 39, 4, cpu, count), seeds, cpu)
+    obs = torch.rand(2 * rows, 39, generator=torch.Generator().manual_seed(0))
+    draw = torch.Generator().manual_seed(1)
+    fields = [torch.rand(2, 6, *shape, generator=draw) for shape in ((39,), (4,), (), (39,), ())]
+    ids = torch.zeros(2, 6, dtype=torch.int64)
+
+    def answers(agent: Any, which: slice) -> list[torch.Tensor]:
+        data = Batch(*(field[which] for field in fields), ids[which], ids[which])
+        first = agent.policies(obs[rows * which.start : rows * which.stop])
+        agent.clone(data)
+        losses = agent.update(data)
+        values = agent.q_functions(obs[rows * which.start : rows * which.stop], first.means, None)
+        return [first.actions, first.means, values, *losses.values()]
+
+    together = answers(agent, slice(0, 2))
+    assert together[0].shape == (2 * rows, 2, 4)
+    for place, seed in enumerate(seeds):
+        torch.manual_seed(seed)
+        alone = answers(script.Agent(args, 1, 39, 4, cpu), slice(place, place + 1))
+        for mine, own in zip(together, alone, strict=True):
+            part = mine[place * len(own) : (place + 1) * len(own)]
+            torch.testing.assert_close(part, own, rtol=1e-9, atol=1e-11)
