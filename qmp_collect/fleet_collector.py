@@ -14,6 +14,7 @@ from typing import Any
 
 from qmp_collect.amount import asks_to_stop
 from qmp_collect.fleet import Fleet
+from qmp_collect.groups import Seeds
 from qmp_collect.host import State
 from qmp_collect.ledger import Ledger
 from qmp_collect.stats import CollectStats
@@ -58,7 +59,7 @@ class FleetCollector:
         """Finished episodes since construction, summed over hosts and tasks."""
         return self._ledger.num_episodes
 
-    def reset(self, *, seed: int | None = None) -> None:
+    def reset(self, *, seed: Seeds = None) -> None:
         """Nothing: the hosts begin their episodes by the fleet's seed, at the first `collect`."""
 
     def collect(self, *, n_step: int, stop: Callable[[], Any] | Any = None, resume: bool = False) -> CollectStats:

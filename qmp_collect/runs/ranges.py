@@ -34,6 +34,7 @@ _POSITIVE, _FRACTION, _ANY = Range(0, above=True), Range(0, 1), Range()
 RANGES: Mapping[str, Range] = {
     "seed": Range(0, 2**32 - 1),  # what numpy's global generator takes
     "num_seeds": Range(1, 1000),
+    "hosts": Range(0, 10_000),
     "total_timesteps": Range(1, _TRILLION),
     **dict.fromkeys(("eval_episodes", "envs_per_task"), Range(1, _SIDE_BY_SIDE)),
     "eval_envs_per_task": Range(0, _SIDE_BY_SIDE),

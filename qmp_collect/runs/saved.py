@@ -10,12 +10,14 @@ import torch
 from torch.utils._pytree import tree_flatten_with_path
 
 from qmp_collect.collector import QMPCollector
+from qmp_collect.fleet_collector import FleetCollector
 from qmp_collect.replay import TaskReplayBuffer
 from qmp_collect.runs.checkpoint import check_rng_state, load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from qmp_collect.runs.forms import check_state
 from qmp_collect.runs.replay_files import FOLDER, ReplayFiles
 
 FILE = "checkpoint.npz"
+Collector = QMPCollector | FleetCollector
 
 
 class Stateful(Protocol):
@@ -52,7 +54,7 @@ class SavedParts:
         """
         (run,) = runs
         tree = {name: part.state_dict() for name, part in self.parts.items()} | {"run": run, "rng": rng_state()}
-        learned = [name for name, part in self.parts.items() if not isinstance(part, QMPCollector | ReplayFiles)]
+        learned = [name for name, part in self.parts.items() if not isinstance(part, Collector | ReplayFiles)]
         save_finite(self._file, tree, learned)
         for part in self.parts.values():
             if isinstance(part, ReplayFiles):
@@ -82,7 +84,7 @@ class SavedParts:
         (saved,) = trees
         check_rng_state(saved["rng"])
         for name, part in self.parts.items():
-            if not isinstance(part, QMPCollector):
+            if not isinstance(part, Collector):
                 check_state(part, saved[name], name)
         for name, part in self.parts.items():
             part.load_state_dict(saved[name])

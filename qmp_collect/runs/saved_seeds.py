@@ -9,12 +9,11 @@ from typing import Any, Protocol
 
 import torch
 
-from qmp_collect.collector import QMPCollector
 from qmp_collect.runs.checkpoint import check_rng_state, load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from qmp_collect.runs.folder import NEXT
 from qmp_collect.runs.forms import check_form, check_state
 from qmp_collect.runs.replay_files import FOLDER, ReplayFiles
-from qmp_collect.runs.saved import FILE, save_finite
+from qmp_collect.runs.saved import FILE, Collector, save_finite
 from qmp_collect.runs.seeds import SeedNoise, SeedReplay, state_of_seed, states_of_seeds
 
 
@@ -47,7 +46,7 @@ class SavedSeeds:
         self,
         folder: Path,
         members: Mapping[int, Path],
-        collector: QMPCollector,
+        collector: Collector,
         agent: Any,
         buffers: Mapping[str, SeedReplay],
     ) -> None:

@@ -11,11 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 
-from qmp_collect.collector import QMPCollector
 from qmp_collect.extras import command_for
+from qmp_collect.fleet import RayFleet, Shard
+from qmp_collect.fleet_collector import FleetCollector
 from qmp_collect.replay import TaskReplayBuffer
 from qmp_collect.runs.acceleration import accelerate
 from qmp_collect.runs.console import Console, duration, say
@@ -24,7 +26,7 @@ from qmp_collect.runs.forms import check_form
 from qmp_collect.runs.member import Member
 from qmp_collect.runs.pace import Pace
 from qmp_collect.runs.precision import set_matmul_precision
-from qmp_collect.runs.saved import SavedParts, Stateful
+from qmp_collect.runs.saved import Collector, SavedParts, Stateful
 from qmp_collect.runs.saved_seeds import SavedSeeds
 from qmp_collect.runs.schedule import linear
 from qmp_collect.runs.seeding import stream_seed
@@ -34,6 +36,7 @@ from qmp_collect.runs.stop import SAVED, StopSignal, Watched
 from qmp_collect.runs.summary import summary, summary_of_seeds
 from qmp_collect.runs.video import check_filmable
 from qmp_collect.stats import CollectStats
+from qmp_collect.transitions import TransitionSink
 
 
 class TrainingRun:
@@ -188,6 +191,29 @@ class TrainingRun:
         task_ids = rows // (num_envs // self.num_seeds) * num_tasks + own_ids
         return {"task_ids": task_ids, "own_ids": own_ids, "num_tasks": self.num_seeds * num_tasks}
 
+    def fleet(
+        self,
+        make_collector: Callable[[Shard], Any],
+        weights: Callable[[], Any],
+        buffer: TransitionSink,
+        envs: gym.vector.VectorEnv[Any, Any, Any],
+    ) -> FleetCollector:
+        """What collects on ``args.hosts`` hosts of a Ray cluster, which ends with the run.
+
+        Args:
+            make_collector, weights: See `qmp_collect.fleet.RayFleet` and `qmp_collect.fleet_collector.FleetCollector`.
+            buffer: where transitions go.
+            envs: some of the same task set.
+
+        Raises:
+            SystemExit: ``args`` have several seeds, too.
+        """
+        if self.num_seeds > 1:
+            raise SystemExit(f"--hosts {self.args.hosts}: not together with --num-seeds")  # type: ignore[attr-defined]
+        fleet = RayFleet(make_collector, self.args.hosts, seed=self.args.seed)  # type: ignore[attr-defined]
+        metrics = getattr(envs.unwrapped, "episode_metrics", ())
+        return FleetCollector(fleet, weights, buffer, num_tasks=len(self.task_names), episode_metrics=metrics)
+
     def accelerate(self, agent: object, *methods: str) -> None:
         """Replace these methods of ``agent`` by compiled or recorded ones, as --compile and --cudagraphs ask."""
         accelerate(agent, *methods, compile=self.args.compile, cudagraphs=self.args.cudagraphs)
@@ -235,7 +261,7 @@ class TrainingRun:
         return rounds * vector_steps * num_envs // len(self.task_names)
 
     @contextmanager
-    def start(self, collector: QMPCollector, **parts: Stateful) -> Iterator[TrainingRun]:
+    def start(self, collector: Collector, **parts: Stateful) -> Iterator[TrainingRun]:
         """Open the folder and the logs, and load the checkpoint of a resumed run.
 
         Args:
@@ -249,6 +275,8 @@ class TrainingRun:
             FloatingPointError: The agent to be saved is not finite.
         """
         with ExitStack() as locks:
+            if isinstance(collector, FleetCollector):
+                locks.callback(collector.close)
             for folder in self._every_folder():
                 locks.enter_context(folder)
             self._prepare(collector, parts)
@@ -279,7 +307,7 @@ class TrainingRun:
         if self.num_seeds > 1:
             yield from self._folders
 
-    def _prepare(self, collector: QMPCollector, parts: Mapping[str, Any]) -> None:
+    def _prepare(self, collector: Collector, parts: Mapping[str, Any]) -> None:
         self._collector, self._agent = collector, parts["agent"]
         self._members = [
             Member(folder, self.args, seed, self.task_names, self._script)

@@ -40,6 +40,7 @@ BEFORE: dict[str, Any] = {
     "own_share_floor": None,
     "horizon_rule": "fixed",
     "own_fraction": None,
+    "hosts": 0,
 }
 
 # A folder of this name holds runs that are published and count nowhere.
