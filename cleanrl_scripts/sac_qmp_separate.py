@@ -308,12 +308,12 @@ class Agent:
     def state_dict(self):
         return {name: getattr(self, name).state_dict() for name in self.PARTS} | {"log_alpha": self.log_alpha}
 
-    def weights(self):
+    def acting_weights(self):
         """What a host needs to act, on the CPU."""
         parts = {name: getattr(self, name).state_dict() for name in ("actor", "qf")}
         return tree_map(lambda tensor: tensor.detach().cpu(), parts | {"log_alpha": self.log_alpha})
 
-    def set_weights(self, weights):
+    def set_acting_weights(self, weights):
         self.actor.load_state_dict(weights["actor"])
         self.qf.load_state_dict(weights["qf"])
         self.log_alpha.data.copy_(weights["log_alpha"])
@@ -398,7 +398,7 @@ def make_host(shard, args):
     envs = gym.make_vec(args.env_id, num_envs=num_tasks * args.envs_per_task, **ENV_SETTINGS)
     dims = envs.single_observation_space.shape[0], envs.single_action_space.shape[0]
     agent = Agent(args, num_tasks, *dims, torch.device("cpu"))
-    return make_collector(args, agent, envs, shard.hosts, buffer=shard.buffer, seed=shard.seed), agent.set_weights
+    return make_collector(args, agent, envs, shard.hosts, buffer=shard.buffer, seed=shard.seed), agent.set_acting_weights
 
 
 if __name__ == "__main__":
@@ -434,7 +434,7 @@ if __name__ == "__main__":
     if args.switch != "own" and args.total_timesteps <= warmup_steps:
         print(f"only own policies act: all {args.total_timesteps} steps are warm-up, see --warmup-rounds")
     if args.hosts:
-        collector = run.fleet(partial(make_host, args=args), agent.weights, buffer, eval_envs)
+        collector = run.fleet(partial(make_host, args=args), agent.acting_weights, buffer, eval_envs)
     else:
         of_run = {"buffer": buffer, "device": device, "seed": run.seed, **run.rows(envs.num_envs)}
         collector = make_collector(args, agent, envs, **of_run)

@@ -39,7 +39,6 @@ Agent.policies = decaf uds | helper | mcal | multihead | pcgrad | point | separa
 Agent.q_functions = mcal point uds | decaf | helper | multihead | pcgrad | separate
 Agent.state_dict = decaf mcal multihead pcgrad point separate shared uds | dnc | helper
 Agent.update = helper point separate | decaf | dnc | multihead | pcgrad | shared | uds
-Agent.weights = separate | uds
 Args.batch_size = decaf dnc helper mcal multihead pcgrad separate shared uds | point
 Args.buffer_size = all
 Args.entropy_term = multihead separate
