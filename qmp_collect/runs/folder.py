@@ -174,7 +174,9 @@ class RunFolder:
         folder = RunFolder.reopen(path)
         try:
             _check_unstarted(path)  # nobody else changes it from here on
-            for entry in path.iterdir():
+            for entry in sorted(
+                path.iterdir(), key=Path.is_file
+            ):  # what says which folders are a run's goes after them
                 if entry.is_dir():
                     shutil.rmtree(entry)
                 elif entry.name != "lock.json":
