@@ -20,14 +20,18 @@ from script_files import load_script, run_as_program
 from qmp_collect.runs import StopSignal, load_checkpoint, training
 from qmp_collect.runs.replay_files import load_run_state
 
-# Everything that has a state is used: rings that wrap, held policies, a schedule, a learned entropy weight.
+# Everything that has a state is used: rings that wrap, held policies, a schedule, a learned entropy weight. Rounds of 18
+# steps end amid episodes, which have 20.
 SETTINGS = {
-    "env-id": "Maze3", "total-timesteps": 1350, "env-steps-per-round": 50, "gradient-steps-per-round": 10,
-    "min-buffer-size": 100, "buffer-size": 900, "batch-size": 8, "hidden-dim": 16, "warmup-rounds": 1,
-    "horizon": 3, "own-probability": 0.3, "own-probability-final": 0.1, "eval-every": 900, "eval-episodes": 1,
-    "checkpoint-every": 450, "torch-threads": 1, "distill-every": 400, "distill-steps": 3,
+    "env-id": "Maze3", "total-timesteps": 486, "env-steps-per-round": 18, "gradient-steps-per-round": 6,
+    "min-buffer-size": 36, "buffer-size": 324, "batch-size": 8, "hidden-dim": 16, "warmup-rounds": 1,
+    "horizon": 3, "own-probability": 0.3, "own-probability-final": 0.1, "eval-every": 324, "eval-episodes": 1,
+    "checkpoint-every": 162, "torch-threads": 1, "distill-every": 144, "distill-steps": 3,
     "horizon-rule": "levy", "switch-margin": 0.1, "own-share-floor": 0.3,
     "helper": "script_files:left", "demonstration-rounds": 3, "clone-steps": 20,
+}  # fmt: skip
+ONE_TASK = {
+    "env-id": "PointReach", "total-timesteps": 162, "buffer-size": 108, "eval-every": 108, "checkpoint-every": 54,
 }  # fmt: skip
 RunScript = Callable[..., None]
 pytestmark = pytest.mark.usefixtures("short_episodes")
@@ -40,7 +44,7 @@ processes.set_forkserver_preload(["pytest", "torch.utils.tensorboard", "qmp_coll
 def tiny(name: str) -> list[str]:
     """These settings, as far as a script has them."""
     known = vars(load_script(name).Args())
-    settings = SETTINGS | ({"env-id": "PointReach"} if name == "point_reaching" else {})
+    settings = SETTINGS | (ONE_TASK if name == "point_reaching" else {})
     found = [f"--{flag}={value}" for flag, value in settings.items() if flag.replace("-", "_") in known]
     return found + [f"--{flag}" for flag in ("entropy-term", "switch-relative") if flag.replace("-", "_") in known]
 
@@ -97,14 +101,14 @@ METHODS = ["uds_qmp", "decaf", "dnc", "sac_shared", "pcgrad_qmp", "mcal_qmp", "p
 
 
 # How often the loop asks in vain whether to stop, and amid what the run then ends: an evaluation of 20 steps, rounds
-# of 50 and their gradient steps, which begin in the second round (with one replay buffer for all tasks in the first).
+# of 18 and their gradient steps, which begin in the second round (with one replay buffer for all tasks in the first).
 STOPS = [
-    *[("sac_qmp_separate", *stop) for stop in ((0, ""), (5, ""), (45, "steps"), (80, "steps"), (130, "updates"))],
-    *[("sac_qmp_helper", *stop) for stop in ((80, "steps"), (200, "updates"))],
-    *[("sac_qmp_multihead", *stop) for stop in ((0, ""), (5, ""), (45, "steps"), (80, "updates"), (130, "steps"))],
-    *[(name, *stop) for name in ("uds_qmp", "decaf", "dnc", "mcal_qmp") for stop in ((80, "steps"), (130, "updates"))],
-    *[(name, *stop) for name in ("sac_shared", "pcgrad_qmp") for stop in ((45, "steps"), (80, "updates"))],
-    *[("point_reaching", *stop) for stop in ((5, ""), (60, "steps"), (130, "updates"))],
+    *[("sac_qmp_separate", *stop) for stop in ((0, ""), (5, ""), (30, "steps"), (50, "steps"), (62, "updates"))],
+    *[("sac_qmp_helper", *stop) for stop in ((50, "steps"), (101, "updates"))],
+    *[("sac_qmp_multihead", *stop) for stop in ((0, ""), (5, ""), (30, "steps"), (50, "updates"), (70, "steps"))],
+    *[(name, *stop) for name in ("uds_qmp", "decaf", "dnc", "mcal_qmp") for stop in ((50, "steps"), (62, "updates"))],
+    *[(name, *stop) for name in ("sac_shared", "pcgrad_qmp") for stop in ((30, "steps"), (50, "updates"))],
+    *[("point_reaching", *stop) for stop in ((5, ""), (30, "steps"), (62, "updates"))],
 ]
 
 
@@ -133,11 +137,11 @@ def test_stopped_anywhere(
 
 
 def run_to_be_killed(name: str, root: Path, sender: Any) -> None:
-    """In a process of its own: a script that says when it is amid the round after step 600, and waits there."""
-    asked, after = StopSignal.__bool__, itertools.count()
+    """In a process of its own: a script that says when it is amid its fifth round, and waits there."""
+    asked, after, fourth = StopSignal.__bool__, itertools.count(), 72 if name == "point_reaching" else 216
 
     def held(stop: StopSignal) -> bool:
-        logged = any('"global_step": 600' in file.read_text() for file in root.glob("*/metrics.jsonl"))
+        logged = any(f'"global_step": {fourth}' in file.read_text() for file in root.glob("*/metrics.jsonl"))
         if logged and next(after) == 7:
             sender.send("kill me")
             while not asked(stop):
@@ -180,10 +184,10 @@ def test_a_finished_run_can_be_made_longer(name: str, run_script: RunScript, tmp
     # The schedule of own_probability is over the run's length: without it.
     constant = ["--own-probability-final", "None"]
     run_script(name, *tiny(name), *constant, "--run-dir-root", tmp_path / "long")
-    run_script(name, *tiny(name), *constant, "--run-dir-root", tmp_path / "short", "--total-timesteps", 900)
+    run_script(name, *tiny(name), *constant, "--run-dir-root", tmp_path / "short", "--total-timesteps", 324)
     run_dir = only_run(tmp_path / "short")
-    run_script(name, "--resume", run_dir, "--total-timesteps", 1350)
-    assert json.loads((run_dir / "config.json").read_text())["total_timesteps"] == 1350
+    run_script(name, "--resume", run_dir, "--total-timesteps", 486)
+    assert json.loads((run_dir / "config.json").read_text())["total_timesteps"] == 486
     assert_same(run_dir, only_run(tmp_path / "long"))
     with pytest.raises(SystemExit, match="seed cannot be changed"):
         run_script(name, "--resume", run_dir, "--seed", 7)
@@ -192,7 +196,7 @@ def test_a_finished_run_can_be_made_longer(name: str, run_script: RunScript, tmp
 def test_a_round_is_logged_once_however_often_it_is_made(run_script: RunScript, tmp_path: Path) -> None:
     """Stopped between gradient steps, resumed, killed before the next checkpoint, resumed again."""
     flags = [*tiny("sac_qmp_separate"), "--checkpoint-every", "100000", "--run-dir-root", tmp_path]
-    left = iter([False] * 130)  # as above
+    left = iter([False] * 62)  # as above
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StopSignal, "__bool__", lambda stop: next(left, True))
         with pytest.raises(SystemExit):
@@ -209,15 +213,14 @@ def test_a_round_is_logged_once_however_often_it_is_made(run_script: RunScript, 
             run_script("sac_qmp_separate", "--resume", run_dir)
     run_script("sac_qmp_separate", "--resume", run_dir)
     steps = [row["global_step"] for row in metrics(run_dir) if "eval/success" not in row]
-    assert steps == list(range(150, 1351, 150))
+    assert steps == list(range(54, 487, 54))
 
 
-def test_what_cannot_be_resumed(run_script: RunScript, tmp_path: Path) -> None:
-    run_script("sac_qmp_separate", *tiny("sac_qmp_separate"), "--run-dir-root", tmp_path)
-    run_dir = only_run(tmp_path)
+def test_what_cannot_be_resumed(uninterrupted: Callable[[str, RunScript], Path], run_script: RunScript) -> None:
+    run_dir = uninterrupted("sac_qmp_separate", run_script)
     with pytest.raises(SystemExit, match=r"another script .*'switch_critic_of'\]; it is one of 'sac_qmp_separate'"):
         run_script("sac_qmp_multihead", "--resume", run_dir)
     with pytest.raises(SystemExit, match=r"another script or version, differing in \['critic'"):
         run_script("mcal_qmp", "--resume", run_dir)
-    with pytest.raises(SystemExit, match="is at step 1350 already"):
-        run_script("sac_qmp_separate", "--resume", run_dir, "--total-timesteps", 600)
+    with pytest.raises(SystemExit, match="is at step 486 already"):
+        run_script("sac_qmp_separate", "--resume", run_dir, "--total-timesteps", 216)
