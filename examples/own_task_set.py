@@ -54,6 +54,6 @@ if __name__ == "__main__":
     here = Path(__file__).parent
     script = here.parent / "cleanrl_scripts" / "sac_qmp_separate.py"
     flags = "--import own_task_set --env-id Compass4 --hidden-dim 32 --batch-size 64 --learning-rate 3e-3"
-    flags += " --min-buffer-size 100 --env-steps-per-round 50 --gradient-steps-per-round 25"
-    flags += " --total-timesteps 2000 --eval-every 1000 --run-dir-root"
+    flags += " --min-buffer-size 100 --env-steps-per-round 50 --gradient-steps-per-round 10"
+    flags += " --total-timesteps 800 --eval-every 400 --run-dir-root"
     subprocess.run([sys.executable, script, *flags.split(), Path.cwd() / "runs"], cwd=here, check=True)

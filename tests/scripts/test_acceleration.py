@@ -21,9 +21,9 @@ SETTINGS = {
 }  # fmt: skip
 WORDS = [f"--{flag}={value}" for flag, value in SETTINGS.items()]
 SCRIPTS = ["sac_qmp_separate", "sac_qmp_multihead", "sac_shared", "pcgrad_qmp", "mcal_qmp", "decaf", "uds_qmp", "dnc"]
-# Generating and compiling code for what was captured takes torch ten times as long as capturing it, which is what a script
-# can be in the way of: its branches, its random numbers, its gradients. Without a GPU "aot_eager" captures the forward and
-# backward graphs and runs them as they are, and one method of one script is compiled to the end; with a GPU all are.
+# Generating code for what was captured takes torch ten times as long as capturing it, which is what a script can be in
+# the way of: its branches, its random numbers, its gradients. Without a GPU "aot_eager" captures forward and backward
+# graphs and runs them as they are, and one method of one script is compiled to the end; with a GPU all are.
 TO_THE_END = ("sac_qmp_separate", "own_policy")
 torch_compile = torch.compile
 

@@ -20,8 +20,8 @@ from script_files import load_script, run_as_program
 from qmp_collect.runs import StopSignal, load_checkpoint, training
 from qmp_collect.runs.replay_files import load_run_state
 
-# Everything that has a state is used: rings that wrap, held policies, a schedule, a learned entropy weight. Rounds of 18
-# steps end amid episodes, which have 20.
+# Everything that has a state is used: rings that wrap, held policies, a schedule, a learned entropy weight. Rounds of
+# 18 steps end amid episodes, which have 20.
 SETTINGS = {
     "env-id": "Maze3", "total-timesteps": 486, "env-steps-per-round": 18, "gradient-steps-per-round": 6,
     "min-buffer-size": 36, "buffer-size": 324, "batch-size": 8, "hidden-dim": 16, "warmup-rounds": 1,

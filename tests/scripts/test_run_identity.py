@@ -7,6 +7,7 @@ import fcntl
 import functools
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -44,11 +45,18 @@ def short_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gym, "make", functools.partial(gym.make, max_episode_steps=4))
 
 
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
 @pytest.fixture
-def run_dir(run_script: RunScript, tmp_path: Path, short_episodes: None) -> Path:
-    """Of a finished run."""
-    run_script(NAME, *TINY, "--run-dir-root", tmp_path / "runs")
-    return only_run(tmp_path / "runs")
+def run_dir(made_once: Path, run_script: RunScript, tmp_path: Path, short_episodes: None) -> Path:
+    """Of a finished run: a copy of one that is made once."""
+    if not list(made_once.iterdir()):
+        run_script(NAME, *TINY, "--run-dir-root", made_once)
+    finished = only_run(made_once)
+    return Path(shutil.copytree(finished, tmp_path / "runs" / finished.name))
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -384,19 +392,24 @@ def own(tmp_path: Path, short_episodes: None) -> Path:
     return tmp_path / "deep" / "own"
 
 
+@pytest.fixture
+def finished(own: Path, run_dir: Path) -> Path:
+    """A finished run in a folder of its own, which is the same as one beneath a root (see the next test)."""
+    return Path(shutil.copytree(run_dir, own))
+
+
 def test_the_same_command_starts_continues_and_leaves_alone(
-    own: Path, run_script: RunScript, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    own: Path, run_dir: Path, run_script: RunScript, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_script(NAME, *TINY, "--run-dir-root", tmp_path / "unbroken")
     left = iter([False] * 40)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StopSignal, "__bool__", lambda stop: next(left, True))
         assert code_of(run_script, *TINY, "--run-dir", own) == 75
     assert (own / "checkpoint.npz").exists()
     run_script(NAME, *TINY, "--run-dir", own)
-    assert metrics(own) == metrics(only_run(tmp_path / "unbroken"))
+    assert metrics(own) == metrics(run_dir)
     config = json.loads((own / "config.json").read_text())
-    assert config == json.loads((only_run(tmp_path / "unbroken") / "config.json").read_text())
+    assert config == json.loads((run_dir / "config.json").read_text())
     before = content(own)
     assert code_of(run_script, *TINY, "--run-dir", own) == 0
     assert f"{own} is finished: nothing to do" in capsys.readouterr().out
@@ -416,45 +429,43 @@ def test_what_the_run_was_left_to_decide_it_has_decided(own: Path, run_script: R
     assert {name: json.loads((own / "config.json").read_text())[name] for name in decided} == decided
 
 
-@pytest.mark.parametrize("finished", [False, True])
-def test_another_run_is_not_continued(finished: bool, own: Path, run_script: RunScript) -> None:
-    run_script(NAME, *TINY, "--run-dir", own)
-    if not finished:
-        (own / "done.json").unlink()
-    before = content(own)
-    flags = [*TINY, "--run-dir", own, "--seed", 2, "--learning-rate", 0.1, "--eval-every", 90]
+@pytest.mark.parametrize("done", [False, True])
+def test_another_run_is_not_continued(done: bool, finished: Path, run_script: RunScript) -> None:
+    if not done:
+        (finished / "done.json").unlink()
+    before = content(finished)
+    flags = [*TINY, "--run-dir", finished, "--seed", 2, "--learning-rate", 0.1, "--eval-every", 90]
     said = str(code_of(run_script, *flags))
-    assert f"{own}: it holds a run with seed 1 and now 2, eval_every 60 and now 90, learning_rate 0.0003 and" in said
+    differing = "seed 1 and now 2, eval_every 60 and now 90, learning_rate 0.0003 and"
+    assert f"{finished}: it holds a run with {differing}" in said
     with pytest.raises(SystemExit, match="a run of another script or version, differing in"):
-        run_script("sac_shared", *TINY, "--run-dir", own)
-    assert content(own) == before
+        run_script("sac_shared", *TINY, "--run-dir", finished)
+    assert content(finished) == before
 
 
-def test_what_a_start_left_that_reached_no_checkpoint(own: Path, run_script: RunScript) -> None:
-    run_script(NAME, *TINY, "--run-dir", own)
-    expected = metrics(own)
+def test_what_a_start_left_that_reached_no_checkpoint(finished: Path, run_script: RunScript) -> None:
+    expected = metrics(finished)
     for name in ("checkpoint.npz", "done.json"):
-        (own / name).unlink()
-    (own / "metrics.jsonl").write_text('{"global_step": 9}\n')
-    (own / ".checkpoint.npz.0badcafe-1-00000000.tmp").write_bytes(b"half")
-    (own / "lock.json").write_text('{"host": "node7", "pid": 4242, "start": "2026-01-01T00:00:00+0000"}\n')
-    run_script(NAME, *TINY, "--run-dir", own)
-    assert metrics(own) == expected
-    assert len((own / "provenance.jsonl").read_text().splitlines()) == 1
-    assert len(list(own.glob("events.out.tfevents.*"))) == 1
-    assert not list(own.glob(".*.tmp"))
+        (finished / name).unlink()
+    (finished / "metrics.jsonl").write_text('{"global_step": 9}\n')
+    (finished / ".checkpoint.npz.0badcafe-1-00000000.tmp").write_bytes(b"half")
+    (finished / "lock.json").write_text('{"host": "node7", "pid": 4242, "start": "2026-01-01T00:00:00+0000"}\n')
+    run_script(NAME, *TINY, "--run-dir", finished)
+    assert metrics(finished) == expected
+    assert len((finished / "provenance.jsonl").read_text().splitlines()) == 1
+    assert len(list(finished.glob("events.out.tfevents.*"))) == 1
+    assert not list(finished.glob(".*.tmp"))
 
 
 @pytest.mark.parametrize("checkpoint", [False, True])
-def test_a_folder_that_another_process_has(checkpoint: bool, own: Path, run_script: RunScript) -> None:
-    run_script(NAME, *TINY, "--run-dir", own)
-    (own / "done.json").unlink()
+def test_a_folder_that_another_process_has(checkpoint: bool, finished: Path, run_script: RunScript) -> None:
+    (finished / "done.json").unlink()
     if not checkpoint:
-        (own / "checkpoint.npz").unlink()
-    with RunFolder.reopen(own):
-        before = content(own)
-        assert "has worked on this run since" in str(code_of(run_script, *TINY, "--run-dir", own))
-        assert content(own) == before
+        (finished / "checkpoint.npz").unlink()
+    with RunFolder.reopen(finished):
+        before = content(finished)
+        assert "has worked on this run since" in str(code_of(run_script, *TINY, "--run-dir", finished))
+        assert content(finished) == before
 
 
 def test_a_folder_of_something_else(own: Path, run_script: RunScript) -> None:
@@ -469,15 +480,14 @@ def test_a_folder_of_something_else(own: Path, run_script: RunScript) -> None:
     assert content(own) == before
 
 
-def test_a_finished_run_without_checkpoint(own: Path, run_script: RunScript) -> None:
+def test_a_finished_run_without_checkpoint(finished: Path, run_script: RunScript) -> None:
     """Its results are kept and its replay is not: it is finished all the same, and not begun again."""
-    run_script(NAME, *TINY, "--run-dir", own)
-    (own / "checkpoint.npz").unlink()
-    before = content(own)
-    assert code_of(run_script, *TINY, "--run-dir", own) == 0
-    said = str(code_of(run_script, *TINY, "--run-dir", own, "--total-timesteps", 240))
+    (finished / "checkpoint.npz").unlink()
+    before = content(finished)
+    assert code_of(run_script, *TINY, "--run-dir", finished) == 0
+    said = str(code_of(run_script, *TINY, "--run-dir", finished, "--total-timesteps", 240))
     assert "a run of 180 steps, finished and without a checkpoint, which cannot become one of 240" in said
-    assert content(own) == before
+    assert content(finished) == before
 
 
 def test_resume_and_run_dir_are_two_ways(own: Path, run_script: RunScript) -> None:

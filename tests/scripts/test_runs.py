@@ -17,8 +17,8 @@ import torch
 from qmp_collect.runs.replay_files import load_run_state
 
 SETTINGS = {
-    "env-id": "Maze3", "total-timesteps": 450, "env-steps-per-round": 50, "gradient-steps-per-round": 3,
-    "min-buffer-size": 60, "batch-size": 8, "hidden-dim": 16, "eval-every": 450, "eval-episodes": 1, "torch-threads": 1,
+    "env-id": "Maze3", "total-timesteps": 180, "env-steps-per-round": 20, "gradient-steps-per-round": 3,
+    "min-buffer-size": 24, "batch-size": 8, "hidden-dim": 16, "eval-every": 180, "eval-episodes": 1, "torch-threads": 1,
 }  # fmt: skip
 TINY = [word for flag, value in SETTINGS.items() for word in (f"--{flag}", str(value))]
 RunScript = Callable[..., None]
@@ -54,7 +54,7 @@ ABLATIONS = [
         ("uds_qmp", "--switch own --relabel task --sharing-quantile 0"),
         ("uds_qmp", "--horizon 7 --own-probability 0.7 --own-probability-final 0 --no-share-terminations"),
         ("decaf", "--switch qmp --horizon 7 --own-probability 0.7 --own-probability-final 0 --warmup-rounds 1"),
-        ("dnc", "--envs-per-task 2 --distill-every 150 --distill-steps 2 --kl-coefficient 0.1"),
+        ("dnc", "--envs-per-task 2 --distill-every 60 --distill-steps 2 --kl-coefficient 0.1"),
         ("sac_shared", "--envs-per-task 2 --target-entropy-scale 0.5"),
         ("pcgrad_qmp", "--switch own --surgery all"),
         ("pcgrad_qmp", "--horizon 7 --own-probability 0.7 --own-probability-final 0 --warmup-rounds 1"),
@@ -65,8 +65,8 @@ ABLATIONS = [
 def test_flags(name: str, flags: str, run_script: RunScript, tmp_path: Path) -> None:
     run_dir, rows = run(run_script, tmp_path, name, *flags.split())
     steps = [row["global_step"] for row in rows if "time/sps" in row]
-    assert steps == [150, 300, 450]
-    # Learning starts when the buffers hold enough: 60 transitions of each task, or of all.
+    assert steps == [60, 120, 180]
+    # Learning starts when the buffers hold enough: 24 transitions of each task, or of all.
     assert ["losses/qf_loss" in row for row in rows if "time/sps" in row] == [name in JOINT, True, True]
     assert all(np.isfinite(value).all() for row in rows for value in row.values())
     assert (run_dir / "checkpoint.npz").exists()
@@ -78,7 +78,7 @@ def test_metrics_and_files(name: str, run_script: RunScript, tmp_path: Path) -> 
     run_dir, rows = run(run_script, tmp_path, name, *(["--distill-steps", "2"] if name == "dnc" else []))
     names = ("5_6_to_5_3", "5_6_to_1_2", "5_6_to_4_1")
     evaluations = [row for row in rows if "eval/success" in row]
-    assert [row["global_step"] for row in evaluations] == [0, 450]
+    assert [row["global_step"] for row in evaluations] == [0, 180]
     assert {f"eval/{task}/{what}" for task in names for what in ("success", "return")} < evaluations[0].keys()
     last = rows[-2]
     for tag in ("qf_loss", "qf_value", "actor_loss", "alpha_loss", "alpha", "entropy"):
@@ -94,7 +94,7 @@ def test_metrics_and_files(name: str, run_script: RunScript, tmp_path: Path) -> 
     assert 0 <= min(drawn) <= max(drawn) <= 1
     assert last["replay/own_share"] == pytest.approx(np.mean(drawn))
     config = json.loads((run_dir / "config.json").read_text())
-    assert (config["env_id"], config["total_timesteps"]) == ("Maze3-v0", 450)
+    assert (config["env_id"], config["total_timesteps"]) == ("Maze3-v0", 180)
     assert "resume" not in config
     switch = {"decaf": "own__", "dnc": "", "sac_shared": ""}.get(name, "qmp__")
     assert run_dir.name.startswith(f"Maze3-v0__{name}__{switch}1__")
@@ -104,7 +104,7 @@ def test_metrics_and_files(name: str, run_script: RunScript, tmp_path: Path) -> 
     ("name", "flags", "others"),
     [
         *((name, "--switch own", "--warmup-rounds 1000") for name in [*parents, "pcgrad_qmp", "mcal_qmp"]),
-        *((name, "--eval-every 450", "--eval-every 100 --eval-episodes 4 --eval-envs-per-task 2") for name in parents),
+        *((name, "--eval-every 180", "--eval-every 40 --eval-episodes 4 --eval-envs-per-task 2") for name in parents),
     ],
 )
 def test_changes_nothing_else(name: str, flags: str, others: str, run_script: RunScript, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_changes_nothing_else(name: str, flags: str, others: str, run_script: Ru
 def test_videos(name: str, run_script: RunScript, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gym, "make", functools.partial(gym.make, max_episode_steps=4))
     run_dir, _ = run(
-        run_script, tmp_path, name, "--capture-video", "--total-timesteps", "150", "--min-buffer-size", "50"
+        run_script, tmp_path, name, "--capture-video", "--total-timesteps", "60", "--min-buffer-size", "20"
     )
     videos = sorted((run_dir / "videos").iterdir())
     assert [video.name for video in videos] == ["5_6_to_1_2.gif", "5_6_to_4_1.gif", "5_6_to_5_3.gif"]
