@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 
 # A shell starts background jobs with SIGINT ignored, nohup with SIGHUP, and what is ignored stays so in the runs that
@@ -9,3 +10,8 @@ import signal
 for _number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported by now stays: garbage collection need not look at it, some half a second each time."""
+    gc.freeze()

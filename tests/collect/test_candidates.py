@@ -368,9 +368,9 @@ def test_a_gate_of_the_callers_is_checked(lends):
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.9])
 def test_the_own_policy_keeps_its_share(share):
     collector, sink = collector_of([HALF, MORE], candidate_mask=OwnShareFloor(share, steps=100))
-    own = np.array(behaviors(collector, sink, 4000)) == 0
+    own = np.array(behaviors(collector, sink, 2000)) == 0
     assert own[:5].tolist() == [False] * 5  # it begins at 1: the other one may act at once
-    assert abs(own[2000:].mean() - share) < 0.02
+    assert abs(own[1000:].mean() - share) < 0.02
 
 
 def test_gates_go_on_where_they_were():
@@ -486,7 +486,7 @@ def test_uniform_lengths():
 def test_levy_lengths():
     """Probabilities of 1, 2, 3 and 4 steps as 1, 1/4, 1/9 and 1/16: 144, 36, 16 and 9 of 205."""
     collector, sink = collector_of([HALF, MORE], switch=Alternates(), horizon=LevyHorizon(2.0, cap=4))
-    lengths = runs_of(behaviors(collector, sink, 4000))[:-1]
+    lengths = runs_of(behaviors(collector, sink, 2000))[:-1]
     counts = np.bincount(lengths, minlength=5)
     assert len(counts) == 5
     np.testing.assert_allclose(counts[1:] / len(lengths), np.array([144, 36, 16, 9]) / 205, atol=0.05)

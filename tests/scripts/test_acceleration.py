@@ -76,6 +76,9 @@ def test_accelerated_runs_learn_the_same(
         monkeypatch.setattr(torch, "rand_like", by_shape)
         if not torch.cuda.is_available():
             monkeypatch.setattr(torch, "compile", functools.partial(captured, name))
+            # A fused step, which these are, is not captured: only what torch does around it would be, for a third of
+            # the time.
+            monkeypatch.setattr(torch.optim.Adam, "step", torch._dynamo.disable(torch.optim.Adam.step))
     steps = [f"--gradient-steps-per-round={gradient_steps}", *(["--distill-steps=2"] if name == "dnc" else [])]
     plain = losses(run_script, tmp_path / "plain", name, *steps)
     accelerated = losses(run_script, tmp_path / "accelerated", name, *steps, *flags.split())
