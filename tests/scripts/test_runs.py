@@ -18,7 +18,8 @@ from qmp_collect.runs.replay_files import load_run_state
 
 SETTINGS = {
     "env-id": "Maze3", "total-timesteps": 180, "env-steps-per-round": 20, "gradient-steps-per-round": 3,
-    "min-buffer-size": 24, "batch-size": 24, "hidden-dim": 16, "eval-every": 180, "eval-episodes": 1, "torch-threads": 1,
+    "min-buffer-size": 24, "batch-size": 24, "hidden-dim": 16, "eval-every": 180, "eval-episodes": 1,
+    "torch-threads": 1,
 }  # fmt: skip
 TINY = [word for flag, value in SETTINGS.items() for word in (f"--{flag}", str(value))]
 RunScript = Callable[..., None]
