@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import signal
 
 # A shell starts background jobs with SIGINT ignored, nohup with SIGHUP, and what is ignored stays so in the runs that
@@ -10,6 +11,11 @@ import signal
 for _number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
+
+# Else how processes start would depend on which test comes first: to import torchrl makes them "spawn", each of which
+# imports for seconds, and forking is what JAX warns of, once a test has used it.
+multiprocessing.set_start_method("forkserver")
+multiprocessing.set_forkserver_preload(["gymnasium.vector", "mujoco"])
 
 
 def pytest_collection_finish() -> None:
