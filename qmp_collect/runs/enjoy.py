@@ -20,11 +20,12 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
+import qmp_envs
 from qmp_collect import QMPCollector, QSwitch, evaluate
 from qmp_collect.runs.checkpoint import load_checkpoint
 from qmp_collect.runs.console import say
 from qmp_collect.runs.folder import checked_name
-from qmp_collect.runs.policy import build_agent, load_policy
+from qmp_collect.runs.policy import build_agent, load_policy, script_of
 from qmp_collect.runs.schedule import linear
 from qmp_collect.runs.scripts import load_script
 from qmp_collect.runs.settings import import_own
@@ -54,6 +55,8 @@ class Args:
     """of the episodes"""
     device: str = "cpu"
     """where the networks run"""
+    script: Path | None = None
+    """file of the script that trained it, if it is one of your own: it is imported"""
     import_: Annotated[str | None, tyro.conf.arg(name="import", metavar="MODULE")] = None
     """module that registers the run's task set, if it is one of your own"""
 
@@ -62,7 +65,7 @@ def main(args: Args) -> None:
     """Print the table, and make the pictures that are asked for."""
     if args.import_ is not None:
         import_own(args.import_)
-    policy = load_policy(args.run_dir, args.device)
+    policy = load_policy(args.run_dir, args.device, script=args.script)
     out = args.out or args.run_dir / "enjoy"
     if args.out is None and out.is_symlink():
         raise ValueError(f"{out} is a link to elsewhere: say with --out where pictures go")
@@ -80,14 +83,20 @@ def main(args: Args) -> None:
             save_task(policy, task, path, seed=args.seed)
             say(f"{path}")
     if args.mixture:
-        for path in film_mixture(
-            args.run_dir, out, seed=args.seed, max_steps=args.max_steps, speed=args.speed, device=args.device
-        ):
+        chosen: dict[str, Any] = {name: getattr(args, name) for name in ("seed", "max_steps", "speed", "device")}
+        for path in film_mixture(args.run_dir, out, script=args.script, **chosen):
             say(f"{path}")
 
 
 def film_mixture(
-    run_dir: Path, out: Path, *, seed: int, max_steps: int | None, speed: float = 1.0, device: str = "cpu"
+    run_dir: Path,
+    out: Path,
+    *,
+    seed: int,
+    max_steps: int | None,
+    speed: float = 1.0,
+    device: str = "cpu",
+    script: Path | None = None,
 ) -> list[Path]:
     """An episode of each task, collected as the run does at its present step: ``mixture_TASK.gif`` and ``.png``.
 
@@ -98,6 +107,7 @@ def film_mixture(
         max_steps: frames are taken of so many steps at most; by default of whole episodes.
         speed: how fast the films run, as a multiple of the environment's own time.
         device: where the networks run.
+        script: the file of the run's script, if it is one of your own.
 
     Raises:
         ValueError: The run's tasks act with their own policies only, or do so at its present step; or what lies there
@@ -108,18 +118,18 @@ def film_mixture(
     saved = load_checkpoint(run_dir / "checkpoint.npz")
     try:
         run, step, learned = saved["run"], saved["collector"]["num_steps"], saved["agent"]
-        script, where = load_script(run["script"]), torch.device(device)
-        agent = build_agent(run["script"], run["settings"], where)
+        which, where = script_of(run["script"], script, run_dir), torch.device(device)
+        module, agent = load_script(which), build_agent(which, run["settings"], where)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{run_dir}: its checkpoint is of another version, or of no run: {error!r}") from error
-    args, task_set = script.Args(**run["settings"]), script.qmp_envs.TASK_SETS[run["settings"]["env_id"]]
+    args, task_set = module.Args(**run["settings"]), qmp_envs.TASK_SETS[run["settings"]["env_id"]]
     if getattr(args, "switch", "own") == "own":
         raise ValueError(f"{run_dir}: in this run every task acts with its own policy, there is no mixture to show")
     own_probability = _own_probability(args, task_set.num_tasks, step)
     if own_probability == 1.0:
         raise ValueError(f"{run_dir}: at step {step} only own policies act, there is no mixture to show yet")
     agent.load_state_dict(learned)
-    switch = script.make_switch(args, agent, task_set) if hasattr(script, "make_switch") else QSwitch()
+    switch = module.make_switch(args, agent, task_set) if hasattr(module, "make_switch") else QSwitch()
     names = task_set.task_names
     envs = gym.vector.SyncVectorEnv(
         [
@@ -133,8 +143,8 @@ def film_mixture(
         agent.policies,
         agent.q_functions,
         switch=switch,
-        candidate_mask=script.make_candidate_mask(args) if hasattr(script, "make_candidate_mask") else None,
-        horizon=script.make_horizon(args) if hasattr(script, "make_horizon") else args.horizon,
+        candidate_mask=module.make_candidate_mask(args) if hasattr(module, "make_candidate_mask") else None,
+        horizon=module.make_horizon(args) if hasattr(module, "make_horizon") else args.horizon,
         own_probability=own_probability,
         backend="torch",
         device=where,

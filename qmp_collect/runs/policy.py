@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +21,7 @@ import qmp_envs
 from qmp_collect.runs.checkpoint import atomic_file
 from qmp_collect.runs.folder import folders_of_seeds
 from qmp_collect.runs.forms import check_form
-from qmp_collect.runs.scripts import load_script
+from qmp_collect.runs.scripts import load_script, scripts
 from qmp_collect.runs.settings import RunArgs, checked_settings
 
 FILE = "policy.safetensors"
@@ -103,17 +104,27 @@ def save_policy(
         file.write(save(tensors, metadata={name: json.dumps(fact) for name, fact in facts.items()}))
 
 
-def load_policy(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> TrainedPolicy:
+def load_policy(
+    path: str | os.PathLike[str],
+    device: str | torch.device = "cpu",
+    *,
+    script: str | os.PathLike[str] | None = None,
+) -> TrainedPolicy:
     """The trained policies of a run: of its folder, or of a copy of its ``policy.safetensors``.
 
     Nothing of the file is executed: the networks are those of the script of that name in this installation.
+
+    Args:
+        path: of the folder, or of the file.
+        device: where the networks run.
+        script: the file of the script that trained it, if it is one of your own; it is imported.
 
     Raises:
         OSError: There is no such file.
         ValueError: It is damaged, or of another version of its script.
     """
-    path, device = Path(path), torch.device(device)
-    path = path / FILE if path.is_dir() else path
+    given, device = Path(path), torch.device(device)
+    path = given / FILE if given.is_dir() else given
     if not path.exists():
         if (folders := folders_of_seeds(path.parent)) != [path.parent]:
             raise FileNotFoundError(
@@ -126,7 +137,7 @@ def load_policy(path: str | os.PathLike[str], device: str | torch.device = "cpu"
         with safe_open(path, framework="pt", device="cpu") as file:
             facts = {name: json.loads(fact) for name, fact in (file.metadata() or {}).items()}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        script, settings = facts["script"], facts["settings"]
+        settings, script = facts["settings"], script_of(facts["script"], script, given)
         # Its form is compared before networks of the size that it claims are made.
         with torch.device("meta"):
             expected = build_agent(script, settings, torch.device("meta")).actor.state_dict()
@@ -142,13 +153,33 @@ def load_policy(path: str | os.PathLike[str], device: str | torch.device = "cpu"
         raise ValueError(f"{path}: {error}") from error
 
 
-def build_agent(script: str, settings: Mapping[str, Any], device: torch.device) -> Any:
-    """The agent of a script, untrained, with these settings.
+def script_of(recorded: Any, given: str | os.PathLike[str] | None, path: Path) -> str | Path:
+    """Which script a policy or a checkpoint is of: the file that its user gives, else the one of the recorded name.
 
     Raises:
-        ValueError: There is no such script, or the settings are not its.
+        ValueError: There is none of that name, and none is given.
+    """
+    if given is not None:
+        return Path(given)
+    if recorded not in scripts():
+        file = f"PATH/{Path(str(recorded)).name:.80}.py"
+        raise ValueError(
+            f"there is no script {recorded!r:.80} in this installation. If it is one of your own, say where it lies: "
+            f"qmp enjoy {shlex.quote(str(path))} --script {shlex.quote(file)}, or load_policy(..., script={file!r})"
+        )
+    return str(recorded)
+
+
+def build_agent(script: str | Path, settings: Mapping[str, Any], device: torch.device) -> Any:
+    """The agent of a script, by its name or as a file of one's own, untrained, with these settings.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: There is no such script, it has no ``Args`` or ``Agent``, or the settings are not its.
     """
     module = load_script(script)
+    if lacking := [name for name in ("Args", "Agent") if not hasattr(module, name)]:
+        raise ValueError(f"{script} is no training script: it has no {' and no '.join(lacking)}")
     args: RunArgs = module.Args(**checked_settings(module.Args, settings, qmp_envs.TASK_SETS))
     with gym.make(args.env_id, task=0) as env:
         dims = {"obs_dim": env.observation_space.shape[0], "action_dim": env.action_space.shape[0]}  # type: ignore[index]

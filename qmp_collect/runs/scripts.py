@@ -1,11 +1,12 @@
-"""Where the training scripts lie: in the checkout, or in the installed package."""
+"""Where the training scripts lie: in the checkout, in the installed package, or where their user says."""
 
 from __future__ import annotations
 
 import difflib
 import importlib.util
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -45,22 +46,49 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     return f" did you mean {names[close[0]]}?" if close else ""
 
 
-def load_script(name: str) -> ModuleType:
+def load_script(script: str | Path) -> ModuleType:
     """A script as a module: its settings and networks. Its training does not run.
+
+    Args:
+        script: the name of one of `scripts`; or a ``Path``, the file of one's own, which is executed. What a file says
+            is a name, so a path is never taken from there.
 
     Raises:
         ValueError: There is none of that name.
+        FileNotFoundError: There is no such file.
     """
-    path, module_name = script_path(name), f"qmp_scripts.{name}"
+    path = (script if isinstance(script, Path) else script_path(script)).resolve()
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no script {script}")
+    module_name = f"qmp_scripts.{path if isinstance(script, Path) else script}"
     if module_name not in sys.modules:
         spec = importlib.util.spec_from_file_location(module_name, path)
-        assert spec is not None
-        assert spec.loader is not None
+        if spec is None or spec.loader is None:
+            raise ValueError(f"{script} is no script: expected a file of Python, NAME.py")
         module = importlib.util.module_from_spec(spec)
         sys.modules[module_name] = module  # where dataclasses look up their annotations
         try:
-            spec.loader.exec_module(module)
+            with _first_on_path(path.parent):
+                spec.loader.exec_module(module)
         except BaseException:
             del sys.modules[module_name]
             raise
     return sys.modules[module_name]
+
+
+def own_script(settings: type) -> Path | None:
+    """The file of the script whose settings these are; `None` if its name says it, or it is in no file."""
+    file = getattr(sys.modules.get(settings.__module__), "__file__", None)
+    if file is None or Path(file).resolve() in {path.resolve() for path in scripts().values()}:
+        return None
+    return Path(file)
+
+
+@contextmanager
+def _first_on_path(folder: Path) -> Iterator[None]:
+    """As `python PATH` has it: a script imports what lies beside it."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))

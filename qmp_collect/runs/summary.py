@@ -18,13 +18,14 @@ _LEVELS = "▁▂▃▄▅▆▇█"
 _COLUMNS = 30
 
 
-def summary(run_dir: Path, task_names: Sequence[str], module: str | None = None) -> str:
+def summary(run_dir: Path, task_names: Sequence[str], module: str | None = None, script: Path | None = None) -> str:
     """Of the finished run in this folder: each task's own policy, from the first evaluation to the last.
 
     Args:
         run_dir: of the run.
         task_names: of its tasks.
         module: that its task set needs imported.
+        script: its file, if it is none of this installation's.
     """
     evaluations = _evaluations(run_dir)
     first, last = evaluations[0], evaluations[-1]  # there is one of the last step, or the run is not finished
@@ -49,7 +50,8 @@ def summary(run_dir: Path, task_names: Sequence[str], module: str | None = None)
             f"policy          {shlex.quote(str(run_dir / POLICY_FILE))}",
             f"learning curve  {qmp} plot {folder} --out {shlex.quote(str(run_dir / 'success.png'))}",
             f"watch it        {qmp} enjoy {folder} --gifs{' --mixture' * shared}"
-            + (f" --import {module}" if module else ""),
+            + (f" --import {module}" if module else "")
+            + (f" --script {shlex.quote(str(script))}" if script else ""),
         ]
     )
 

@@ -29,6 +29,7 @@ from qmp_collect.runs.precision import set_matmul_precision
 from qmp_collect.runs.saved import Collector, SavedParts, Stateful
 from qmp_collect.runs.saved_seeds import SavedSeeds
 from qmp_collect.runs.schedule import linear
+from qmp_collect.runs.scripts import own_script
 from qmp_collect.runs.seeding import stream_seed
 from qmp_collect.runs.seeds import SeedReplay, policy_of_seed, stack_agents, state_of_seed
 from qmp_collect.runs.settings import RunArgs, check_tracker, num_seeds, tracker_of
@@ -299,7 +300,7 @@ class TrainingRun:
             if self.num_seeds > 1:
                 say(summary_of_seeds({member.seed: member.dir for member in self._members}))
             else:
-                say(summary(self.dir, self.task_names, self.args.import_))
+                say(summary(self.dir, self.task_names, self.args.import_, own_script(type(self.args))))
 
     def _every_folder(self) -> Iterator[RunFolder]:
         """The run's, and those of its seeds."""

@@ -22,7 +22,7 @@ from qmp_collect.runs import __main__ as command
 from qmp_collect.runs import save_checkpoint
 from qmp_collect.runs.enjoy import _own_probability, film_mixture
 from qmp_collect.runs.policy import FILE, build_agent, load_policy, save_policy
-from qmp_collect.runs.scripts import load_script, script_path, scripts
+from qmp_collect.runs.scripts import load_script, own_script, script_path, scripts
 from qmp_collect.runs.settings import of_the_run
 from qmp_collect.runs.who_acted import WhoActed
 
@@ -93,7 +93,8 @@ def test_files_that_are_not_a_policy(tmp_path: Path) -> None:
     settings = of_the_run(load_script("sac_qmp_separate").Args(env_id="Maze3-v0", hidden_dim=8))
     good = {"script": "sac_qmp_separate", "settings": settings, "task_names": NAMES}
     for changed, said in (
-        ({"script": "../evil"}, "there is no script '../evil'"),
+        ({"script": "../evil"}, "there is no script '../evil'.*load_policy\\(..., script='PATH/evil.py'\\)"),
+        ({"script": str(scripts()["sac_qmp_separate"])}, "there is no script '/"),
         ({"script": "sac_shared"}, "another script or version"),
         ({"settings": settings | {"hidden_dim": 16}}, "policy"),
         ({"settings": settings | {"hidden_dim": "8"}}, "hidden_dim is '8'"),
@@ -151,6 +152,34 @@ def test_films_are_of_what_training_collects(settings: dict[str, Any], step: int
     """With the own probability of the run's present step, as it has on MT10, and its warm-up."""
     args = load_script("sac_qmp_separate").Args(**{"total_timesteps": 60, **settings})
     assert _own_probability(args, 3, step) == pytest.approx(expected)
+
+
+def test_a_script_that_lies_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its file is given, or nothing is executed."""
+    file = tmp_path / "mine" / "my_sac.py"
+    file.parent.mkdir()
+    file.write_text("import beside\n" + script_path("sac_qmp_separate").read_text())
+    (file.parent / "beside.py").write_text("")
+    try:
+        module = load_script(file)
+        settings = of_the_run(module.Args(env_id="Maze3-v0", hidden_dim=8))
+        agent, facts = build_agent(file, settings, torch.device("cpu")), {"settings": settings, "task_names": NAMES}
+        save_policy(tmp_path / FILE, agent.actor, script="my_sac", global_step=7, **facts)
+        line = rf"there is no script 'my_sac' in .*: qmp enjoy {tmp_path} --script PATH/my_sac\.py, or load_policy\("
+        with pytest.raises(ValueError, match=line):
+            load_policy(tmp_path)
+        obs = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+        with torch.no_grad():
+            expected = agent.mean_policy(torch.as_tensor(obs), torch.arange(3)).numpy()
+        np.testing.assert_allclose(load_policy(tmp_path, script=file)(obs, range(3)), expected, atol=1e-6)
+        assert own_script(module.Args) == file
+        assert own_script(load_script("sac_qmp_separate").Args) is None
+        with pytest.raises(SystemExit, match="no training script: it has no Args and no Agent"):
+            command.main(["enjoy", str(tmp_path), "--script", str(file.with_name("beside.py"))])
+        with pytest.raises(FileNotFoundError, match=r"there is no script .*nowhere\.py"):
+            load_policy(tmp_path, script=tmp_path / "nowhere.py")
+    finally:
+        sys.modules.pop("beside", None)
 
 
 def test_pictures_are_written_through_no_link(tmp_path: Path) -> None:

@@ -60,9 +60,9 @@ def test_who_acted(tmp_path: Path) -> None:
             for step, mixture in ((1, [[0.5, 0.25, 0.25], [0.5, 0.3, 0.2]]), (2, [[math.nan] * 3, [0.0, 0.9, 0.1]]))
         )
     )
-    said = summary(tmp_path, ["task"])
+    said = summary(tmp_path, ["task"], script=Path("my folder/my_sac.py"))
     assert "\n  others' policies acted in 60% of the first steps and 10% of the last\n" in said
-    assert said.endswith("--gifs --mixture")
+    assert said.endswith("--gifs --mixture --script 'my folder/my_sac.py'")
 
 
 def test_a_task_set_without_success(tmp_path: Path) -> None:
