@@ -167,13 +167,20 @@ def test_numbers_as_csv(tmp_path):
         ["right", "4", "qmp/foreign_fraction", "10", "0.25"],
     ]
     assert len(lines) == 3 + 6 + 2
+    assert (tmp_path / "mixture.csv").read_text().splitlines() == [
+        "method,set,seed,env_step,task,policy,fraction",
+        "QMP,Toy-v0,4,10,left,left,0.5",
+        "QMP,Toy-v0,4,10,left,right,0.5",
+        "QMP,Toy-v0,4,10,right,left,0.25",
+        "QMP,Toy-v0,4,10,right,right,0.75",
+    ]
 
 
 def test_tables_as_text_and_their_estimates_unrounded(tmp_path):
     for seed, value in ((1, 0.25), (2, 0.75)):
         write_run(tmp_path / "runs", f"{seed}", evaluations(value), seed=seed)
     write_run(tmp_path / "runs", "3", evaluations(1.0), switch="qmp", seed=1)
-    write_report([tmp_path / "runs"], tmp_path, title="Two arms")
+    write_report([tmp_path / "runs"], tmp_path, title="Two arms", hypotheses=["own > 0.5", "QMP > own"])
     with open(tmp_path / "intervals.csv", newline="") as file:
         lines = list(csv.DictReader(file))
     primary = [line for line in lines if line["table"] == "eval/success: mean of the last 10 % of evaluations"]
@@ -183,6 +190,12 @@ def test_tables_as_text_and_their_estimates_unrounded(tmp_path):
     assert [float(own[name]) for name in ("low", "high")] == pytest.approx([0.5 - half, 0.5 + half])
     assert (iqm["column"], iqm["estimate"], iqm["low"]) == ("interquartile mean [bootstrap]", "0.5", "")
     assert (qmp["row"], qmp["estimate"], qmp["low"], qmp["high"]) == ("QMP", "1.0", "", "")
+    with open(tmp_path / "hypotheses.csv", newline="") as file:
+        head, number, pair = csv.reader(file)
+    assert head == ["set", "metric", "hypothesis", "runs", "difference", "low", "high", "p", "p_holm", "verdict"]
+    assert number[:4] == ["Toy-v0", "eval/success", "own > 0.5", "2"]
+    assert [float(x) for x in number[4:-1]] == pytest.approx([0.0, -half, half, 1.0, 1.0])
+    assert pair == ["Toy-v0", "eval/success", "QMP > own", "1, 2", "", "", "", "", "", "open"]
     text = (tmp_path / "tables.md").read_text()
     assert text.startswith(
         "# Two arms\n\n## Toy-v0\n\n### eval/success: mean of the last 10 % of evaluations\n\n| arm |"

@@ -23,6 +23,10 @@ def study_of(root):
     return study
 
 
+def hypotheses(study, given):
+    return tables.hypotheses("eval/success", tables.tested(study, "eval/success", given)).rows
+
+
 @pytest.fixture
 def two_arms(tmp_path):
     """Own policies end at .4 and .6, QMP at .8 and 1; each has 20 evaluations, of which the last two are counted."""
@@ -112,7 +116,7 @@ def test_a_share_is_a_share(tmp_path):
 
 def test_holm_over_the_given_list(two_arms):
     given = [tables.hypothesis(text) for text in ("QMP > own", "own < 5", "QMP > 5", "own > 0.5")]
-    rows = tables.hypotheses(two_arms, "eval/success", given).rows
+    rows = hypotheses(two_arms, given)
     # against 5, t is 45 and 41 with one degree of freedom: p = 2 / (pi 45) and 2 / (pi 41) roughly
     assert [row[-1] for row in rows] == ["open", "open", "open", "open"]
     assert [row[1] for row in rows] == ["2, 2", "2", "2", "2"]
@@ -120,7 +124,7 @@ def test_holm_over_the_given_list(two_arms):
     raw = [float(row[3]) for row in rows]
     assert raw[1:] == pytest.approx([0.0141, 0.0155, 1.0])
     assert float(rows[1][4]) == pytest.approx(4 * raw[1], rel=1e-2)
-    two = tables.hypotheses(two_arms, "eval/success", given[1:3]).rows
+    two = hypotheses(two_arms, given[1:3])
     assert [row[-1] for row in two] == ["confirmed", "refuted"]
 
 
@@ -129,12 +133,45 @@ def test_hypotheses_that_cannot_be_tested(two_arms, tmp_path):
         with pytest.raises(ValueError, match="expected 'ARM > ARM'"):
             tables.hypothesis(text)
     with pytest.raises(ValueError, match=r"no arm 'qnp' in Toy-v0, but \['own', 'QMP'\] did you mean QMP\?"):
-        tables.hypotheses(two_arms, "eval/success", [tables.hypothesis("qnp > own")])
-    (row,) = tables.hypotheses(two_arms, "eval/success", [tables.hypothesis("qmp > OWN")]).rows
+        hypotheses(two_arms, [tables.hypothesis("qnp > own")])
+    (row,) = hypotheses(two_arms, [tables.hypothesis("qmp > OWN")])
     assert row[0] == "QMP > own"
     write_run(tmp_path / "one", "a", evaluations(0.5))
-    (row,) = tables.hypotheses(study_of(tmp_path / "one"), "eval/success", [tables.hypothesis("own > 0.4")]).rows
+    (row,) = hypotheses(study_of(tmp_path / "one"), [tables.hypothesis("own > 0.4")])
     assert row == ["own > 0.4", "1", "not enough runs", "", "", "open"]
+
+
+def test_a_hypothesis_over_several_methods(tmp_path):
+    """The mean of their differences, 0.25 and 0.5; an arm without a partner is in no pair."""
+    ends = {
+        ("sac_qmp_separate", "own", 1): (0.25, 0.5),
+        ("sac_qmp_separate", "qmp", 1): (0.5, 0.75),
+        ("sac_qmp_multihead", "own", 1): (0.0, 0.25),
+        ("sac_qmp_multihead", "qmp", 1): (0.625, 0.625),
+        ("sac_qmp_multihead", "qmp", 5): (0.0, 0.0),
+    }
+    for (script, switch, horizon), values in ends.items():
+        for seed, end in enumerate(values):
+            settings = {"exp_name": script, "switch": switch, "horizon": horizon, "seed": seed}
+            write_run(tmp_path, f"{script}{switch}{horizon}{seed}", evaluations(0.0, end), **settings)
+    study = study_of(tmp_path)
+    text = "No-Sharing + QMP & Parameter-Sharing + QMP > No-Sharing & Parameter-Sharing"
+    given = [tables.hypothesis(one) for one in ("qmp > own", text, "QMP < own")]
+    rows = hypotheses(study, given)
+    assert [row[0] for row in rows] == [text, text, text.replace(">", "<")]
+    assert [row[1] for row in rows] == ["4, 4"] * 3
+    # variances of means: 1/64 four times but for one that is 0, over 2^2; t(0.975, 3) = 3.182
+    half = 3.182446 * math.sqrt(3 / 64) / 2
+    assert tables.tested(study, "eval/success", given[:1])[0].difference == pytest.approx(
+        (0.375, 0.375 - half, 0.375 + half), abs=1e-6
+    )
+    for wrong, said in (
+        ("qmp > 0.5", "expected one arm before a number"),
+        ("No-Sharing & Parameter-Sharing > No-Sharing + QMP", "as many arms on both sides, pair by pair"),
+        ("QMP > uniform", "no arm 'uniform'"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            hypotheses(study, [tables.hypothesis(wrong)])
 
 
 def test_many_arms_are_compared_with_their_references(tmp_path):

@@ -20,13 +20,14 @@ from qmp_collect.runs.report.statistics import (
     holm,
     interquartile_mean,
     mean,
+    mean_test,
     paired_difference,
     performance_profile,
     permutation_test,
     pooled_difference,
+    pooled_test,
     probability_of_improvement,
     steps_to,
-    welch_test,
 )
 
 A, B = [0.9, 1.0, 0.8, 1.0, 0.95], [0.7, 0.8, 0.2, 0.9]
@@ -116,10 +117,13 @@ def test_permutations_are_those_within_each_method():
     assert permutation_test([([1.0, 1.0], [1.0, 1.0])], 100) == 1.0
 
 
-def test_welch_test_is_that_of_scipy():
-    assert welch_test(A, B) == pytest.approx(stats.ttest_ind(A, B, equal_var=False).pvalue)
-    assert welch_test(A, 0.8) == pytest.approx(stats.ttest_1samp(A, 0.8).pvalue)
-    assert [welch_test([1.0, 1.0], x) for x in ([1.0, 1.0], [0.0, 0.0], 1.0, 0.5)] == [1.0, 0.0, 1.0, 0.0]
+def test_p_values_are_those_of_scipy():
+    assert pooled_test([(A, B)]) == pytest.approx(stats.ttest_ind(A, B, equal_var=False).pvalue)
+    assert mean_test(A, 0.8) == pytest.approx(stats.ttest_1samp(A, 0.8).pvalue)
+    assert [pooled_test([([1.0, 1.0], [x, x])]) for x in (1.0, 0.0)] == [1.0, 0.0]
+    assert [mean_test([1.0, 1.0], x) for x in (1.0, 0.5)] == [1.0, 0.0]
+    # of test_pooled_difference_by_hand: t = 2 / sqrt(1.5) with two degrees of freedom, p = 1 - t / sqrt(2 + t^2)
+    assert pooled_test([([1.0, 3.0], [0.0, 2.0]), ([2.0, 6.0], [1.0, 1.0])]) == pytest.approx(1 - math.sqrt(4 / 7))
 
 
 @pytest.mark.parametrize(

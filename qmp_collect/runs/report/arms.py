@@ -57,7 +57,7 @@ _METHODS = {
     "decaf": "DECAF",
     "dnc": "DnC",
 }
-_SWITCHES = {
+SWITCHES = {
     "qmp": "QMP",
     "own": "own",
     "uniform": "QMP-Uniform",
@@ -81,6 +81,11 @@ class Arm:
     settings: dict[str, Any]
     runs: list[Run]
     unfinished: list[Run]
+
+    @property
+    def without_switch(self) -> dict[str, Any]:
+        """Its settings but for the switch: equal in arms that differ in that alone."""
+        return {key: value for key, value in self.settings.items() if key != "switch"}
 
     def shown(self, metric: str) -> list[Run]:
         """The runs behind a mean curve: the finished ones, or those that there are while none is."""
@@ -112,8 +117,8 @@ class Study:
 
     def reference(self, arm: Arm) -> Arm:
         """What an arm is compared with: its method with own policies, if that is another arm, else the first arm."""
-        rest = _without_switch(arm)
-        same = [other for other in self.arms if _own(other.settings) and _without_switch(other) == rest]
+        rest = arm.without_switch
+        same = [other for other in self.arms if _own(other.settings) and other.without_switch == rest]
         return same[0] if same and same[0] is not arm else self.arms[0]
 
     def tasks(self, metric: str) -> list[str]:
@@ -201,7 +206,7 @@ def method_name(exp_name: str, switch: str | None, with_method: bool) -> str:
     method = _METHODS.get(exp_name, exp_name)
     if switch is None:
         return method
-    name = _SWITCHES.get(switch, switch)
+    name = SWITCHES.get(switch, switch)
     if not with_method:
         return name
     return method if switch == "own" else f"{method} + {name}"
@@ -219,11 +224,7 @@ def _own(config: dict[str, Any]) -> bool:
 def _place(config: dict[str, Any]) -> tuple[bool, int, int]:
     """Own policies first, then in the order of the methods and switches that have a name."""
     exp_name, switch = config.get("exp_name"), config.get("switch")
-    return not _own(config), [*_METHODS, exp_name].index(exp_name), [*_SWITCHES, switch].index(switch)
-
-
-def _without_switch(arm: Arm) -> dict[str, Any]:
-    return {key: value for key, value in arm.settings.items() if key != "switch"}
+    return not _own(config), [*_METHODS, exp_name].index(exp_name), [*SWITCHES, switch].index(switch)
 
 
 def _by_seed(run: Run) -> tuple[bool, Any, str]:

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
+from qmp_collect.runs.palette import policy_name
 from qmp_collect.runs.report.arms import Study
-from qmp_collect.runs.report.runs import Run
-from qmp_collect.runs.report.tables import Measured, Table
+from qmp_collect.runs.report.runs import Floats, Run
+from qmp_collect.runs.report.tables import Measured, Table, Tested
 
 INTERVALS = ("set", "table", "row", "runs", "column", "estimate", "low", "high")
 HEAD = ("method", "set", "task", "seed", "metric", "env_step", "value")
+MIXTURE = ("method", "set", "seed", "env_step", "task", "policy", "fraction")
+HYPOTHESES = ("set", "metric", "hypothesis", "runs", "difference", "low", "high", "p", "p_holm", "verdict")
 MEAN = "mean"  # stands for the mean over tasks
 
 _EVALUATION = re.compile(r"eval/(?:(.+)/)?([^/]+)")
@@ -48,6 +51,32 @@ def write_intervals(tables: Mapping[str, Sequence[Table]], path: Path) -> None:
                         writer.writerow((env_id, table.title, row[0], runs, column, *numbers))
 
 
+def write_mixture(studies: Sequence[Study], path: Path) -> None:
+    """Which part of each task's steps each policy had, cell by cell, whenever a run in the arms logged it."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(MIXTURE)
+        for study in studies:
+            for label, run in ((arm.label, run) for arm in study.arms for run in (*arm.runs, *arm.unfinished)):
+                steps, mixtures, tasks = _mixture(run)
+                policies = [policy_name(j, tasks) for j in range(mixtures.shape[2])]
+                for step, matrix in zip(steps, mixtures, strict=True):
+                    for i, j in np.argwhere(np.isfinite(matrix)):
+                        cell = (int(step), tasks[i], policies[j], round(float(matrix[i, j]), 6))
+                        writer.writerow((label, study.env_id, _seed(run), *cell))
+
+
+def write_hypotheses(results: Mapping[str, tuple[str, Sequence[Tested]]], path: Path) -> None:
+    """Of each task set the metric, and what was found of each hypothesis; cells are empty while runs are too few."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(HYPOTHESES)
+        for env_id, (metric, every) in results.items():
+            for one in every:
+                numbers = ["" if math.isnan(x) else x for x in (*one.difference, one.p, one.p_holm)]
+                writer.writerow((env_id, metric, one.hypothesis, one.runs, *numbers, one.verdict))
+
+
 def write_tables(tables: Mapping[str, Sequence[Table]], path: Path, title: str) -> None:
     """The tables of each task set, as Markdown."""
     parts = [f"# {title}"]
@@ -59,18 +88,27 @@ def write_tables(tables: Mapping[str, Sequence[Table]], path: Path, title: str) 
 
 
 def _rows(run: Run, study: Study) -> Iterator[tuple[str, str, str, str, int, float]]:
-    seed = "" if run.seed is None else str(run.seed)
     for tag in run.tags:
         if match := _EVALUATION.fullmatch(tag):
             for step, value in zip(*run.series(tag), strict=True):
-                yield study.env_id, match[1] or MEAN, seed, f"eval/{match[2]}", int(step), float(value)
+                yield study.env_id, match[1] or MEAN, _seed(run), f"eval/{match[2]}", int(step), float(value)
+    steps, mixtures, tasks = _mixture(run)
+    for task, name in enumerate(tasks):
+        for step, share in zip(steps, 1.0 - mixtures[:, task, task], strict=True):
+            if np.isfinite(share):
+                yield study.env_id, name, _seed(run), "qmp/foreign_fraction", int(step), round(float(share), 6)
+
+
+def _mixture(run: Run) -> tuple[Floats, Floats, list[str]]:
+    """Steps ``(P,)``, mixtures ``(P, T, K)`` and ``T`` names of tasks, or their numbers; empty if none was logged."""
     try:
         steps, mixtures = run.mixtures
     except ValueError:
-        return
+        return np.zeros(0), np.zeros((0, 0, 0)), []
     names = next((names for tag in run.tags if (names := run.tasks(tag))), [])
-    for task in range(mixtures.shape[1]):
-        name = names[task] if len(names) == mixtures.shape[1] else str(task)
-        for step, share in zip(steps, 1.0 - mixtures[:, task, task], strict=True):
-            if np.isfinite(share):
-                yield study.env_id, name, seed, "qmp/foreign_fraction", int(step), round(float(share), 6)
+    num_tasks = mixtures.shape[1]
+    return steps, mixtures, names if len(names) == num_tasks else [str(task) for task in range(num_tasks)]
+
+
+def _seed(run: Run) -> str:
+    return "" if run.seed is None else str(run.seed)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from qmp_collect.runs.palette import PALETTE, policy_look, policy_name
 from qmp_collect.runs.report import figures, origins, sharing, tables
 from qmp_collect.runs.report.arms import Arm, Study, studies
-from qmp_collect.runs.report.export import write_csv, write_intervals, write_tables
+from qmp_collect.runs.report.export import write_csv, write_hypotheses, write_intervals, write_mixture, write_tables
 from qmp_collect.runs.report.markup import details, figure_html, legend, link, panels, table_html
 from qmp_collect.runs.report.runs import Run, find_runs, load_run
 
@@ -42,13 +42,16 @@ def write_report(
     metrics: Sequence[str] | None = None,
     hypotheses: Sequence[str] = (),
 ) -> Path:
-    """Write ``out/index.html``, its tables as ``tables.md`` and ``intervals.csv``, and ``results.csv``.
+    """Write ``out/index.html``; its tables as ``tables.md``, their numbers as ``intervals.csv``, ``hypotheses.csv``.
+
+    Beside them all that was logged of evaluations and of who acted, ``results.csv`` and ``mixture.csv``.
 
     Args:
         run_dirs: run folders, finished or not, live or published; a folder without ``config.json`` stands for all runs
             inside it. What cannot be read is listed on the page.
         metrics: tags of means over tasks, the primary one first; by default those of `METRICS` that were logged.
-        hypotheses: ``ARM > ARM`` or ``ARM < NUMBER``, with the arms' labels: tested together, by Holm's procedure, on
+        hypotheses: ``ARM > ARM``, ``ARM < NUMBER`` or, of the mean over pairs of arms, ``ARM & ARM > ARM & ARM``, with
+            the arms' labels or switches (see `tables.with_labels`): tested together, by Holm's procedure, on
             the first metric of each task set that has these arms.
 
     Returns:
@@ -67,19 +70,28 @@ def write_report(
         raise ValueError(f"expected a run folder at least, with config.json and metrics.jsonl; {unreadable or 'none'}")
     found = studies(read)
     given = [tables.hypothesis(text) for text in hypotheses]
-    tested = [_tested(study, given) for study in found]
-    if given and not any(tested):
-        tables.hypotheses(found[0], "", given)  # says what arms there are
+    asked = [_available(study, metrics) for study in found]
+    primary = [every[0] if every else "" for every in asked]
+    results = {
+        study.env_id: (metric, tables.tested(study, metric, given))
+        for study, metric in zip(found, primary, strict=True)
+        if metric and _has_arms(study, given)
+    }
+    if given and not any(_has_arms(study, given) for study in found):
+        for one in given:
+            tables.with_labels(found[0], one)  # says what arms there are
     out.mkdir(parents=True, exist_ok=True)
     numbers = count()
     shown: dict[str, list[tables.Table]] = {study.env_id: [] for study in found}
     sections = [
-        _section(study, _available(study, metrics), ours, out, numbers, shown[study.env_id])
-        for study, ours in zip(found, tested, strict=True)
+        _section(study, every, results.get(study.env_id, ("", []))[1], out, numbers, shown[study.env_id])
+        for study, every in zip(found, asked, strict=True)
     ]
     page = _page(title, _summary(read, found, unreadable), found, sections, _unread(unreadable, out))
     (out / "index.html").write_text(page, encoding="utf-8")
     write_csv(found, out / "results.csv")
+    write_mixture(found, out / "mixture.csv")
+    write_hypotheses(results, out / "hypotheses.csv")
     write_intervals(shown, out / "intervals.csv")
     write_tables(shown, out / "tables.md", title)
     return out / "index.html"
@@ -116,7 +128,7 @@ def _summary(read: Sequence[Run], found: Sequence[Study], unreadable: Sequence[t
 def _section(
     study: Study,
     metrics: Sequence[str],
-    given: Sequence[tables.Hypothesis],
+    tested: Sequence[tables.Tested],
     out: Path,
     numbers: Iterator[int],
     shown: list[tables.Table],
@@ -130,8 +142,8 @@ def _section(
     ]
     for place, metric in enumerate(metrics):
         parts.append(_metric(study, metric, numbers, shown, first=place == 0))
-        if place == 0 and given:
-            parts.append(_table(tables.hypotheses(study, metric, given), shown))
+        if place == 0 and tested:
+            parts.append(_table(tables.hypotheses(metric, tested), shown))
     if not metrics:
         parts.append("<p>Nothing has been evaluated yet.</p>")
     parts += [_mixtures(study, numbers, shown), origins.section(study, out), "</section>"]
@@ -272,12 +284,13 @@ def _available(study: Study, metrics: Sequence[str] | None) -> list[str]:
     return found
 
 
-def _tested(study: Study, given: Sequence[tables.Hypothesis]) -> list[tables.Hypothesis]:
-    """All of the hypotheses, if the set has their arms, or none."""
+def _has_arms(study: Study, given: Sequence[tables.Hypothesis]) -> bool:
     try:
-        return [tables.with_labels(study, one) for one in given]
+        for one in given:
+            tables.with_labels(study, one)
     except ValueError:
-        return []
+        return False
+    return True
 
 
 def _unread(unreadable: Sequence[tuple[Path, str]], out: Path) -> str:

@@ -10,6 +10,7 @@ Scores are ``(R,)``, one number for each of ``R`` runs, or ``(R, T)`` with a col
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -68,6 +69,23 @@ def pooled_difference(pairs: Sequence[tuple[ArrayLike, ArrayLike]]) -> Interval:
     many runs they have, and may differ in their means, spreads and effects: the estimate is about these strata, not
     about others that they would be drawn from. All runs are taken to be independent.
     """
+    estimate, error, freedom = _pooled(pairs)
+    return _around(estimate, float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom) * error) if error else 0.0)
+
+
+def pooled_test(pairs: Sequence[tuple[ArrayLike, ArrayLike]]) -> float:
+    """Two-sided p-value of no `pooled_difference`, by the same t statistic: of one pair it is Welch's test.
+
+    Where the runs do not vary it is 0 or 1.
+    """
+    estimate, error, freedom = _pooled(pairs)
+    if not error:
+        return float(estimate == 0.0)
+    return float(2.0 * stats.t.sf(abs(estimate) / error, freedom))
+
+
+def _pooled(pairs: Sequence[tuple[ArrayLike, ArrayLike]]) -> tuple[float, float, float]:
+    """The pooled difference, its standard error and degrees of freedom."""
     if not pairs:
         raise ValueError("expected one pair of arms at least")
     first, second = ([_runs(arm) for arm in arms] for arms in zip(*pairs, strict=True))
@@ -75,10 +93,10 @@ def pooled_difference(pairs: Sequence[tuple[ArrayLike, ArrayLike]]) -> Interval:
     every = [*first, *second]
     parts = np.array([runs.var(ddof=1) / len(runs) for runs in every]) / len(pairs) ** 2
     if not parts.any():
-        return Interval(estimate, estimate, estimate)
+        return estimate, 0.0, math.inf
     shares = parts / parts.max()  # which neither underflow nor overflow when they are squared
     freedom = shares.sum() ** 2 / (shares**2 / [len(runs) - 1 for runs in every]).sum()
-    return _around(estimate, float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom) * np.sqrt(parts.sum())))
+    return estimate, float(np.sqrt(parts.sum())), float(freedom)
 
 
 def permutation_test(pairs: Sequence[tuple[ArrayLike, ArrayLike]], permutations: int = 100_000, seed: int = 0) -> float:
@@ -100,17 +118,12 @@ def permutation_test(pairs: Sequence[tuple[ArrayLike, ArrayLike]], permutations:
     return float((1 + as_far.sum()) / (1 + permutations))
 
 
-def welch_test(a: ArrayLike, b: ArrayLike | float) -> float:
-    """Two-sided p-value of equal means, ``(R,)`` and ``(S,)``, Welch's, or of the mean ``b`` if that is a number.
-
-    Where the runs do not vary it is 0 or 1.
-    """
-    first, second = _runs(a), (b if isinstance(b, (int, float)) else _runs(b))
-    if first.std() == np.std(second) == 0.0:
-        return float(first[0] == np.mean(second))
-    if isinstance(second, (int, float)):
-        return float(stats.ttest_1samp(first, second).pvalue)
-    return float(stats.ttest_ind(first, second, equal_var=False).pvalue)
+def mean_test(values: ArrayLike, mean: float) -> float:
+    """Two-sided p-value of this mean of ``(R,)`` runs, Student's. Where the runs do not vary it is 0 or 1."""
+    runs = _runs(values)
+    if runs.std() == 0.0:
+        return float(runs[0] == mean)
+    return float(stats.ttest_1samp(runs, mean).pvalue)
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike) -> Interval:

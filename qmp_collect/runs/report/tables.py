@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qmp_collect.runs.report import statistics
-from qmp_collect.runs.report.arms import Arm, Study
+from qmp_collect.runs.report.arms import SWITCHES, Arm, Study
 from qmp_collect.runs.report.runs import Run
 from qmp_collect.runs.report.statistics import Interval
 from qmp_collect.runs.scripts import did_you_mean
@@ -203,18 +203,30 @@ def tasks_table(study: Study, metric: str) -> Table:
 
 
 class Hypothesis(NamedTuple):
-    """``QMP > own`` or ``own < 0.9``: an arm against another, or against a number."""
+    """``QMP > own``, ``own < 0.9``, ``A + QMP & B + QMP > A & B``: arms against others, pair by pair, or a number."""
 
-    arm: str
+    arms: tuple[str, ...]
     sign: str
-    other: str | float
+    others: tuple[str, ...] | float
 
     def __str__(self) -> str:
-        return f"{self.arm} {self.sign} {self.other}"
+        others = self.others if isinstance(self.others, float) else " & ".join(self.others)
+        return f"{' & '.join(self.arms)} {self.sign} {others}"
+
+
+class Tested(NamedTuple):
+    """What the runs say of a hypothesis: numbers are NaN while there are too few of them."""
+
+    hypothesis: Hypothesis
+    runs: str
+    difference: Interval
+    p: float
+    p_holm: float
+    verdict: str
 
 
 def hypothesis(text: str) -> Hypothesis:
-    """Read ``ARM > ARM`` or ``ARM < NUMBER``.
+    """Read ``ARM > ARM``, ``ARM < NUMBER``, or ``ARM & ARM > ARM & ARM``, the mean over pairs of arms.
 
     Raises:
         ValueError: for anything else.
@@ -222,66 +234,114 @@ def hypothesis(text: str) -> Hypothesis:
     match = re.fullmatch(r"\s*(.+?)\s+([<>])\s+(.+?)\s*", text)
     if match is None:
         raise ValueError(f"hypothesis {text!r}: expected 'ARM > ARM', 'ARM < ARM', or a number for the second")
+    arms, others = (tuple(re.split(r"\s+&\s+", side)) for side in (match[1], match[3]))
     try:
-        return Hypothesis(match[1], match[2], float(match[3]))
+        return Hypothesis(arms, match[2], float(match[3]))
     except ValueError:
-        return Hypothesis(match[1], match[2], match[3])
+        return Hypothesis(arms, match[2], others)
 
 
 def with_labels(study: Study, given: Hypothesis) -> Hypothesis:
-    """A hypothesis about a study's arms, which may be named in any case, and by a switch that only one of them has.
+    """A hypothesis about a study's arms, which may be named in any case, and by their switch.
+
+    A switch that several arms have stands for all of them that have a partner on the other side, from which they differ
+    in the switch alone.
 
     Raises:
-        ValueError: for an arm that there is not.
+        ValueError: for an arm that there is not, or arms that are no pairs.
     """
-    switches = [str(arm.settings.get("switch")).casefold() for arm in study.arms]
-    names = {s: arm.label for s, arm in zip(switches, study.arms, strict=True) if switches.count(s) == 1}
-    names |= {arm.label.casefold(): arm.label for arm in study.arms}
+    by_label = {arm.label.casefold(): [arm] for arm in study.arms}
+    by_switch: dict[str, list[Arm]] = {}
+    for arm in study.arms:
+        by_switch.setdefault(str(arm.settings.get("switch")).casefold(), []).append(arm)
+    names = {word.casefold(): switch for switch, word in SWITCHES.items()}
 
-    def label(name: str) -> str:
-        if name.casefold() not in names:
-            labels = [arm.label for arm in study.arms]
-            hint = did_you_mean(name, labels)
-            raise ValueError(f"hypothesis '{given}': there is no arm {name!r} in {study.env_id}, but {labels}{hint}")
-        return names[name.casefold()]
+    def arms(side: tuple[str, ...]) -> list[Arm]:
+        found = []
+        for name in side:
+            word = name.casefold()
+            if word not in by_label and names.get(word, word) not in by_switch:
+                labels = [arm.label for arm in study.arms]
+                hint = did_you_mean(name, labels)
+                raise ValueError(
+                    f"hypothesis '{given}': there is no arm {name!r} in {study.env_id}, but {labels}{hint}"
+                )
+            found += by_label.get(word) or by_switch[names.get(word, word)]
+        return found
 
-    return Hypothesis(label(given.arm), given.sign, label(given.other) if isinstance(given.other, str) else given.other)
+    first = arms(given.arms)
+    if isinstance(given.others, float):
+        if len(first) > 1:
+            raise ValueError(f"hypothesis '{given}': expected one arm before a number, got {[a.label for a in first]}")
+        return Hypothesis((first[0].label,), given.sign, given.others)
+    second = arms(given.others)
+    pairs = list(zip(first, second, strict=False))
+    if (len(given.arms), len(given.others)) == (1, 1) and len(first) + len(second) > 2:
+        pairs = [(a, b) for a in first for b in second if a.without_switch == b.without_switch]
+    elif len(first) != len(second):
+        pairs = []
+    if not pairs:
+        labels = [[arm.label for arm in side] for side in (first, second)]
+        raise ValueError(
+            f"hypothesis '{given}': expected as many arms on both sides, pair by pair, or switches of arms that differ "
+            f"in nothing else; got {labels[0]} and {labels[1]}"
+        )
+    return Hypothesis(tuple(a.label for a, _ in pairs), given.sign, tuple(b.label for _, b in pairs))
 
 
-def hypotheses(study: Study, metric: str, given: Sequence[Hypothesis]) -> Table:
+def tested(study: Study, metric: str, given: Sequence[Hypothesis]) -> list[Tested]:
     """Holm's procedure over the given list and nothing else.
 
     Raises:
-        ValueError: for an arm that there is not.
+        ValueError: see `with_labels`.
     """
-    arms = {arm.label: arm for arm in study.arms}
+    of = {arm.label: scores(arm, metric) for arm in study.arms}
     given = [with_labels(study, one) for one in given]
-    sides = [(scores(arms[h.arm], metric), _side(arms, metric, h.other)) for h in given]
-    testable = [len(a) > 1 and (isinstance(b, float) or len(b) > 1) for a, b in sides]
-    p = [statistics.welch_test(*side) if able else math.nan for side, able in zip(sides, testable, strict=True)]
+    results = [_difference(of, one) for one in given]
     # one that cannot be tested yet counts in the list all the same
-    adjusted = statistics.holm([1.0 if math.isnan(value) else value for value in p])
+    adjusted = statistics.holm([1.0 if math.isnan(p) else p for _, p in results])
+    found = []
+    for one, (difference, p), value in zip(given, results, adjusted, strict=True):
+        verdict = "open"
+        if not math.isnan(p) and value < 0.05:
+            verdict = "confirmed" if (difference.estimate > 0) == (one.sign == ">") else "refuted"
+        sides = [one.arms] if isinstance(one.others, float) else [one.arms, one.others]
+        runs = ", ".join(str(sum(len(of[label]) for label in side)) for side in sides)
+        found.append(Tested(one, runs, difference, p, math.nan if math.isnan(p) else float(value), verdict))
+    return found
+
+
+def _difference(of: Mapping[str, Floats], one: Hypothesis) -> tuple[Interval, float]:
+    """What the sides of a hypothesis differ by, and the p-value of no difference."""
+    if isinstance(one.others, float):
+        values = of[one.arms[0]]
+        if len(values) < 2:
+            return Interval(math.nan, math.nan, math.nan), math.nan
+        return Interval(*(x - one.others for x in statistics.mean(values))), statistics.mean_test(values, one.others)
+    pairs = [(of[a], of[b]) for a, b in zip(one.arms, one.others, strict=True)]
+    if min(len(arm) for pair in pairs for arm in pair) < 2:
+        return Interval(math.nan, math.nan, math.nan), math.nan
+    return statistics.pooled_difference(pairs), statistics.pooled_test(pairs)
+
+
+def hypotheses(metric: str, results: Sequence[Tested]) -> Table:
+    """Of what `tested` returns."""
     rows = []
-    for one, (a, b), able, raw, value in zip(given, sides, testable, p, adjusted, strict=True):
-        verdict, gap = "open", "not enough runs"
-        if able:
-            gap = (
-                _signed(Interval(*(x - b for x in statistics.mean(a))))
-                if isinstance(b, float)
-                else _signed(statistics.difference(a, b))
-            )
-            if value < 0.05:
-                right = (a.mean() > np.mean(b)) == (one.sign == ">")
-                verdict = "confirmed" if right else "refuted"
-        cells = [f"{raw:.3g}", f"{value:.3g}"] if able else ["", ""]
-        rows.append([str(one), f"{len(a)}" + ("" if isinstance(b, float) else f", {len(b)}"), gap, *cells, verdict])
-    return Table(
-        f"{metric}: hypotheses",
-        ["hypothesis", "runs", "difference [95 % interval]", "p, two-sided", "p by Holm", "verdict"],
-        rows,
+    for one in results:
+        able = not math.isnan(one.p)
+        cells = [_signed(one.difference), f"{one.p:.3g}", f"{one.p_holm:.3g}"] if able else ["not enough runs", "", ""]
+        rows.append([str(one.hypothesis), one.runs, *cells, one.verdict])
+    note = (
         "On the mean of the last 10 % of evaluations, Welch's test. Family-wise 5 % over this list and nothing else: "
-        "whatever else this page shows is exploratory.",
+        "whatever else this page shows is exploratory."
     )
+    if any(len(one.hypothesis.arms) > 1 for one in results):
+        note += (
+            " Of several pairs of arms it is the mean of their differences: stratified by pair, whole runs, all taken "
+            "to be independent; it is about these pairs, not about others that they would be drawn from."
+        )
+    head = ["hypothesis", "runs", "difference [95 % interval]", "p, two-sided", "p by Holm", "verdict"]
+    return Table(f"{metric}: hypotheses", head, rows, note)
 
 
 def pooled(title: str, strata: Mapping[str, tuple[Floats, Floats]]) -> Table:
@@ -363,10 +423,6 @@ def steps_text(steps: float) -> str:
 def _scored(study: Study, metric: str) -> list[tuple[Arm, Floats]]:
     """Arms with a finished run that has the metric, and their scores."""
     return [(arm, values) for arm in study.arms if len(values := scores(arm, metric))]
-
-
-def _side(arms: dict[str, Arm], metric: str, other: str | float) -> Floats | float:
-    return scores(arms[other], metric) if isinstance(other, str) else other
 
 
 def _two(a: Floats, b: Floats, signed: bool = False) -> str:
