@@ -176,21 +176,33 @@ def check_tracker(args: RunArgs) -> None:
         raise SystemExit(f"--tracker {error}") from error
 
 
-def _full_id(env_id: str, known: list[str]) -> str:
+def full_id(env_id: str, known: Sequence[str]) -> str:
+    """The id among ``known`` that is meant, which may be given without its version.
+
+    Raises:
+        ValueError: There is none.
+    """
     ids = (env_id, f"{env_id}-v0")
     for candidate in ids:
         if candidate in known:
             return candidate
     if plain := [name for name in ids if name in gym.registry and name not in qmp_envs.TASK_SETS]:
-        raise SystemExit(
+        raise ValueError(
             f"--env-id {env_id}: {plain[0]} is registered with Gymnasium alone, which does not say what its tasks are: "
             "write qmp_envs.register(task_set, vector_class) instead of gymnasium.register (docs/guides/task_set.md), "
             "or use environments that are not batched in a program of your own (docs/guides/environments.md)"
         )
-    raise SystemExit(
+    raise ValueError(
         f"--env-id {env_id}:{did_you_mean(env_id, [name.removesuffix('-v0') for name in known])} expected one of "
         f"{', '.join(known)}; or --import the module that registers one of your own"
     )
+
+
+def _full_id(env_id: str, known: list[str]) -> str:
+    try:
+        return full_id(env_id, known)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
 
 
 def of_the_run(args: RunArgs) -> dict[str, Any]:

@@ -235,6 +235,32 @@ def test_lines_that_are_no_runs(line: object, said: str, tmp_path: Path) -> None
         load(manifest)
 
 
+def test_scripts_and_task_sets_of_runs_that_are_to_be_made(tmp_path: Path) -> None:
+    """They were noticed when the run was started, hours into a suite."""
+    manifest = tmp_path / "m.jsonl"
+
+    def write(*argv: str) -> None:
+        manifest.write_text("\n" + json.dumps({**RUN, "argv": argv}))
+
+    for argv, said in (
+        (["sac_seperate"], "line 2 is no run: there is no script .*sac_seperate.py: did you mean sac_qmp_separate?"),
+        ([str(tmp_path / "mine.py")], "there is no script .*mine.py:"),
+        (["dnc", "--env-id", "Maze4"], "line 2 is no run: --env-id Maze4: did you mean Maze"),
+    ):
+        write(*argv)
+        with pytest.raises(ValueError, match=said):
+            load(manifest, ROOT)
+        assert len(load(manifest)) == 1  # its status can be asked for all the same
+    (tmp_path / "mine.py").write_text("")
+    for argv in (
+        ["dnc", "--env-id=Maze3"],
+        ["dnc", "--import", "mine", "--env-id", "Mine4"],
+        [str(tmp_path / "mine.py")],
+    ):
+        write(*argv)
+        assert len(load(manifest, ROOT)) == 1
+
+
 @pytest.mark.parametrize(
     ("file", "content", "expected"),
     [

@@ -34,7 +34,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_what_is_submitted(cluster: Path) -> None:
     runs = [replace(fake_run(cluster, name, hours=2.0), device="cuda") for name in "abc"]
-    slurm_settings = Slurm(partition="gpu", cores=4, mem_gb=6.0, save_seconds=90)
+    slurm_settings = Slurm(partition="gpu", cores=4, mem_gb=6.0, save_seconds=90, flags=("--qos=long", "exclusive"))
     assert Job(runs[0], cluster)() == "done"  # one of them is finished already
     jobs = submit(runs, cluster, cluster / "m.submitit", jobs=20, settings=slurm_settings)
     assert [job.job_id for job in jobs] == ["12_0", "12_1"]
@@ -42,12 +42,14 @@ def test_what_is_submitted(cluster: Path) -> None:
     assert {
         "#SBATCH --array=0-1%2",
         "#SBATCH --cpus-per-task=4",
+        "#SBATCH --exclusive",
         "#SBATCH --gpus-per-node=1",
         "#SBATCH --job-name=m",
         "#SBATCH --mem=6GB",
         "#SBATCH --nodes=1",
         "#SBATCH --open-mode=append",
         "#SBATCH --partition=gpu",
+        "#SBATCH --qos=long",
         "#SBATCH --requeue",
         "#SBATCH --signal=USR2@90",
         "#SBATCH --time=185",
@@ -57,6 +59,8 @@ def test_what_is_submitted(cluster: Path) -> None:
     job = pickle.loads(pickled.read_bytes()).function
     assert vars(job) == {"run": runs[1], "root": cluster, "slim": False, "_process": None}
     assert submit(runs[:1], cluster, cluster / "m.submitit") == []
+    with pytest.raises(SystemExit, match=r"--slurm\.flags signal: the suite says that itself"):
+        submit(runs, cluster, cluster / "m.submitit", settings=Slurm(flags=("signal=USR1@9",)))
 
 
 def test_a_job_that_has_to_end_saves_is_queued_again_and_goes_on(tmp_path: Path) -> None:

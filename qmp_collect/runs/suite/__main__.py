@@ -70,7 +70,8 @@ class Make:
     slurm: Slurm = field(default_factory=Slurm)
 
     def main(self) -> int:
-        runs, root = _load(self.manifest), checkout()
+        root = checkout()
+        runs = _load(self.manifest, root)
         if self.device is not None:
             runs = [replace(run, device=self.device) for run in runs]
         if self.executor == "local":
@@ -116,9 +117,9 @@ class Report:
         return 0
 
 
-def _load(manifest: Path) -> list[Run]:
+def _load(manifest: Path, root: Path | None = None) -> list[Run]:
     try:
-        return load(manifest)
+        return load(manifest, root)
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
 

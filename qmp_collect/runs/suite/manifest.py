@@ -9,7 +9,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import qmp_envs
 from qmp_collect.runs.folder import checked_name
+from qmp_collect.runs.scripts import did_you_mean
+from qmp_collect.runs.settings import full_id
 
 Device = Literal["cpu", "cuda"]
 
@@ -62,17 +65,23 @@ def dump(runs: Iterable[Run]) -> str:
     return "".join(json.dumps(asdict(run)) + "\n" for run in runs)
 
 
-def load(manifest: Path) -> list[Run]:
+def load(manifest: Path, root: Path | None = None) -> list[Run]:
     """The runs of a manifest, their folders found from here.
 
+    Args:
+        root: the checkout, if the runs are to be made: their scripts must be there, and know their task sets.
+
     Raises:
-        ValueError: A line is no run, two runs have one name or one folder, or one's lies in another's.
+        ValueError: A line is no run, or none that can be made in ``root``; two runs have one name or one folder, or
+            one's lies in another's.
     """
     runs = []
     for number, line in enumerate(manifest.read_text(encoding="utf-8").splitlines(), start=1):
         if line.strip():
             try:
                 run = _run(json.loads(line))
+                if root is not None:
+                    _check_script(run, root)
             except (ValueError, TypeError) as error:
                 raise ValueError(f"{manifest}: line {number} is no run: {error}") from error
             runs.append(replace(run, run_dir=str(manifest.parent / run.run_dir)))
@@ -107,6 +116,16 @@ def _run(given: Any) -> Run:
     if not isinstance(run.hours, int | float) or not 0 < run.hours < float("inf"):
         raise ValueError(f"hours is {run.hours!r}, expected a positive number")
     return run
+
+
+def _check_script(run: Run, root: Path) -> None:
+    """What can be said of a command without its script, whose flags cost an import of torch."""
+    if not (root / run.script).is_file():
+        known = sorted(path.stem for path in (root / "cleanrl_scripts").glob("*.py"))
+        raise ValueError(f"there is no script {root / run.script}:{did_you_mean(run.argv[0], known)} expected {known}")
+    env_id = run.flag("--env-id")
+    if env_id is not None and run.script.parent.name == "cleanrl_scripts" and run.flag("--import") is None:
+        full_id(env_id, list(qmp_envs.TASK_SETS))
 
 
 def _words(argv: Any) -> tuple[str, ...]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
 _TICK = 0.2  # seconds
+_OURS = {"array", "cpus-per-task", "error", "gpus-per-node", "job-name", "mem", "nodes", "ntasks-per-node", "open-mode"}
+_OURS |= {"account", "output", "partition", "requeue", "signal", "time"}
 
 
 @dataclass
@@ -39,6 +41,23 @@ class Slurm:
     """memory of a run"""
     max_requeues: int = 100
     """after so many time limits a job is given up"""
+    flags: tuple[str, ...] = ()
+    """what else sbatch is told, as on its command line without dashes: qos=long constraint=a100 exclusive"""
+
+    def additional(self) -> dict[str, str | bool]:
+        """The further flags by name.
+
+        Raises:
+            SystemExit: One is of those that the suite says itself.
+        """
+        given = {name.lstrip("-"): value if equals else True for name, equals, value in map(_parted, self.flags)}
+        if said := given.keys() & _OURS:
+            raise SystemExit(f"--slurm.flags {min(said)}: the suite says that itself, in settings of its own if any")
+        return given
+
+
+def _parted(flag: str) -> tuple[str, str, str]:
+    return flag.partition("=")
 
 
 class Job:
@@ -129,7 +148,7 @@ def submit(
         slurm_account=settings.account,
         slurm_array_parallelism=jobs,
         slurm_signal_delay_s=settings.save_seconds,
-        slurm_additional_parameters={"requeue": True},
+        slurm_additional_parameters={"requeue": True, **settings.additional()},
     )
     here = [replace(run, run_dir=os.path.abspath(run.run_dir)) for run in left]
     submitted: list[Any] = executor.submit_array([Job(run, root, slim=slim) for run in here])
