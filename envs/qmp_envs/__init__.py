@@ -2,7 +2,7 @@
 
 ``gymnasium.make("Maze10-v0", task=3)`` makes one task, ``gymnasium.make_vec("Maze10-v0", num_envs=20)`` a
 natively batched vector environment whose sub-environment ``i`` has task ``i % T``. `TASK_SETS` holds the facts
-of each id; `register` adds a task set of one's own.
+of each id; `register` and `register_envs` add task sets of one's own.
 
 The modules of the task sets are imported when they are needed: PointReach-v0 works without MuJoCo.
 """
@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
 from qmp_envs.assets import missing, warn_of_other_physics
+from qmp_envs.plain import PlainVectorEnv, make_single
 from qmp_envs.single import SingleEnv
 from qmp_envs.task_set import TaskSet
 from qmp_envs.vector import BatchedVectorEnv
@@ -52,6 +54,7 @@ __all__ = [
     "WalkerEnv",
     "WalkerVectorEnv",
     "register",
+    "register_envs",
 ]
 
 # What is imported when it is asked for: name -> module.
@@ -168,19 +171,48 @@ def register(task_set: TaskSet, vector_class: Callable[..., BatchedVectorEnv]) -
         TypeError: ``vector_class`` is no such class.
         ValueError: the id has no version, or is another task set's.
     """
-    env_id = task_set.env_id
     if not (isinstance(vector_class, type) and issubclass(vector_class, BatchedVectorEnv)):
-        raise TypeError(f"vector_class must be a subclass of qmp_envs.BatchedVectorEnv, got {vector_class!r}")
-    if not re.search(r"-v\d+$", env_id):
-        raise ValueError(f"env_id must end with a version, such as {env_id}-v0, got {env_id!r}")
-    if env_id in _SETS or _OWN.get(env_id, task_set) != task_set:
-        raise ValueError(f"{env_id!r} is another task set's id: choose one of your own")
+        raise TypeError(
+            f"vector_class must be a subclass of qmp_envs.BatchedVectorEnv, got {vector_class!r}; single environments "
+            "become a task set by register_envs"
+        )
     drawn = vector_class._draw is not BatchedVectorEnv._draw
     fps = vector_class.metadata.get("render_fps", 25)
     metadata = {"render_modes": ["rgb_array"] if drawn else [], "render_fps": fps}
     members = {"vector_class": vector_class, "metadata": metadata}
     single: Any = type(f"{vector_class.__name__}Single", (SingleEnv,), members)
+    _register(task_set, entry_point=single, vector_entry_point=vector_class, kwargs={"env_id": task_set.env_id})
+
+
+def register_envs(task_set: TaskSet, constructors: Sequence[Callable[..., gym.Env[Any, Any]]]) -> None:
+    """Make a task set of single environments of one's own, known to Gymnasium, to `TASK_SETS` and so to the scripts.
+
+    They are stepped one after the other in one process, and truncated at the set's horizon.
+
+    Args:
+        task_set: its facts; ``env_id`` is a Gymnasium id with a version.
+        constructors: T functions or classes, in the order of ``task_set.task_names``, each of which makes a new
+            environment of its task when it is called. Spaces must be the same in all tasks. For films they are called
+            with ``render_mode="rgb_array"``, if their ``metadata["render_modes"]`` has that.
+
+    Raises:
+        TypeError: one is no function, but an environment, say.
+        ValueError: not one for each task; the id has no version, or is another task set's.
+    """
+    if wrong := [one for one in constructors if not callable(one)]:
+        raise TypeError(f"constructors must be functions or classes that make an environment, got {wrong[0]!r}")
+    if len(constructors) != task_set.num_tasks:
+        raise ValueError(f"expected {task_set.num_tasks} constructors, one for each task, got {len(constructors)}")
+    made = {"task_set": task_set, "constructors": tuple(constructors)}
+    _register(task_set, entry_point=partial(make_single, **made), vector_entry_point=partial(PlainVectorEnv, **made))
+
+
+def _register(task_set: TaskSet, **spec: Any) -> None:
+    env_id = task_set.env_id
+    if not re.search(r"-v\d+$", env_id):
+        raise ValueError(f"env_id must end with a version, such as {env_id}-v0, got {env_id!r}")
+    if env_id in _SETS or _OWN.get(env_id, task_set) != task_set:
+        raise ValueError(f"{env_id!r} is another task set's id: choose one of your own")
     gym.registry.pop(env_id, None)  # a module that runs again, as a program and by its name, registers itself again
-    entry: Any = vector_class
-    gym.register(id=env_id, entry_point=single, vector_entry_point=entry, kwargs={"env_id": env_id})
+    gym.register(id=env_id, **spec)
     _OWN[env_id] = task_set

@@ -142,6 +142,7 @@ def film_mixture(
         envs,
         agent.policies,
         agent.q_functions,
+        task_ids=range(len(names)),
         switch=switch,
         candidate_mask=module.make_candidate_mask(args) if hasattr(module, "make_candidate_mask") else None,
         horizon=module.make_horizon(args) if hasattr(module, "make_horizon") else args.horizon,

@@ -189,8 +189,8 @@ def full_id(env_id: str, known: Sequence[str]) -> str:
     if plain := [name for name in ids if name in gym.registry and name not in qmp_envs.TASK_SETS]:
         raise ValueError(
             f"--env-id {env_id}: {plain[0]} is registered with Gymnasium alone, which does not say what its tasks are: "
-            "write qmp_envs.register(task_set, vector_class) instead of gymnasium.register (docs/guides/task_set.md), "
-            "or use environments that are not batched in a program of your own (docs/guides/environments.md)"
+            "write qmp_envs.register(task_set, vector_class), or register_envs(task_set, constructors) for single "
+            "environments, instead of gymnasium.register (docs/guides/task_set.md)"
         )
     raise ValueError(
         f"--env-id {env_id}:{did_you_mean(env_id, [name.removesuffix('-v0') for name in known])} expected one of "
