@@ -165,7 +165,8 @@ def register(task_set: TaskSet, vector_class: Callable[..., BatchedVectorEnv]) -
         task_set: its facts; ``env_id`` is a Gymnasium id with a version.
         vector_class: a subclass of `BatchedVectorEnv`, called as ``vector_class(env_id, num_envs=N, **kwargs)``. A
             single environment is made of one sub-environment. With a method ``_draw`` it has pictures, and ``metadata``
-            may say how many steps it makes in a second (``render_fps``, by default 25).
+            may say how many steps it makes in a second (``render_fps``, by default 25), and what is what in them (``legend``,
+            name -> colour).
 
     Raises:
         TypeError: ``vector_class`` is no such class.
@@ -177,8 +178,8 @@ def register(task_set: TaskSet, vector_class: Callable[..., BatchedVectorEnv]) -
             "become a task set by register_envs"
         )
     drawn = vector_class._draw is not BatchedVectorEnv._draw
-    fps = vector_class.metadata.get("render_fps", 25)
-    metadata = {"render_modes": ["rgb_array"] if drawn else [], "render_fps": fps}
+    said = {name: vector_class.metadata[name] for name in ("render_fps", "legend") if name in vector_class.metadata}
+    metadata = {"render_fps": 25, **said, "render_modes": ["rgb_array"] if drawn else []}
     members = {"vector_class": vector_class, "metadata": metadata}
     single: Any = type(f"{vector_class.__name__}Single", (SingleEnv,), members)
     _register(task_set, entry_point=single, vector_entry_point=vector_class, kwargs={"env_id": task_set.env_id})

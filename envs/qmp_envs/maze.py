@@ -341,5 +341,9 @@ class MazeVectorEnv(PhysicsVectorEnv):
 class MazeEnv(SingleEnv):
     """One maze task: ``MazeEnv("Maze10-v0", task=3)``. See `MazeVectorEnv`."""
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 100}
+    metadata = {
+        "render_modes": ["rgb_array"],
+        "render_fps": 100,
+        "legend": {"ball": AGENT_COLOUR, "its start": START_COLOUR, "its goal": GOAL_COLOUR},  # of the picture
+    }
     vector_class = MazeVectorEnv

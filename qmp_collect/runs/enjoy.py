@@ -154,14 +154,14 @@ def film_mixture(
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
         torch.manual_seed(seed)  # of what policies sample
         films = _film(envs, collector, names, seed, max_steps or task_set.horizon)
-    fps = envs.metadata.get("render_fps", 25)
+    fps, scene = envs.metadata.get("render_fps", 25), envs.envs[0].metadata.get("legend")
     envs.close()
     out.mkdir(parents=True, exist_ok=True)
     paths = []
     for task, (name, (frames, actors)) in enumerate(zip(names, films, strict=True)):
         base = out / f"mixture_{checked_name(name)}"
         paths += [base.with_suffix(".gif"), base.with_suffix(".png")]
-        episode = WhoActed(task, names, frames, actors)
+        episode = WhoActed(task, names, frames, actors, scene)
         episode.save_gif(paths[-2], speed * fps)
         episode.save_strip(paths[-1])
     return paths

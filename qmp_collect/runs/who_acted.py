@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -40,10 +40,19 @@ class WhoActed:
         names: ``T`` names of tasks; policy ``k`` is that of task ``k``, and those beyond are helpers.
         frames: ``S`` pictures ``(H, W, 3)``, before each step.
         actors: ``S`` numbers of policies.
+        scene: what is to be seen in the frames, and in which colour: the environment's ``metadata["legend"]``.
     """
 
-    def __init__(self, task: int, names: Sequence[str], frames: Sequence[Frame], actors: Sequence[int]) -> None:
+    def __init__(
+        self,
+        task: int,
+        names: Sequence[str],
+        frames: Sequence[Frame],
+        actors: Sequence[int],
+        scene: Mapping[str, Colour] | None = None,
+    ) -> None:
         self.task, self.names, self.frames, self.actors = task, names, frames, np.asarray(actors)
+        self.scene = dict(scene or {})
         self._colours = colours(max(len(names), int(self.actors.max()) + 1))
         height, width = frames[0].shape[:2]
         self._border, self._bar = max(4, width // 40), max(10, height // 16)
@@ -85,6 +94,10 @@ class WhoActed:
             draw.rectangle((x, size // 2, x + size, 3 * size // 2), fill=self._colours[policy])
             draw.text((x + 3 * size // 2, size // 2), text, fill="black", font=font)
             x += 3 * size + int(draw.textlength(text, font=font))
+        for text, colour in self.scene.items():
+            draw.ellipse((x, size // 2, x + size, 3 * size // 2), fill=tuple(colour))
+            draw.text((x + 3 * size // 2, size // 2), text, fill="black", font=font)
+            x += 3 * size + int(draw.textlength(text, font=font))
         for place, step in enumerate(steps):
             middle = (place + 0.5) * width / len(steps)
             draw.text((middle, height + 3 * size), f"step {step}", fill="black", font=font, anchor="mm")
@@ -124,9 +137,11 @@ class WhoActed:
         blank = Image.new("RGB", (1, 1))
         draw, font = _pen(blank, size)
         head = f"task {self.names[self.task]}", "acts: policy"
-        widths = [draw.textlength(text, font=font) for text in (*head, *(text for _, text in self.legend))]
+        widths = [draw.textlength(text, font=font) for text in (*head, *self.scene, *(text for _, text in self.legend))]
         line, left = 2 * size, framed.shape[1] + size
-        image = Image.new("RGB", (left + 3 * size + round(max(widths)), framed.shape[0]), "white")
+        rows = len(head) + len(self.legend) + (len(self.scene) + 1 if self.scene else 0)
+        image_size = left + 3 * size + round(max(widths)), max(framed.shape[0], rows * line)
+        image = Image.new("RGB", image_size, "white")
         image.paste(Image.fromarray(framed), (0, 0))
         draw, font = _pen(image, size)
         for row, text in enumerate(head):
@@ -137,6 +152,11 @@ class WhoActed:
             draw.rectangle((left, top, end, top + line - size // 2), fill=colour)
             ink = "white" if acts and np.dot(colour, (0.299, 0.587, 0.114)) < 140 else "black"
             draw.text((left + 2 * size, top + size // 8), text, fill=ink, font=font)
+        for row, (text, colour) in enumerate(self.scene.items(), start=len(head) + len(self.legend) + 1):
+            top = row * line
+            dot = (left + size // 4, top + size // 4, left + 5 * size // 4, top + 5 * size // 4)
+            draw.ellipse(dot, fill=tuple(colour))
+            draw.text((left + 2 * size, top + size // 8), text, fill="black", font=font)
         return np.asarray(image)
 
 

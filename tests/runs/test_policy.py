@@ -212,6 +212,13 @@ def test_a_film_says_whose_colour_is_whose(tmp_path: Path) -> None:
             assert np.allclose(picture.getpixel((2, 2)), colour, atol=6)
             assert np.allclose(picture.getpixel((13, 77)), blue, atol=6)  # the bar, between the first two steps
             assert np.allclose(picture.getpixel((57, 77)), green, atol=6)
+    scene = {"ball": (232, 83, 38), "its goal": (38, 150, 96)}
+    for steps in (actors, list(range(20))):  # few policies, and more than the picture is high for
+        names = tuple(map(str, range(20)))
+        WhoActed(0, names, [white] * len(steps), steps, scene).save_gif(tmp_path / "scene.gif", 12.5)
+        with Image.open(tmp_path / "scene.gif") as film:
+            shown = np.asarray(film.convert("RGB"))[:, 100:].astype(int)  # the legend
+        assert all((abs(shown - colour) <= 6).all(axis=2).sum() > 40 for colour in scene.values())
     episode.save_strip(tmp_path / "strip.png")
     with Image.open(tmp_path / "strip.png") as strip:  # six pictures of 88 pixels, one bar beneath all of them
         last = [strip.getpixel((88 * step + 20, strip.height - 2)) for step in range(6)]
