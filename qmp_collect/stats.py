@@ -80,6 +80,15 @@ class CollectStats:
         tasks = np.arange(len(self.steps_per_task))
         return self.mixture[tasks, tasks % (len(tasks) // self.num_groups)]
 
+    def __str__(self) -> str:
+        """One line; the arrays are in the fields."""
+        num_tasks, others = len(self.steps_per_task), 1.0 - self.own_fraction
+        parts = [f"{name} {_nanmean(values):.4g}" for name, values in self.episode_means().items()]
+        means = f"; means over tasks: {', '.join(parts)}" if self.n_collected_episodes else ""
+        acted = f"; others' policies acted in {_nanmean(others):.0%}" if self.behavior_counts.any() else ""
+        counts = f"{self.n_collected_steps} steps and {self.n_collected_episodes} episodes of {num_tasks} tasks"
+        return f"CollectStats({counts}{means}{acted})"
+
     def by_group(self) -> tuple[CollectStats, ...]:
         """The statistics of each group, its tasks numbered from 0. Of the seconds, each has an equal part."""
         size = len(self.steps_per_task) // self.num_groups

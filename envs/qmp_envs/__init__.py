@@ -165,8 +165,8 @@ def register(task_set: TaskSet, vector_class: Callable[..., BatchedVectorEnv]) -
         task_set: its facts; ``env_id`` is a Gymnasium id with a version.
         vector_class: a subclass of `BatchedVectorEnv`, called as ``vector_class(env_id, num_envs=N, **kwargs)``. A
             single environment is made of one sub-environment. With a method ``_draw`` it has pictures, and ``metadata``
-            may say how many steps it makes in a second (``render_fps``, by default 25), and what is what in them (``legend``,
-            name -> colour).
+            may say how many steps it makes in a second (``render_fps``, by default 25), and what is what in them
+            (``legend``, name -> colour).
 
     Raises:
         TypeError: ``vector_class`` is no such class.

@@ -587,6 +587,7 @@ def test_scalars_are_plain_floats_named_by_task():
 def test_scalars_grow_with_the_tasks_and_not_with_their_square():
     """Of 50 tasks, the mixture alone would be 2 500 numbers a round."""
     empty = CollectStats.empty(50, 50)
+    assert str(empty) == "CollectStats(0 steps and 0 episodes of 50 tasks)"
     stats = dataclasses.replace(empty, behavior_counts=np.full((50, 50), 2), steps_per_task=np.full(50, 100))
     scalars = stats.scalars()
     assert len(scalars) <= 50 * 2 + 1
