@@ -179,7 +179,7 @@ def register(task_set: TaskSet, vector_class: Callable[..., BatchedVectorEnv]) -
         )
     drawn = vector_class._draw is not BatchedVectorEnv._draw
     said = {name: vector_class.metadata[name] for name in ("render_fps", "legend") if name in vector_class.metadata}
-    metadata = {"render_fps": 25, **said, "render_modes": ["rgb_array"] if drawn else []}
+    metadata: dict[str, Any] = {"render_fps": 25, **said, "render_modes": ["rgb_array"] if drawn else []}
     members = {"vector_class": vector_class, "metadata": metadata}
     single: Any = type(f"{vector_class.__name__}Single", (SingleEnv,), members)
     _register(task_set, entry_point=single, vector_entry_point=vector_class, kwargs={"env_id": task_set.env_id})
@@ -204,8 +204,8 @@ def register_envs(task_set: TaskSet, constructors: Sequence[Callable[..., gym.En
         raise TypeError(f"constructors must be functions or classes that make an environment, got {wrong[0]!r}")
     if len(constructors) != task_set.num_tasks:
         raise ValueError(f"expected {task_set.num_tasks} constructors, one for each task, got {len(constructors)}")
-    made = {"task_set": task_set, "constructors": tuple(constructors)}
-    _register(task_set, entry_point=partial(make_single, **made), vector_entry_point=partial(PlainVectorEnv, **made))
+    single, vector = (partial(make, task_set, tuple(constructors)) for make in (make_single, PlainVectorEnv))
+    _register(task_set, entry_point=single, vector_entry_point=vector)
 
 
 def _register(task_set: TaskSet, **spec: Any) -> None:

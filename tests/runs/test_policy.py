@@ -164,7 +164,7 @@ def test_a_script_that_lies_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixt
         module = load_script(file)
         settings = of_the_run(module.Args(env_id="Maze3-v0", hidden_dim=8))
         agent, facts = build_agent(file, settings, torch.device("cpu")), {"settings": settings, "task_names": NAMES}
-        save_policy(tmp_path / FILE, agent.actor, script="my_sac", global_step=7, **facts)
+        save_policy(tmp_path / FILE, agent.actor.state_dict(), script="my_sac", global_step=7, **facts)
         line = rf"there is no script 'my_sac' in .*: qmp enjoy {tmp_path} --script PATH/my_sac\.py, or load_policy\("
         with pytest.raises(ValueError, match=line):
             load_policy(tmp_path)
