@@ -398,7 +398,9 @@ def make_host(shard, args):
     envs = gym.make_vec(args.env_id, num_envs=num_tasks * args.envs_per_task, **ENV_SETTINGS)
     dims = envs.single_observation_space.shape[0], envs.single_action_space.shape[0]
     agent = Agent(args, num_tasks, *dims, torch.device("cpu"))
-    return make_collector(args, agent, envs, shard.hosts, buffer=shard.buffer, seed=shard.seed), agent.set_acting_weights
+    return make_collector(
+        args, agent, envs, shard.hosts, buffer=shard.buffer, seed=shard.seed
+    ), agent.set_acting_weights
 
 
 if __name__ == "__main__":

@@ -178,7 +178,8 @@ def register(task_set: TaskSet, vector_class: Callable[..., BatchedVectorEnv]) -
             "become a task set by register_envs"
         )
     drawn = vector_class._draw is not BatchedVectorEnv._draw
-    said = {name: vector_class.metadata[name] for name in ("render_fps", "legend") if name in vector_class.metadata}
+    own: dict[str, Any] = vector_class.metadata
+    said = {name: own[name] for name in ("render_fps", "legend") if name in own}
     metadata: dict[str, Any] = {"render_fps": 25, **said, "render_modes": ["rgb_array"] if drawn else []}
     members = {"vector_class": vector_class, "metadata": metadata}
     single: Any = type(f"{vector_class.__name__}Single", (SingleEnv,), members)
