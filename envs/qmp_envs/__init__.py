@@ -179,7 +179,7 @@ def register(task_set: TaskSet, vector_class: Callable[..., BatchedVectorEnv]) -
         )
     drawn = vector_class._draw is not BatchedVectorEnv._draw
     own: dict[str, Any] = vector_class.metadata
-    said = {name: own[name] for name in ("render_fps", "legend") if name in own}
+    said: dict[str, Any] = {name: own[name] for name in ("render_fps", "legend") if name in own}
     metadata: dict[str, Any] = {"render_fps": 25, **said, "render_modes": ["rgb_array"] if drawn else []}
     members = {"vector_class": vector_class, "metadata": metadata}
     single: Any = type(f"{vector_class.__name__}Single", (SingleEnv,), members)
