@@ -517,8 +517,11 @@ def test_a_wide_open_door_swings_back_by_itself() -> None:
         env.step(STAY)
         angles.append(float(env.get_state()["physics"][0, HINGE]))
     # As in Meta-World: it cuts half a millimetre into its frame, which pushes it off.
-    np.testing.assert_allclose([angles[k] for k in (0, 1, 5)], [-1.5708, -1.555576, -1.469793], atol=1e-6)
-    assert angles[100] == pytest.approx(-1.3039, abs=2e-4)
+    first, fifth, last = (-1.555576, -1.469793, -1.3039)
+    if not mujoco.__version__.startswith("3.3."):  # 3.4 pushes harder
+        first, fifth, last = (-1.540878, -1.398365, -1.2842)
+    np.testing.assert_allclose([angles[k] for k in (0, 1, 5)], [-1.5708, first, fifth], atol=1e-6)
+    assert angles[100] == pytest.approx(last, abs=2e-4)
 
 
 def test_actions_move_the_target_by_a_centimetre_within_its_box() -> None:
