@@ -18,7 +18,13 @@ _LEVELS = "▁▂▃▄▅▆▇█"
 _COLUMNS = 30
 
 
-def summary(run_dir: Path, task_names: Sequence[str], module: str | None = None, script: Path | None = None) -> str:
+def summary(
+    run_dir: Path,
+    task_names: Sequence[str],
+    module: str | None = None,
+    script: Path | None = None,
+    filmable: bool = True,
+) -> str:
     """Of the finished run in this folder: each task's own policy, from the first evaluation to the last.
 
     Args:
@@ -26,6 +32,7 @@ def summary(run_dir: Path, task_names: Sequence[str], module: str | None = None,
         task_names: of its tasks.
         module: that its task set needs imported.
         script: its file, if it is none of this installation's.
+        filmable: whether its task set draws pictures.
     """
     evaluations = _evaluations(run_dir)
     first, last = evaluations[0], evaluations[-1]  # there is one of the last step, or the run is not finished
@@ -49,7 +56,7 @@ def summary(run_dir: Path, task_names: Sequence[str], module: str | None = None,
             f"run folder      {folder}, the log in metrics.jsonl",
             f"policy          {shlex.quote(str(run_dir / POLICY_FILE))}",
             f"learning curve  {qmp} plot {folder} --out {shlex.quote(str(run_dir / 'success.png'))}",
-            f"watch it        {qmp} enjoy {folder} --gifs{' --mixture' * shared}"
+            f"watch it        {qmp} enjoy {folder}{' --gifs' * filmable}{' --mixture' * (filmable and shared)}"
             + (f" --import {module}" if module else "")
             + (f" --script {shlex.quote(str(script))}" if script else ""),
         ]

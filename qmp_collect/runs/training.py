@@ -35,7 +35,7 @@ from qmp_collect.runs.seeds import SeedReplay, policy_of_seed, stack_agents, sta
 from qmp_collect.runs.settings import RunArgs, check_tracker, num_seeds, tracker_of
 from qmp_collect.runs.stop import SAVED, StopSignal, Watched
 from qmp_collect.runs.summary import summary, summary_of_seeds
-from qmp_collect.runs.video import check_filmable
+from qmp_collect.runs.video import check_filmable, filmable
 from qmp_collect.stats import CollectStats
 from qmp_collect.transitions import TransitionSink
 
@@ -300,7 +300,15 @@ class TrainingRun:
             if self.num_seeds > 1:
                 say(summary_of_seeds({member.seed: member.dir for member in self._members}))
             else:
-                say(summary(self.dir, self.task_names, self.args.import_, own_script(type(self.args))))
+                say(
+                    summary(
+                        self.dir,
+                        self.task_names,
+                        self.args.import_,
+                        own_script(type(self.args)),
+                        filmable(self.args.env_id),
+                    )
+                )
 
     def _every_folder(self) -> Iterator[RunFolder]:
         """The run's, and those of its seeds."""

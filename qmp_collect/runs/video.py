@@ -20,11 +20,19 @@ FRAMES_PER_SECOND = 12.5  # at most; drawing may take longer than simulating
 LAST_MILLISECONDS = 1000  # films begin anew, and the eye should see where they end
 
 
+def filmable(env_id: str) -> bool:
+    """Whether a task set draws pictures."""
+    with gym.make(env_id, task=0) as env:
+        return bool("rgb_array" in env.metadata.get("render_modes", []))
+
+
 def check_filmable(env_id: str) -> None:
     """`ValueError` for a task set that draws no pictures."""
-    with gym.make(env_id, task=0) as env:
-        if "rgb_array" not in env.metadata.get("render_modes", []):
-            raise ValueError(f"{env_id} cannot be filmed: its class has no _draw (docs/guides/task_set.md)")
+    if not filmable(env_id):
+        raise ValueError(
+            f"{env_id} cannot be filmed: its class has no _draw, or its single environments have no "
+            'metadata["render_modes"] with "rgb_array" (docs/guides/task_set.md)'
+        )
 
 
 def steps_per_frame(fps: float) -> int:

@@ -63,6 +63,7 @@ def test_who_acted(tmp_path: Path) -> None:
     said = summary(tmp_path, ["task"], script=Path("my folder/my_sac.py"))
     assert "\n  others' policies acted in 60% of the first steps and 10% of the last\n" in said
     assert said.endswith("--gifs --mixture --script 'my folder/my_sac.py'")
+    assert summary(tmp_path, ["task"], filmable=False).endswith(f"enjoy {tmp_path}")
 
 
 def test_a_task_set_without_success(tmp_path: Path) -> None:
