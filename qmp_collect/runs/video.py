@@ -23,7 +23,8 @@ LAST_MILLISECONDS = 1000  # films begin anew, and the eye should see where they 
 def filmable(env_id: str) -> bool:
     """Whether a task set draws pictures."""
     with gym.make(env_id, task=0) as env:
-        return bool("rgb_array" in env.metadata.get("render_modes", []))
+        modes = env.metadata.get("render_modes", [])
+    return "rgb_array" in modes
 
 
 def check_filmable(env_id: str) -> None:
