@@ -13,17 +13,20 @@ values most (QMP, ICLR 2025, algorithm 1).
 import math
 import os
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import gymnasium as gym
 import torch
 import torch.nn as nn
 import torch.nn.functional as F  # noqa: N812
+from torch.utils._pytree import tree_map
 
 import qmp_collect
 import qmp_envs
 from qmp_collect.runs import presets, settings, training
 from qmp_collect.runs.forms import check_state
+from qmp_collect.runs.schedule import linear
 
 
 @dataclass
@@ -54,6 +57,10 @@ class Args(settings.RunArgs):
     """step of the target critics towards the critics"""
     target_entropy_scale: float = 1.0
     """the target entropy is -dim(A) times this"""
+
+    # Many machines
+    hosts: int = 0
+    """collect on so many hosts of a Ray cluster, --envs-per-task environments of every task on each; 0: here"""
 
     # Behaviour sharing
     switch: Literal["qmp", "own", "uniform", "domain", "softmax"] = "qmp"
@@ -276,6 +283,16 @@ class Agent:
     def state_dict(self):
         return {name: getattr(self, name).state_dict() for name in self.PARTS} | {"log_alpha": self.log_alpha}
 
+    def acting_weights(self):
+        """What a host needs to act, on the CPU."""
+        parts = {name: getattr(self, name).state_dict() for name in ("actor", "qf")}
+        return tree_map(lambda tensor: tensor.detach().cpu(), parts | {"log_alpha": self.log_alpha})
+
+    def set_acting_weights(self, weights):
+        self.actor.load_state_dict(weights["actor"])
+        self.qf.load_state_dict(weights["qf"])
+        self.log_alpha.data.copy_(weights["log_alpha"])
+
     def load_state_dict(self, state):
         check_state(self, state)  # shapes and kinds of everything, before anything is changed
         for name in self.PARTS:
@@ -323,6 +340,43 @@ def make_horizon(args):
     return rules[args.horizon_rule]()
 
 
+# A simulation that diverges ends its episode, which charts/diverged counts: an error would come again whenever the run
+# is resumed.
+ENV_SETTINGS = {"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP, "on_divergence": "end"}
+
+
+def make_collector(args, agent, envs, hosts=1, **of_run):
+    """Who acts in ``envs``, as the flags say; steps are counted by each of the hosts for itself."""
+    task_set = qmp_envs.TASK_SETS[args.env_id]
+    probability = linear(args.own_probability, args.own_probability_final, args.total_timesteps)
+    return qmp_collect.QMPCollector(
+        envs,
+        agent.policies,
+        agent.q_functions,
+        own_policy=agent.own_policy,
+        switch=make_switch(args, agent, task_set),
+        candidate_mask=make_candidate_mask(args),
+        horizon=make_horizon(args),
+        own_probability=lambda steps: probability(steps * hosts),
+        warmup_steps=args.warmup_rounds * args.env_steps_per_round * task_set.num_tasks // hosts,
+        backend="torch",
+        **of_run,
+    )
+
+
+def make_host(shard, args):
+    """On a host: environments of its own, and networks that are given what the learner publishes."""
+    if args.import_ is not None:
+        settings.import_own(args.import_)
+    torch.set_num_threads(1)
+    num_tasks = qmp_envs.TASK_SETS[args.env_id].num_tasks
+    envs = gym.make_vec(args.env_id, num_envs=num_tasks * args.envs_per_task, **ENV_SETTINGS)
+    dims = envs.single_observation_space.shape[0], envs.single_action_space.shape[0]
+    agent = Agent(args, num_tasks, *dims, torch.device("cpu"))
+    collector = make_collector(args, agent, envs, shard.hosts, buffer=shard.buffer, seed=shard.seed)
+    return collector, agent.set_acting_weights
+
+
 if __name__ == "__main__":
     args = parse_args()
     task_set = qmp_envs.TASK_SETS[args.env_id]
@@ -330,13 +384,11 @@ if __name__ == "__main__":
     run = training.TrainingRun(args, task_set.task_names)
     device = run.device
 
-    # env setup. A simulation that diverges ends its episode, which charts/diverged counts: an error would come again
-    # whenever the run is resumed.
-    env_settings = {"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP, "on_divergence": "end"}
+    # env setup
     num_envs = num_tasks * args.envs_per_task
-    envs = gym.make_vec(args.env_id, num_envs=num_envs, **env_settings)
+    envs = gym.make_vec(args.env_id, num_envs=num_envs, **ENV_SETTINGS)
     num_envs = num_tasks * args.eval_envs_per_task
-    eval_envs = gym.make_vec(args.env_id, num_envs=num_envs, **env_settings)
+    eval_envs = gym.make_vec(args.env_id, num_envs=num_envs, **ENV_SETTINGS)
     obs_space, action_space = envs.single_observation_space, envs.single_action_space
     if action_space != gym.spaces.Box(-1.0, 1.0, action_space.shape):
         raise SystemExit(f"--env-id {args.env_id}: expected actions in [-1, 1], its action space is {action_space}")
@@ -345,7 +397,7 @@ if __name__ == "__main__":
     agent = Agent(args, num_tasks, obs_space.shape[0], action_space.shape[0], device)
     round_steps = num_tasks * args.env_steps_per_round
     capacity = args.buffer_size // num_tasks
-    rows = min(capacity, run.storable(round_steps, envs.num_envs))
+    rows = min(capacity, run.storable(round_steps, envs.num_envs * max(args.hosts, 1)))
     buffer = qmp_collect.TaskReplayBuffer(rows, num_tasks, obs_space, action_space, device=device, seed=args.seed)
     run.accelerate(agent, "update", "policies", "q_functions", "own_policy")
 
@@ -355,21 +407,10 @@ if __name__ == "__main__":
     warmup_steps = args.warmup_rounds * round_steps
     if args.switch != "own" and args.total_timesteps <= warmup_steps:
         print(f"only own policies act: all {args.total_timesteps} steps are warm-up, see --warmup-rounds")
-    collector = qmp_collect.QMPCollector(
-        envs,
-        agent.policies,
-        agent.q_functions,
-        own_policy=agent.own_policy,
-        buffer=buffer,
-        switch=make_switch(args, agent, task_set),
-        candidate_mask=make_candidate_mask(args),
-        horizon=make_horizon(args),
-        own_probability=run.linear(args.own_probability, args.own_probability_final),
-        warmup_steps=warmup_steps,
-        backend="torch",
-        device=device,
-        seed=args.seed,
-    )
+    if args.hosts:
+        collector = run.fleet(partial(make_host, args=args), agent.acting_weights, buffer, eval_envs)
+    else:
+        collector = make_collector(args, agent, envs, buffer=buffer, device=device, seed=args.seed)
 
     with run.start(collector, agent=agent, buffer=buffer):
         while run.unfinished():

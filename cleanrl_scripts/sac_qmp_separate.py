@@ -370,7 +370,7 @@ def make_horizon(args):
 ENV_SETTINGS = {"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP, "on_divergence": "end"}
 
 
-def make_collector(args, agent, envs, hosts=1, **settings):
+def make_collector(args, agent, envs, hosts=1, **of_run):
     """Who acts in ``envs``, as the flags say; steps are counted by each of the hosts for itself."""
     task_set = qmp_envs.TASK_SETS[args.env_id]
     probability = linear(args.own_probability, args.own_probability_final, args.total_timesteps)
@@ -385,7 +385,7 @@ def make_collector(args, agent, envs, hosts=1, **settings):
         own_probability=lambda steps: probability(steps * hosts),
         warmup_steps=args.warmup_rounds * args.env_steps_per_round * task_set.num_tasks // hosts,
         backend="torch",
-        **settings,
+        **of_run,
     )
 
 
@@ -398,9 +398,8 @@ def make_host(shard, args):
     envs = gym.make_vec(args.env_id, num_envs=num_tasks * args.envs_per_task, **ENV_SETTINGS)
     dims = envs.single_observation_space.shape[0], envs.single_action_space.shape[0]
     agent = Agent(args, num_tasks, *dims, torch.device("cpu"))
-    return make_collector(
-        args, agent, envs, shard.hosts, buffer=shard.buffer, seed=shard.seed
-    ), agent.set_acting_weights
+    collector = make_collector(args, agent, envs, shard.hosts, buffer=shard.buffer, seed=shard.seed)
+    return collector, agent.set_acting_weights
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def local(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "RayFleet", LocalFleet)
 
 
-@pytest.mark.parametrize("name", ["sac_qmp_separate"])
+@pytest.mark.parametrize("name", ["sac_qmp_separate", "sac_qmp_multihead"])
 def test_it_trains_on_what_hosts_collect_and_goes_on_exactly(
     name: str, run_script: RunScript, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,10 +57,9 @@ def test_it_trains_on_what_hosts_collect_and_goes_on_exactly(
     assert list(differences(load_run_state(stopped), state)) == []
 
 
-@pytest.mark.parametrize("name", ["sac_qmp_separate"])
-def test_seeds_side_by_side_have_no_hosts(name: str, run_script: RunScript, tmp_path: Path) -> None:
+def test_seeds_side_by_side_have_no_hosts(run_script: RunScript, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="--hosts 2: not together with --num-seeds"):
-        run_script(name, *TINY, "--num-seeds", 2, "--run-dir-root", tmp_path)
+        run_script("sac_qmp_separate", *TINY, "--num-seeds", 2, "--run-dir-root", tmp_path)
 
 
 def test_there_is_no_ray(run_script: RunScript, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
