@@ -80,7 +80,7 @@ $(TESTS): pyproject.toml constraints.txt
 
 # Some packages have files for another Python, which do not compile with this one.
 $(COMPILED): $(TESTS)
-	$(BIN)/python -m compileall -qq $(VENV)/lib || true
+	$(BIN)/python -W ignore -m compileall -qq $(VENV)/lib || true
 	touch $@
 
 # What could be published: dist/ with an sdist and a wheel. `make test` builds and checks both, too.
