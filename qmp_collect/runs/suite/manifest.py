@@ -9,10 +9,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import qmp_envs
 from qmp_collect.runs.folder import checked_name
 from qmp_collect.runs.scripts import did_you_mean
-from qmp_collect.runs.settings import full_id
 
 Device = Literal["cpu", "cuda"]
 
@@ -125,6 +123,10 @@ def _check_script(run: Run, root: Path) -> None:
         raise ValueError(f"there is no script {root / run.script}:{did_you_mean(run.argv[0], known)} expected {known}")
     env_id = run.flag("--env-id")
     if env_id is not None and run.script.parent.name == "cleanrl_scripts" and run.flag("--import") is None:
+        # Here, since whoever only asks how far runs are, or hands them to a cluster, needs neither.
+        import qmp_envs
+        from qmp_collect.runs.settings import full_id
+
         full_id(env_id, list(qmp_envs.TASK_SETS))
 
 
