@@ -294,7 +294,8 @@ class Mixture:
         judged = looked & recorded
         if allowed is not None:
             judged &= allowed[rows, own]
-        usable, own_scores, spread = self._usable(obs, actions, scores, allowed, judged, num_steps)
+        finite = scores is not None and bool(np.isfinite(scores).all())
+        usable, own_scores, spread = self._usable(obs, actions, scores, finite, allowed, judged, num_steps)
 
         def candidates() -> Candidates:
             return Candidates(
@@ -330,8 +331,10 @@ class Mixture:
         hold_left = np.where(deciding, self._lengths(behavior_ids, deciding, candidates), self._hold_left) - 1
         held_for = np.where(deciding, 0, self._held_for) + 1 if self._seen else self._held_for
         executed = actions[rows, behavior_ids]
-        broken = broken_actions(executed)
-        if (some_broken := bool(broken.any())) and (lost := broken & (behavior_ids != own)).any():
+        # A broken candidate has no finite score, unless somebody's own `reduce` gave it one.
+        sound = finite and ensemble is None
+        some_broken = not sound and bool((broken := broken_actions(executed)).any())
+        if some_broken and (lost := broken & (behavior_ids != own)).any():
             # A policy that is held, or was drawn unseen, and breaks here loses its turn to the own policy.
             behavior_ids = np.where(lost, own if allowed is None else _instead(own, actions, allowed), behavior_ids)
             hold_left, held_for = np.where(lost, 0, hold_left), np.where(lost, np.minimum(held_for, 1), held_for)
@@ -370,21 +373,25 @@ class Mixture:
         obs: NDArray[Any],
         actions: NDArray[Any],
         scores: NDArray[Any] | None,
+        finite: bool,
         allowed: Allowed | None,
         judged: NDArray[np.bool_],
         num_steps: int,
     ) -> tuple[NDArray[Any], NDArray[Any] | None, Spread | None]:
         """Scores as the switch sees them ``(N, K)``, the own ones ``(N,)``, and their spread if that is the unit.
 
-        Of ``judged`` rows, ``(N,)``, the own score must be finite; the others only need something to compare.
+        Of ``judged`` rows, ``(N,)``, the own score must be finite, as all are if ``finite`` says so; the others only
+        need something to compare.
         """
         own, own_scores, spread = self._own, None, None
         if scores is None:
             usable = np.zeros(actions.shape[:2])
         else:
             own_scores = scores[self._rows, own]
-            self._check_own(obs, actions, own_scores, judged, num_steps)
-            usable = np.where(np.isfinite(scores), scores, -np.inf)  # another policy's broken candidate cannot win
+            usable = scores.copy()
+            if not finite:
+                self._check_own(obs, actions, own_scores, judged, num_steps)
+                usable[~np.isfinite(scores)] = -np.inf  # another policy's broken candidate cannot win
             if not judged.all():
                 usable[~judged, own[~judged]] = 0.0
             if self._spread is not None:
