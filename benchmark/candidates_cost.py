@@ -4,7 +4,8 @@
     python benchmark/candidates_cost.py --before ../before --out benchmark/results/candidates_cost.json
 
 CPU time of ``act`` for ten tasks, the networks of ``sac_qmp_separate`` at its default width, on one thread. Versions
-take turns within one process, four calls each, so that whatever else the machine does meets all of them alike.
+take turns within one process, four calls each, so that whatever else the machine does meets all of them alike; and they
+ask the same networks, since where in memory parameters lie makes more of a difference than the versions do.
 """
 
 from __future__ import annotations
@@ -64,12 +65,10 @@ def version(checkout: Path) -> Any:
     return package
 
 
-def deciding(package: Any, envs_per_task: int, **settings: Any) -> Any:
+def deciding(package: Any, networks: tuple[Networks, Networks], envs_per_task: int, **settings: Any) -> Any:
     """A call of ``act``."""
     envs = gym.make_vec("Maze10-v0", num_envs=TASKS * envs_per_task)
-    (width,) = envs.single_observation_space.shape  # type: ignore[misc]
-    torch.manual_seed(0)
-    actor, critic = Networks(width, 4), Networks(width + 2, 1)
+    actor, critic = networks
 
     def by_task(x: torch.Tensor) -> torch.Tensor:
         return x.unflatten(0, (-1, TASKS)).transpose(0, 1)
@@ -99,10 +98,13 @@ def measure(before: Any, now: Any, envs_per_task: int, seconds: float) -> dict[s
         "switch": now.QSwitch(margin=0.1, reduce="min"),
         "candidate_mask": np.ones((TASKS, TASKS), np.bool_),
     }
+    torch.manual_seed(0)
+    (width,) = gym.make("Maze10-v0").observation_space.shape  # type: ignore[misc]
+    networks = Networks(width, 4), Networks(width + 2, 1)
     calls = {
-        "before": deciding(before, envs_per_task),
-        "now": deciding(now, envs_per_task),
-        "mask, margin, two critics": deciding(now, envs_per_task, **everything),
+        "before": deciding(before, networks, envs_per_task),
+        "now": deciding(now, networks, envs_per_task),
+        "mask, margin, two critics": deciding(now, networks, envs_per_task, **everything),
     }
     times: dict[str, list[float]] = {name: [] for name in calls}
     end = time.monotonic() + seconds
