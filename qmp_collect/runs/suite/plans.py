@@ -72,7 +72,7 @@ class Plan:
                     flags += ["--num-seeds", str(count)] if count > 1 else []
                     flags += ["--switch", switch] if switch else []
                     argv = (f"cleanrl_scripts/{arms.script}.py", *flags)
-                    # Measured with five seeds of Reacher5 (benchmark/results/seeds.json): 0.65 of five runs' time.
+                    # As of Reacher5 (benchmark/results/seeds.json). Larger batches gain less, smaller networks more.
                     hours = arms.hours * (count if count == 1 else 0.65 * count)
                     yield Run(name, str(Path(root, name)), argv, self.device, round(hours, 3))
 
