@@ -29,7 +29,7 @@ from qmp_envs.arguments import (
     diverged,
 )
 from qmp_envs.meta_world import META_WORLD, MetaWorldEnv
-from qmp_envs.task_set import Array, Reduction
+from qmp_envs.task_set import Array, OfTaskSet, Reduction
 
 # observations (N, 39), rewards (N,), terminations (N,), truncations (N,), infos
 Step: TypeAlias = tuple[Array, Array, Array, Array, dict[str, Any]]
@@ -51,7 +51,7 @@ def _kill(processes: Sequence[Any]) -> None:
             process.kill()
 
 
-class _MetaWorldVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
+class _MetaWorldVectorEnv(OfTaskSet, gym.vector.VectorEnv[Array, Array, Array]):
     """What `MetaWorldSyncVectorEnv` and `MetaWorldAsyncVectorEnv` add to Gymnasium's classes.
 
     Whatever can be refused is refused before any sub-environment hears of it, and a step in which one diverges is
@@ -92,16 +92,6 @@ class _MetaWorldVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         self._started = False  # reset for the first time
         self._finished, self._diverged = np.zeros((2, num_envs), dtype=np.bool_)  # and not reset since
         super().__init__(env_fns, autoreset_mode=mode, **self._vector_kwargs)  # type: ignore[call-arg]
-
-    @property
-    def task_names(self) -> tuple[str, ...]:
-        """Names of the T tasks."""
-        return self.task_set.task_names
-
-    @property
-    def num_tasks(self) -> int:
-        """T, the number of tasks, whether or not each has a sub-environment here."""
-        return self.task_set.num_tasks
 
     @property
     def episode_metrics(self) -> Mapping[str, Reduction]:

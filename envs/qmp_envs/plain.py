@@ -13,7 +13,7 @@ import numpy.typing as npt
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from qmp_envs.arguments import OnDivergence, assign_tasks, checked_limit
-from qmp_envs.task_set import Reduction, TaskSet
+from qmp_envs.task_set import OfTaskSet, Reduction, TaskSet
 
 Constructor: TypeAlias = Callable[..., gym.Env[Any, Any]]
 
@@ -41,7 +41,7 @@ def make_single(
     return gym.wrappers.TimeLimit(env, checked_limit(max_episode_steps, task_set))
 
 
-class PlainVectorEnv(SyncVectorEnv):
+class PlainVectorEnv(OfTaskSet, SyncVectorEnv):
     """N single environments, one after the other in this process; sub-environment ``i`` has task ``i % T``.
 
     Args:
@@ -67,16 +67,6 @@ class PlainVectorEnv(SyncVectorEnv):
         self.task_ids = assign_tasks(task_set, num_envs, task_ids)
         env_fns = [partial(make_single, task_set, constructors, int(task), **kwargs) for task in self.task_ids]
         super().__init__(env_fns, autoreset_mode=AutoresetMode(autoreset_mode))
-
-    @property
-    def task_names(self) -> tuple[str, ...]:
-        """Names of the T tasks."""
-        return self.task_set.task_names
-
-    @property
-    def num_tasks(self) -> int:
-        """T, the number of tasks, whether or not each has a sub-environment here."""
-        return self.task_set.num_tasks
 
     @property
     def episode_metrics(self) -> Mapping[str, Reduction]:

@@ -73,3 +73,23 @@ class TaskSet:
     def num_tasks(self) -> int:
         """T, the number of tasks."""
         return len(self.task_names)
+
+
+class OfTaskSet:
+    """What vector environments of every kind say of their task set.
+
+    Attributes:
+        task_set: its facts.
+    """
+
+    task_set: TaskSet
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Names of the T tasks."""
+        return self.task_set.task_names
+
+    @property
+    def num_tasks(self) -> int:
+        """T, the number of tasks, whether or not each has a sub-environment here."""
+        return self.task_set.num_tasks

@@ -27,13 +27,13 @@ from qmp_envs.arguments import (
     checked_mask,
     checked_seeds,
 )
-from qmp_envs.task_set import Reduction, TaskSet
+from qmp_envs.task_set import OfTaskSet, Reduction, TaskSet
 
 Array: TypeAlias = npt.NDArray[Any]
 Rows: TypeAlias = npt.NDArray[np.intp]
 
 
-class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
+class BatchedVectorEnv(OfTaskSet, gym.vector.VectorEnv[Array, Array, Array]):
     """Base of all task sets: tasks, autoreset, seeds, infos, saving.
 
     A step is: `_advance`, episode counters, `_judge`, reset of the rows that asked for it, `_observe`. A task
@@ -140,16 +140,6 @@ class BatchedVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
         raise NotImplementedError
 
     # ------------------------------------------------------------------ Gymnasium's interface
-
-    @property
-    def task_names(self) -> tuple[str, ...]:
-        """Names of the T tasks."""
-        return self.task_set.task_names
-
-    @property
-    def num_tasks(self) -> int:
-        """T, the number of tasks, whether or not each has a sub-environment here."""
-        return self.task_set.num_tasks
 
     @property
     def finished(self) -> npt.NDArray[np.bool_]:
