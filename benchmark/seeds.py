@@ -1,4 +1,4 @@
-"""S seeds in one process against S runs: CPU and wall time of the loop of sac_qmp_separate.py, on this machine, now.
+"""S seeds in one process against S runs: CPU and wall time of the loop of a script, on this machine, now.
 
     python benchmark/seeds.py --out benchmark/results/seeds.json
 
@@ -16,7 +16,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -31,6 +31,8 @@ from qmp_collect.runs.seeds import SeedReplay, stack_agents
 
 @dataclass
 class Args:
+    script: Literal["sac_qmp_separate", "sac_qmp_multihead"] = "sac_qmp_separate"
+    """whose loop"""
     env_ids: tuple[str, ...] = ("Reacher5", "Maze10")
     """task sets, each with its preset"""
     seeds: int = 5
@@ -43,10 +45,10 @@ class Args:
     """where to write the result as JSON"""
 
 
-def run(env_id: str, seeds: list[int], steps: int, start: Any = None) -> tuple[float, float]:
+def run(name: str, env_id: str, seeds: list[int], steps: int, start: Any = None) -> tuple[float, float]:
     """Seconds of wall time and of this process's CPU time for so many vector steps and their gradient steps."""
     torch.set_num_threads(1)
-    script = load_script("sac_qmp_separate")
+    script = load_script(name)
     args, n = script.parse_args(["--env-id", env_id]), len(seeds)
     tasks = script.qmp_envs.TASK_SETS[args.env_id].num_tasks
     rows = np.arange(n * tasks * args.envs_per_task)
@@ -60,15 +62,17 @@ def run(env_id: str, seeds: list[int], steps: int, start: Any = None) -> tuple[f
         envs, agent.policies, agent.q_functions, own_policy=agent.own_policy, task_ids=labels, own_ids=rows % tasks,
         num_tasks=n * tasks, buffer=buffer, backend="torch", seed=seeds,
     )  # fmt: skip
+    joint = name == "sac_qmp_multihead"  # a batch of all tasks, and T times as many of them
+    sample = buffer.sample_joint if joint else buffer.sample
     collector.collect(n_step=2 * len(rows))
-    agent.update(buffer.sample(args.batch_size))
+    agent.update(sample(args.batch_size))
     updates = round(steps * args.envs_per_task * args.gradient_steps_per_round / args.env_steps_per_round)
     if start is not None:
         start.wait()
     wall, cpu_time = time.perf_counter(), time.process_time()
     collector.collect(n_step=steps * len(rows))
-    for _ in range(updates):
-        agent.update(buffer.sample(args.batch_size))
+    for _ in range(updates * (tasks if joint else 1)):
+        agent.update(sample(args.batch_size))
     return time.perf_counter() - wall, time.process_time() - cpu_time
 
 
@@ -76,11 +80,11 @@ def report(queue: Any, *arguments: Any) -> None:
     queue.put(run(*arguments))
 
 
-def at_a_time(env_id: str, seeds: list[int], steps: int) -> tuple[float, float]:
+def at_a_time(name: str, env_id: str, seeds: list[int], steps: int) -> tuple[float, float]:
     """The slowest process's wall time, and the CPU time of all."""
     context = multiprocessing.get_context("spawn")
     queue, start = context.Queue(), context.Barrier(len(seeds))
-    processes = [context.Process(target=report, args=(queue, env_id, [seed], steps, start)) for seed in seeds]
+    processes = [context.Process(target=report, args=(queue, name, env_id, [seed], steps, start)) for seed in seeds]
     for process in processes:
         process.start()
     found = [queue.get() for _ in processes]
@@ -91,15 +95,18 @@ def at_a_time(env_id: str, seeds: list[int], steps: int) -> tuple[float, float]:
 
 def main(args: Args) -> None:
     seeds = list(range(1, args.seeds + 1))
-    result: dict[str, Any] = {"provenance": provenance(), "settings": {"seeds": args.seeds, "steps": args.steps}}
+    result: dict[str, Any] = {
+        "provenance": provenance(),
+        "settings": {"script": args.script, "seeds": args.seeds, "steps": args.steps},
+    }
     for env_id in args.env_ids:
         measured: dict[str, list[tuple[float, float]]] = {"one process": [], "one by one": [], "at a time": []}
         load = [os.getloadavg()[0]]
         for _ in range(args.repeats):
-            measured["one process"].append(run(env_id, seeds, args.steps))
-            single = np.sum([run(env_id, [seed], args.steps) for seed in seeds], 0)
+            measured["one process"].append(run(args.script, env_id, seeds, args.steps))
+            single = np.sum([run(args.script, env_id, [seed], args.steps) for seed in seeds], 0)
             measured["one by one"].append((float(single[0]), float(single[1])))
-            measured["at a time"].append(at_a_time(env_id, seeds, args.steps))
+            measured["at a time"].append(at_a_time(args.script, env_id, seeds, args.steps))
             load.append(os.getloadavg()[0])
         median = {way: np.median(times, 0).round(2).tolist() for way, times in measured.items()}
         ours = median["one process"]

@@ -58,6 +58,10 @@ class Args(settings.RunArgs):
     target_entropy_scale: float = 1.0
     """the target entropy is -dim(A) times this"""
 
+    # Seeds
+    num_seeds: int = 1
+    """above 1: so many runs side by side in this process, of seeds from --seed on, each with a folder of its own"""
+
     # Many machines
     hosts: int = 0
     """collect on so many hosts of a Ray cluster, --envs-per-task environments of every task on each; 0: here"""
@@ -111,7 +115,7 @@ def parse_args(argv: list[str] | None = None) -> Args:
     return settings.parse_args(Args, PRESETS, qmp_envs.TASK_SETS, argv)
 
 
-# ALGO LOGIC: networks. Twin critics are stacked: a layer of both is one batched matrix product.
+# ALGO LOGIC: networks. Twin critics are stacked, and so are seeds: a layer of all is one batched matrix product.
 class StackedLinear(nn.Module):
     """Several linear layers side by side: (m, B, in) -> (m, B, heads * out) by the first m of them."""
 
@@ -130,26 +134,26 @@ class StackedLinear(nn.Module):
 
 
 def own_head(x, task_ids):
-    """Each row's own task's head: (m, B, T, out) -> (m, B, out)."""
-    return x.take_along_dim(task_ids.view(1, -1, 1, 1), dim=2).squeeze(2)
+    """Each row's own task's head: (m, N, T, out) -> (m, N, out)."""
+    return x.take_along_dim((task_ids % x.shape[2]).view(1, -1, 1, 1), dim=2).squeeze(2)
 
 
 class SoftQNetwork(nn.Module):
-    """Twin critics, a head for each task."""
+    """Twin critics, a head for each task: first the seeds' first critics, then their second ones."""
 
-    def __init__(self, num_tasks, obs_dim, action_dim, hidden_dim):
+    def __init__(self, num_tasks, obs_dim, action_dim, hidden_dim, num_seeds):
         super().__init__()
-        self.num_tasks = num_tasks
-        self.fc1 = StackedLinear(2, obs_dim + action_dim, hidden_dim, nn.init.xavier_normal_)
-        self.fc2 = StackedLinear(2, hidden_dim, hidden_dim, nn.init.xavier_normal_)
-        self.fc_q = StackedLinear(2, hidden_dim, 1, nn.init.xavier_normal_, num_heads=num_tasks)
+        self.num_tasks, self.num_seeds = num_tasks, num_seeds
+        self.fc1 = StackedLinear(2 * num_seeds, obs_dim + action_dim, hidden_dim, nn.init.xavier_normal_)
+        self.fc2 = StackedLinear(2 * num_seeds, hidden_dim, hidden_dim, nn.init.xavier_normal_)
+        self.fc_q = StackedLinear(2 * num_seeds, hidden_dim, 1, nn.init.xavier_normal_, num_heads=num_tasks)
 
     def forward(self, obs, actions, task_ids, twins=2):
-        """(B, O), (B, A) and (B,) -> (twins, B) by the heads of the rows' tasks."""
-        x = torch.cat([obs, actions], -1).repeat(twins, 1, 1)
-        x = F.relu_(self.fc1(x))
+        """(N, O), (N, A) and (N,) -> (twins, N) by the heads of the rows' tasks."""
+        x = torch.cat([obs, actions], -1).view(self.num_seeds, -1, obs.shape[-1] + actions.shape[-1])
+        x = F.relu_(self.fc1(x.repeat(twins, 1, 1)))
         x = F.relu_(self.fc2(x))
-        return own_head(self.fc_q(x).unflatten(-1, (self.num_tasks, 1)), task_ids).squeeze(-1)
+        return own_head(self.fc_q(x).view(twins, -1, self.num_tasks, 1), task_ids).squeeze(-1)
 
 
 LOG_STD_MIN, LOG_STD_MAX = -20, 2
@@ -158,26 +162,30 @@ LOG_STD_MIN, LOG_STD_MAX = -20, 2
 class Actor(nn.Module):
     """Policies, a head for each task: Gaussians squashed by one tanh, in training, acting and evaluation alike."""
 
-    def __init__(self, num_tasks, obs_dim, action_dim, hidden_dim):
+    def __init__(self, num_tasks, obs_dim, action_dim, hidden_dim, num_seeds):
         super().__init__()
-        self.num_tasks = num_tasks
-        self.fc1 = StackedLinear(1, obs_dim, hidden_dim, nn.init.xavier_uniform_)
-        self.fc2 = StackedLinear(1, hidden_dim, hidden_dim, nn.init.xavier_uniform_)
-        self.fc_mean = StackedLinear(1, hidden_dim, action_dim, nn.init.xavier_uniform_, num_heads=num_tasks)
-        self.fc_logstd = StackedLinear(1, hidden_dim, action_dim, nn.init.xavier_uniform_, num_heads=num_tasks)
+        self.num_tasks, self.num_seeds = num_tasks, num_seeds
+        self.fc1 = StackedLinear(num_seeds, obs_dim, hidden_dim, nn.init.xavier_uniform_)
+        self.fc2 = StackedLinear(num_seeds, hidden_dim, hidden_dim, nn.init.xavier_uniform_)
+        self.fc_mean = StackedLinear(num_seeds, hidden_dim, action_dim, nn.init.xavier_uniform_, num_heads=num_tasks)
+        self.fc_logstd = StackedLinear(num_seeds, hidden_dim, action_dim, nn.init.xavier_uniform_, num_heads=num_tasks)
 
     def forward(self, obs, task_ids=None):
-        """(B, O) -> mean and log standard deviation before the tanh, (B, A) of task_ids' heads or (B, T, A) of all."""
-        x = F.relu_(self.fc1(obs.unsqueeze(0)))
+        """(N, O) -> mean and log standard deviation before the tanh, (N, A) of task_ids' heads or (N, T, A) of all."""
+        x = F.relu_(self.fc1(obs.view(self.num_seeds, -1, obs.shape[-1])))
         x = F.relu_(self.fc2(x))
-        heads = [fc(x).unflatten(-1, (self.num_tasks, -1)) for fc in (self.fc_mean, self.fc_logstd)]
+        heads = [fc(x).view(1, len(obs), self.num_tasks, -1) for fc in (self.fc_mean, self.fc_logstd)]
         mean, log_std = [head[0] if task_ids is None else own_head(head, task_ids)[0] for head in heads]
         return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
 
+    def noise(self, like):
+        """Of an agent of several seeds, each has a generator of its own instead (qmp_collect.runs.seeds)."""
+        return torch.randn_like(like)
+
     def get_action(self, obs, task_ids=None, with_log_prob=True):
-        """Sampled action (B, A), its log-probability (B,) or None, mean action (B, A); (B, T, ...) without task_ids."""
+        """Sampled action (N, A), its log-probability (N,) or None, mean action (N, A); (N, T, ...) without task_ids."""
         mean, log_std = self(obs, task_ids)
-        noise = torch.randn_like(mean)
+        noise = self.noise(mean)
         x = mean + log_std.exp() * noise
         if not with_log_prob:  # acting: these small operations cost a fifth of a forward pass of a few rows
             return torch.tanh(x), None, torch.tanh(mean)
@@ -199,26 +207,38 @@ def entropies(mean, log_std):
 
 
 class Agent:
-    """The multi-task SAC: how it learns, and how it answers the collector."""
+    """The multi-task SAC: how it learns, and how it answers the collector.
+
+    Of S seeds there are S of them. Rows lie seed by seed then, and task_ids count on: those of seed s begin at s * T.
+    """
 
     PARTS = ("actor", "qf", "qf_target", "actor_optimizer", "q_optimizer", "a_optimizer")
+    TWINS = ("qf", "qf_target", "q_optimizer")  # have two of everything
 
-    def __init__(self, args, num_tasks, obs_dim, action_dim, device):
-        self.args, self.num_tasks = args, num_tasks
-        dims = (num_tasks, obs_dim, action_dim, args.hidden_dim)
+    def __init__(self, args, num_tasks, obs_dim, action_dim, device, num_seeds=1):
+        self.args, self.num_tasks, self.num_seeds = args, num_tasks, num_seeds
+        dims = (num_tasks, obs_dim, action_dim, args.hidden_dim, num_seeds)
         self.actor = Actor(*dims).to(device)
         self.qf = SoftQNetwork(*dims).to(device)
         self.qf_target = SoftQNetwork(*dims).to(device).requires_grad_(False)
         self.qf_target.load_state_dict(self.qf.state_dict())
-        self.log_alpha = torch.zeros(num_tasks, device=device, requires_grad=True)
+        self.log_alpha = torch.zeros(num_seeds * num_tasks, device=device, requires_grad=True)
         self.target_entropy = -action_dim * args.target_entropy_scale
+        # Adam treats each number by itself, so one optimizer of stacked networks is one optimizer per network.
         adam = {"lr": args.learning_rate, "fused": True, "capturable": args.cudagraphs}
         self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), **adam)
         self.q_optimizer = torch.optim.Adam(self.qf.parameters(), **adam)
         self.a_optimizer = torch.optim.Adam([self.log_alpha], **adam)
 
+    def mean(self, x, dims=-1):
+        """Over each seed's rows, and other dims: (..., N) -> (..., S, 1)."""
+        return x.unflatten(-1, (self.num_seeds, -1)).mean(dims, keepdim=True)
+
     def update(self, data):
-        """One gradient step on a batch of all tasks, fields (B, ...). Returns what to log."""
+        """One gradient step on each seed's batch of all tasks, fields (N, ...).
+
+        Returns what to log, (S, 1) each, and (S * T,) of what each task has.
+        """
         task_ids, alphas = data.task_ids, self.log_alpha.detach().exp()
         alpha = alphas[task_ids]
         with torch.no_grad():
@@ -227,40 +247,40 @@ class Agent:
             target = data.rewards + (1 - data.terminations) * self.args.gamma * next_value
 
         qf_value = self.qf(data.obs, data.actions, task_ids)
-        qf_loss = (qf_value - target).square().mean(-1)
+        qf_loss = self.mean((qf_value - target).square())
         self.q_optimizer.zero_grad()
         qf_loss.sum().backward()
         self.q_optimizer.step()
 
         actions, log_prob, _ = self.actor.get_action(data.obs, task_ids)
-        actor_loss = (alpha * log_prob - self.qf(data.obs, actions, task_ids).amin(0)).mean(-1)
+        actor_loss = self.mean(alpha * log_prob - self.qf(data.obs, actions, task_ids).amin(0))
         self.actor_optimizer.zero_grad()
-        actor_loss.backward(inputs=list(self.actor.parameters()))  # spares the critics' weight gradients
+        actor_loss.sum().backward(inputs=list(self.actor.parameters()))  # spares the critics' weight gradients
         self.actor_optimizer.step()
 
         # The factor is log(alpha), as in the authors' separate agents, and not alpha, as in their shared ones.
         entropy = -log_prob.detach()
-        alpha_loss = (self.log_alpha[task_ids] * (entropy - self.target_entropy)).mean(-1)
+        alpha_loss = self.mean(self.log_alpha[task_ids] * (entropy - self.target_entropy))
         self.a_optimizer.zero_grad()
-        alpha_loss.backward()
+        alpha_loss.sum().backward()
         self.a_optimizer.step()
 
         with torch.no_grad():
             torch._foreach_lerp_(list(self.qf_target.parameters()), list(self.qf.parameters()), self.args.tau)
         return {
-            "qf_loss": qf_loss.mean(),
-            "qf_value": qf_value.mean(),
+            "qf_loss": qf_loss.mean(0),
+            "qf_value": self.mean(qf_value, (0, -1))[0],
             "actor_loss": actor_loss,
             "alpha_loss": alpha_loss,
             "alpha": alphas,
-            "entropy": entropy.mean(),
+            "entropy": self.mean(entropy),
         }
 
     # What the collector asks
     def policies(self, obs):
         """What each policy proposes in each row: (N, O) -> (N, T, A)."""
         mean, log_std = self.actor(obs)
-        actions = torch.tanh(mean + log_std.exp() * torch.randn_like(mean))
+        actions = torch.tanh(mean + log_std.exp() * self.actor.noise(mean))
         return qmp_collect.Proposal(
             actions, torch.tanh(mean), entropies(mean, log_std) if self.args.entropy_term else None
         )
@@ -385,20 +405,22 @@ if __name__ == "__main__":
     device = run.device
 
     # env setup
-    num_envs = num_tasks * args.envs_per_task
+    num_envs = run.num_seeds * num_tasks * args.envs_per_task
     envs = gym.make_vec(args.env_id, num_envs=num_envs, **ENV_SETTINGS)
-    num_envs = num_tasks * args.eval_envs_per_task
+    num_envs = run.num_seeds * num_tasks * args.eval_envs_per_task
     eval_envs = gym.make_vec(args.env_id, num_envs=num_envs, **ENV_SETTINGS)
     obs_space, action_space = envs.single_observation_space, envs.single_action_space
     if action_space != gym.spaces.Box(-1.0, 1.0, action_space.shape):
         raise SystemExit(f"--env-id {args.env_id}: expected actions in [-1, 1], its action space is {action_space}")
 
     # ALGO LOGIC: initialize agent, replay buffer and collector here
-    agent = Agent(args, num_tasks, obs_space.shape[0], action_space.shape[0], device)
+    dims = obs_space.shape[0], action_space.shape[0]
+    agent = run.make_agent(lambda num_seeds: Agent(args, num_tasks, *dims, device, num_seeds))
     round_steps = num_tasks * args.env_steps_per_round
     capacity = args.buffer_size // num_tasks
-    rows = min(capacity, run.storable(round_steps, envs.num_envs * max(args.hosts, 1)))
-    buffer = qmp_collect.TaskReplayBuffer(rows, num_tasks, obs_space, action_space, device=device, seed=args.seed)
+    rows = min(capacity, run.storable(round_steps, num_tasks * args.envs_per_task * max(args.hosts, 1)))
+    of_tasks = rows, num_tasks, obs_space, action_space
+    buffer = run.make_buffer(lambda seed: qmp_collect.TaskReplayBuffer(*of_tasks, device=device, seed=seed))
     run.accelerate(agent, "update", "policies", "q_functions", "own_policy")
 
     run.check_learning_starts(
@@ -410,7 +432,8 @@ if __name__ == "__main__":
     if args.hosts:
         collector = run.fleet(partial(make_host, args=args), agent.acting_weights, buffer, eval_envs)
     else:
-        collector = make_collector(args, agent, envs, buffer=buffer, device=device, seed=args.seed)
+        of_run = {"buffer": buffer, "device": device, "seed": run.seed, **run.rows(envs.num_envs)}
+        collector = make_collector(args, agent, envs, **of_run)
 
     with run.start(collector, agent=agent, buffer=buffer):
         while run.unfinished():
@@ -424,13 +447,15 @@ if __name__ == "__main__":
                     device=device,
                     stop=run.stop,
                     seed=run.eval_seed,
+                    **run.rows(eval_envs.num_envs),
                 )
                 run.evaluated(stats)
                 continue
 
             # ALGO LOGIC: collect with the mixture
             if not run.updates_due:  # else a run is resumed that was stopped between its gradient steps
-                if not run.collected(collector.collect(n_step=round_steps, stop=run.stop, resume=run.interrupted)):
+                n_step = run.num_seeds * round_steps
+                if not run.collected(collector.collect(n_step=n_step, stop=run.stop, resume=run.interrupted)):
                     continue  # a resumed run collects the rest of the round
                 if len(buffer) >= args.min_buffer_size:
                     run.updates_due = num_tasks * args.gradient_steps_per_round

@@ -121,6 +121,10 @@ class SeedReplay:
         self.buffers = list(buffers)
         self._size = self.buffers[0].num_tasks
 
+    def __len__(self) -> int:
+        """Stored transitions of a seed: of the one that has the fewest."""
+        return min(map(len, self.buffers))
+
     @property
     def sizes(self) -> NDArray[np.int64]:
         """Stored transitions of each task of each seed, ``(S * T,)``."""
@@ -139,3 +143,9 @@ class SeedReplay:
         """As `TaskReplayBuffer.sample`, ``(S * T, B, ...)``; task and behaviour ids are those within a seed."""
         batches = [buffer.sample(batch_size, **arguments) for buffer in self.buffers]
         return Batch(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+
+    def sample_joint(self, batch_size: int, **arguments: Any) -> Batch:
+        """As `TaskReplayBuffer.sample_joint` of each seed, ``(S * B, ...)``; task ids are counted on, seed by seed."""
+        batches = [buffer.sample_joint(batch_size, **arguments) for buffer in self.buffers]
+        numbered = [batch._replace(task_ids=batch.task_ids + seed * self._size) for seed, batch in enumerate(batches)]
+        return Batch(*(torch.cat(parts) for parts in zip(*numbered, strict=True)))

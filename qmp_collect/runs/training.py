@@ -474,8 +474,8 @@ class TrainingRun:
 
         Args:
             losses: of the round's last gradient step, by name: a number, or ``(T,)`` for numbers of each task, which
-                are logged as ``tasks/<name>/*`` and averaged. Reading them is the only time that a round waits for
-                the device. Empty in a round without gradient steps.
+                are logged as ``tasks/<name>/*`` and averaged; of S seeds ``(S, 1)`` and ``(S * T,)``. Reading them is
+                the only time that a round waits for the device. Empty in a round without gradient steps.
         """
         if self.updates_due:
             return
@@ -514,11 +514,14 @@ class TrainingRun:
             member.film(self.global_step, own, self.device, lambda: bool(self.stop) and not self._complete)
 
     def _of_members(self, losses: Mapping[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
-        """The losses of each seed."""
-        if self.num_seeds == 1:
-            return [dict(losses)]
-        parts = {name: loss.view(self.num_seeds, -1) for name, loss in losses.items()}
-        return [{name: part[place] for name, part in parts.items()} for place in range(self.num_seeds)]
+        """The losses of each seed: a number of those that are ``(S, 1)``, of ``(S * T,)`` the ``(T,)`` of its tasks."""
+
+        def own(loss: torch.Tensor, place: int) -> torch.Tensor:
+            if loss.ndim == 2:
+                return loss[place, 0]
+            return loss if self.num_seeds == 1 else loss.view(self.num_seeds, -1)[place]
+
+        return [{name: own(loss, place) for name, loss in losses.items()} for place in range(self.num_seeds)]
 
     def _values(self, losses: Mapping[str, torch.Tensor]) -> list[list[float]]:
         """Of each, the numbers that `Member.end_round` wants, for which the device is waited for once."""

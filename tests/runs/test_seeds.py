@@ -15,7 +15,8 @@ from qmp_collect.runs.seeds import SeedReplay, stack_agents, state_of_seed, stat
 
 SEEDS, T, O, A, B = [4, 1, 9, 2, 7], 2, 3, 2, 8  # noqa: E741
 CPU = torch.device("cpu")
-script = load_script("sac_qmp_separate")
+separate, multihead = load_script("sac_qmp_separate"), load_script("sac_qmp_multihead")
+both = pytest.mark.parametrize("script", [separate, multihead], ids=["separate", "multihead"])
 
 
 @pytest.fixture
@@ -25,20 +26,38 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-def make(num_seeds, **settings):
-    return script.Agent(script.Args(hidden_dim=8, learning_rate=1e-2, **settings), T, O, A, CPU, num_seeds=num_seeds)
+def maker(script, **settings):
+    args = script.Args(hidden_dim=8, learning_rate=1e-2, **settings)
+    return lambda num_seeds: script.Agent(args, T, O, A, CPU, num_seeds=num_seeds)
 
 
-def batch_of(seed, number):
+def batch_of(script, seed, number):
     draw = torch.Generator().manual_seed(100 * seed + number)
-    shapes = [(T, B, O), (T, B, A), (T, B), (T, B, O), (T, B)]
+    rows = (B,) if script is multihead else (T, B)
+    shapes = [(*rows, O), (*rows, A), rows, (*rows, O), rows]
     obs, actions, rewards, next_obs, ends = (torch.randn(shape, generator=draw) for shape in shapes)
-    ids = torch.zeros(T, B, dtype=torch.int64)
+    ids = torch.randint(T, rows, generator=draw)
     return Batch(obs, actions.tanh(), rewards, next_obs, (ends > 1).to(obs.dtype), ids, ids)
 
 
+def batches_of(script, number):
+    return [batch_of(script, seed, number) for seed in SEEDS]
+
+
 def stacked(batches):
+    """As `SeedReplay` does it: of joint batches, task ids are counted on."""
+    if batches[0].rewards.ndim == 1:
+        batches = [batch._replace(task_ids=batch.task_ids + T * place) for place, batch in enumerate(batches)]
     return Batch(*map(torch.cat, zip(*batches, strict=True)))
+
+
+def of_seed(losses, place):
+    """What an agent of its own would say."""
+    return {n: v[place : place + 1] if v.ndim == 2 else v[place * T : (place + 1) * T] for n, v in losses.items()}
+
+
+def states_of(agent):
+    return [state_of_seed(agent.state_dict(), place, len(SEEDS), agent.TWINS) for place in range(len(SEEDS))]
 
 
 def assert_close(a, b, rtol=1e-9, atol=1e-11):
@@ -53,28 +72,31 @@ def assert_close(a, b, rtol=1e-9, atol=1e-11):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("critic_of", ["task", "next", "proposer"])
-def test_every_seed_is_a_run_of_its_own(critic_of):
-    settings = {"switch_critic_of": critic_of, "entropy_term": True}
-    agent = stack_agents(lambda n: make(n, **settings), SEEDS, CPU)
+@pytest.mark.parametrize(
+    ("script", "settings"),
+    [(separate, {"switch_critic_of": of}) for of in ("task", "next", "proposer")]
+    + [(multihead, {"switch_critic": critic}) for critic in ("q1", "min")],
+)
+def test_every_seed_is_a_run_of_its_own(script, settings):
+    make = maker(script, entropy_term=True, **settings)
+    agent = stack_agents(make, SEEDS, CPU)
     obs = torch.randn(len(SEEDS) * 2 * T, O, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(len(SEEDS) * T).unflatten(0, (-1, T)).repeat(1, 2).flatten()
     losses = []
     for number in range(3):
-        losses.append(agent.update(stacked([batch_of(seed, number) for seed in SEEDS])))
+        losses.append(agent.update(stacked(batches_of(script, number))))
         proposal = agent.policies(obs)
         own = agent.own_policy(obs, labels)
     values, means = agent.q_functions(obs, proposal.means, labels), agent.mean_policy(obs, labels)
     for place, seed in enumerate(SEEDS):
-        rows, tasks = slice(place * 2 * T, (place + 1) * 2 * T), slice(place * T, (place + 1) * T)
+        rows = slice(place * 2 * T, (place + 1) * 2 * T)
         torch.manual_seed(seed)
-        alone = make(1, **settings)
+        alone = make(1)
         for number in range(3):
-            for name, loss in alone.update(batch_of(seed, number)).items():
-                assert_close(losses[number][name][tasks], loss)
+            assert_close(of_seed(losses[number], place), alone.update(batch_of(script, seed, number)))
             expected = alone.policies(obs[rows])
             expected_own = alone.own_policy(obs[rows], labels[rows] % T)
-        assert_close(state_of_seed(agent.state_dict(), place, len(SEEDS), agent.TWINS), alone.state_dict())
+        assert_close(states_of(agent)[place], alone.state_dict())
         for mine, theirs in zip(proposal, expected, strict=True):
             assert_close(mine[rows], theirs)
         assert_close(own[rows], expected_own)
@@ -82,24 +104,25 @@ def test_every_seed_is_a_run_of_its_own(critic_of):
         assert_close(means[rows], alone.mean_policy(obs[rows], labels[rows] % T))
 
 
-def test_states_are_taken_apart_and_put_together():
-    agent = stack_agents(make, SEEDS, CPU)
-    agent.update(stacked([batch_of(seed, 0) for seed in SEEDS]))
-    state = agent.state_dict()
-    parts = [state_of_seed(state, place, len(SEEDS), agent.TWINS) for place in range(len(SEEDS))]
-    make(1).load_state_dict(parts[3])  # is an ordinary agent's
-    assert_close(states_of_seeds(parts, agent.TWINS), state)
+@both
+def test_states_are_taken_apart_and_put_together(script):
+    agent = stack_agents(maker(script), SEEDS, CPU)
+    agent.update(stacked(batches_of(script, 0)))
+    parts = states_of(agent)
+    maker(script)(1).load_state_dict(parts[3])  # is an ordinary agent's
+    assert_close(states_of_seeds(parts, agent.TWINS), agent.state_dict())
 
 
-def test_a_poisoned_seed_changes_no_bit_of_another():
+@both
+def test_a_poisoned_seed_changes_no_bit_of_another(script):
     """Its parameters, moments and batches are NaN: what the others learn and answer stays the same."""
     obs, found = torch.ones(len(SEEDS) * T, O), []
     for poison in (False, True):
-        agent = stack_agents(make, SEEDS, CPU)
-        agent.update(stacked([batch_of(seed, 0) for seed in SEEDS]))
-        batches = [batch_of(seed, 1) for seed in SEEDS]
+        agent = stack_agents(maker(script), SEEDS, CPU)
+        agent.update(stacked(batches_of(script, 0)))
+        batches = batches_of(script, 1)
         if poison:
-            parts = [state_of_seed(agent.state_dict(), p, len(SEEDS), agent.TWINS) for p in range(len(SEEDS))]
+            parts = states_of(agent)
             nan = torch.utils._pytree.tree_map_only(torch.Tensor, lambda x: x * (np.nan if x.ndim else 1), parts[1])
             agent.load_state_dict(states_of_seeds([parts[0], nan, *parts[2:]], agent.TWINS))
             broken = [f * np.nan if f.is_floating_point() else f for f in batches[1]]
@@ -108,24 +131,20 @@ def test_a_poisoned_seed_changes_no_bit_of_another():
         losses = agent.update(stacked(batches))
         labels = torch.arange(len(SEEDS) * T)
         means, actions = agent.mean_policy(obs, labels), agent.policies(obs).actions
-        states = [state_of_seed(agent.state_dict(), p, len(SEEDS), agent.TWINS) for p in range(len(SEEDS))]
-        found.append((losses, means, actions, agent.q_functions(obs, actions, labels), states))
+        found.append((losses, means, actions, agent.q_functions(obs, actions, labels), states_of(agent)))
     (losses, means, actions, values, states), (losses_2, means_2, actions_2, values_2, states_2) = found
     rows = labels // T != 1
     assert not values_2[~rows].isfinite().any()
-    for a, b in [
-        (means, means_2),
-        (actions, actions_2),
-        (values, values_2),
-        *((losses[n], losses_2[n]) for n in losses),
-    ]:
+    for a, b in [(means, means_2), (actions, actions_2), (values, values_2)]:
         assert torch.equal(a[rows], b[rows])
     for place in (0, 2, 3, 4):
-        pairs = zip(*(torch.utils._pytree.tree_leaves(s[place]) for s in (states, states_2)), strict=True)
+        learnt = ((states[place], of_seed(losses, place)), (states_2[place], of_seed(losses_2, place)))
+        pairs = zip(*map(torch.utils._pytree.tree_leaves, learnt), strict=True)
         assert all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
 
 
-def test_three_seeds_collect_and_learn_as_three_runs():
+@both
+def test_three_seeds_collect_and_learn_as_three_runs(script):
     """The whole loop, in float32: what each seed stores, draws from its replay and learns is what it would alone."""
     seeds, tasks = SEEDS[:3], 3
     args = script.Args(hidden_dim=8, env_id="Maze3-v0")
@@ -144,7 +163,8 @@ def test_three_seeds_collect_and_learn_as_three_runs():
         )  # fmt: skip
         for _ in range(3):
             collector.collect(n_step=n * tasks * 10)
-            agent.update(buffer.sample(6))
+            agent.update(buffer.sample_joint(6) if script is multihead else buffer.sample(6))
+            assert len(buffer) == buffer.sizes.sum() / n
         envs.close()
         states = [state_of_seed(agent.state_dict(), place, n, agent.TWINS) for place in range(n)]
         mixtures = [torch.from_numpy(stats.mixture) for stats in collector.stats().by_group()]
@@ -157,6 +177,7 @@ def test_three_seeds_collect_and_learn_as_three_runs():
 
 
 def test_for_graphs_all_seeds_draw_from_the_one_generator():
+    make = maker(separate)
     agent = stack_agents(make, SEEDS, CPU, own_noise=False)
     like = torch.zeros(len(SEEDS) * T, B, A)
     torch.manual_seed(3)
@@ -164,4 +185,4 @@ def test_for_graphs_all_seeds_draw_from_the_one_generator():
     torch.manual_seed(3)
     assert torch.equal(drawn, torch.randn(len(SEEDS) * T, B, A))
     torch.manual_seed(SEEDS[1])  # the parameters are those of each seed alone, as with generators of their own
-    assert_close(state_of_seed(agent.state_dict(), 1, len(SEEDS), agent.TWINS), make(1).state_dict())
+    assert_close(states_of(agent)[1], make(1).state_dict())

@@ -25,6 +25,7 @@ from qmp_collect.runs.suite.process import slim
 from qmp_collect.runs.suite.status import standing
 
 NAME, SEEDS = "sac_qmp_separate", (4, 5, 6)
+NAMES = [NAME, "sac_qmp_multihead"]
 SETTINGS = {
     "env-id": "Maze3", "env-steps-per-round": 20, "gradient-steps-per-round": 3, "min-buffer-size": 40,
     "buffer-size": 50, "batch-size": 6, "hidden-dim": 8, "learning-rate": 1e-2, "envs-per-task": 2,
@@ -41,31 +42,34 @@ pytestmark = pytest.mark.usefixtures("short_episodes")
 @pytest.fixture
 def in_float64(float64: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """All but the replay buffers' rows."""
-    sample = TaskReplayBuffer.sample
 
-    def converted(*args: Any, **settings: Any) -> Batch:
-        batch = sample(*args, **settings)
-        return Batch(*(part.double() if part.is_floating_point() else part for part in batch))
+    def converted(sample: Callable[..., Batch]) -> Callable[..., Batch]:
+        def drawn(*args: Any, **settings: Any) -> Batch:
+            batch = sample(*args, **settings)
+            return Batch(*(part.double() if part.is_floating_point() else part for part in batch))
 
-    monkeypatch.setattr(TaskReplayBuffer, "sample", converted)
+        return drawn
+
+    for name in ("sample", "sample_joint"):
+        monkeypatch.setattr(TaskReplayBuffer, name, converted(getattr(TaskReplayBuffer, name)))
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[RunScript], Path]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """The folder of three seeds that nothing disturbed, made once."""
-    root = tmp_path_factory.mktemp("three")
+    roots = {name: tmp_path_factory.mktemp(name) for name in NAMES}
 
-    def made(run_script: RunScript) -> Path:
-        if not any(root.iterdir()):
-            run_script(NAME, *THREE, "--run-dir-root", root)
-        return only_run(root)
+    def made(run_script: RunScript, name: str = NAME) -> Path:
+        if not any(roots[name].iterdir()):
+            run_script(name, *THREE, "--run-dir-root", roots[name])
+        return only_run(roots[name])
 
     return made
 
 
-def code_of(run_script: RunScript, *arguments: object) -> object:
+def code_of(run_script: RunScript, *arguments: object, name: str = NAME) -> object:
     with pytest.raises(SystemExit) as ended:
-        run_script(NAME, *arguments)
+        run_script(name, *arguments)
     return ended.value.code
 
 
@@ -74,14 +78,15 @@ def config(run_dir: Path) -> Any:
 
 
 @pytest.mark.usefixtures("in_float64")
-def test_each_seed_leaves_what_a_run_of_its_own_leaves(run_script: RunScript, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_each_seed_leaves_what_a_run_of_its_own_leaves(name: str, run_script: RunScript, tmp_path: Path) -> None:
     together = tmp_path / "together"
-    run_script(NAME, *THREE, "--run-dir", together)
+    run_script(name, *THREE, "--run-dir", together)
     assert json.loads((together / "done.json").read_text()) == {"global_step": 360, "total_timesteps": 360}
     assert files(together) == {"checkpoint.npz", "done.json", "seeds.json", *(f"seed{seed}" for seed in SEEDS)}
     for seed in SEEDS[::2]:
         member, alone = together / f"seed{seed}", tmp_path / str(seed)
-        run_script(NAME, *TINY, "--seed", seed, "--run-dir", alone)
+        run_script(name, *TINY, "--seed", seed, "--run-dir", alone)
         assert config(member) == config(alone)
         assert files(member) == files(alone)
         rows, expected = metrics(member), metrics(alone)
@@ -120,8 +125,13 @@ def dying(method: Callable[..., Any], calls: int) -> Callable[..., Any]:
     return call
 
 
+@pytest.mark.parametrize("script", NAMES)
 def test_killed_at_the_worst_moments(
-    finished: Callable[[RunScript], Path], run_script: RunScript, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    script: str,
+    finished: Callable[..., Path],
+    run_script: RunScript,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With some seeds saved and others not, and amid a round: what goes on is one state, that of the last save."""
     command, run_dir = [*THREE, "--run-dir", tmp_path / "run"], tmp_path / "run"
@@ -140,21 +150,21 @@ def test_killed_at_the_worst_moments(
             else:
                 patch.setattr(module, name, dying(getattr(module, name), calls))
             with pytest.raises(Killed):
-                run_script(NAME, *command)
+                run_script(script, *command)
         assert (run_dir / "checkpoint.npz").exists() == (saves is not None)
         if saves is not None:
             assert load_checkpoint(run_dir / "checkpoint.npz")["run"] == {"seeds": [*SEEDS], "save": saves}
             with pytest.raises(SystemExit, match=r"one of the seeds 4, 5, 6, which .* go on only together: resume"):
-                run_script(NAME, "--resume", run_dir / "seed4")
+                run_script(script, "--resume", run_dir / "seed4")
     assert [(run_dir / f"seed{seed}" / "checkpoint.next.npz").exists() for seed in SEEDS] == [False, True, True]
-    left = iter([False] * 20)
+    left = iter([False] * 23)
     with monkeypatch.context() as patch:
         patch.setattr(StopSignal, "__bool__", lambda stop: next(left, True))
-        assert code_of(run_script, "--resume", run_dir) == 75
+        assert code_of(run_script, "--resume", run_dir, name=script) == 75
     progress = load_checkpoint(run_dir / "seed5" / "checkpoint.npz")["run"]
     assert progress["interrupted"] or progress["updates_due"]
-    run_script(NAME, "--resume", run_dir)
-    reference = finished(run_script)
+    run_script(script, "--resume", run_dir)
+    reference = finished(run_script, script)
     for seed in SEEDS:
         own, expected = run_dir / f"seed{seed}", reference / f"seed{seed}"
         assert metrics(own) == metrics(expected)
@@ -167,7 +177,7 @@ def test_killed_at_the_worst_moments(
     assert set(differences(a, b)) == {"/run/save"}
 
 
-def test_what_reads_runs_sees_as_many(finished: Callable[[RunScript], Path], run_script: RunScript) -> None:
+def test_what_reads_runs_sees_as_many(finished: Callable[..., Path], run_script: RunScript) -> None:
     folder = finished(run_script)
     members = [folder / f"seed{seed}" for seed in SEEDS]
     assert find_runs([folder]) == find_runs([folder.parent]) == members
@@ -209,7 +219,7 @@ def test_a_seed_that_diverges(run_script: RunScript, tmp_path: Path, monkeypatch
 
 
 def test_what_is_refused(
-    finished: Callable[[RunScript], Path], run_script: RunScript, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Callable[..., Path], run_script: RunScript, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = ["--run-dir-root", tmp_path]
     assert "not together with --compile" in str(code_of(run_script, *THREE, *root, "--compile"))
