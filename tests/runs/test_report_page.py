@@ -223,7 +223,7 @@ def test_runs_that_have_only_begun(tmp_path):
 def test_what_cannot_be_reported(tmp_path):
     with pytest.raises(ValueError, match="expected a run folder at least"):
         write_report([tmp_path / "absent"], tmp_path)
-    with pytest.raises(ValueError, match=r"no arm 'QMP'.*but \['own'\]"):
+    with pytest.raises(ValueError, match=r"no arm 'QMP'.*expected one of \['own'\]"):
         write_report([write_run(tmp_path, "a", evaluations(0.5))], tmp_path, hypotheses=["QMP > own"])
 
 

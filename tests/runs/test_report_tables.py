@@ -132,7 +132,9 @@ def test_hypotheses_that_cannot_be_tested(two_arms, tmp_path):
     for text in ("QMP = own", "QMP >", ""):
         with pytest.raises(ValueError, match="expected 'ARM > ARM'"):
             tables.hypothesis(text)
-    with pytest.raises(ValueError, match=r"no arm 'qnp' in Toy-v0, but \['own', 'QMP'\] did you mean QMP\?"):
+    with pytest.raises(
+        ValueError, match=r"no arm 'qnp' in Toy-v0: did you mean QMP\? expected one of \['own', 'QMP'\]"
+    ):
         hypotheses(two_arms, [tables.hypothesis("qnp > own")])
     (row,) = hypotheses(two_arms, [tables.hypothesis("qmp > OWN")])
     assert row[0] == "QMP > own"

@@ -262,9 +262,9 @@ def with_labels(study: Study, given: Hypothesis) -> Hypothesis:
             word = name.casefold()
             if word not in by_label and names.get(word, word) not in by_switch:
                 labels = [arm.label for arm in study.arms]
-                hint = did_you_mean(name, labels)
                 raise ValueError(
-                    f"hypothesis '{given}': there is no arm {name!r} in {study.env_id}, but {labels}{hint}"
+                    f"hypothesis '{given}': there is no arm {name!r} in {study.env_id}:{did_you_mean(name, labels)} "
+                    f"expected one of {labels}"
                 )
             found += by_label.get(word) or by_switch[names.get(word, word)]
         return found
