@@ -24,7 +24,7 @@ def study_of(root):
 
 
 def hypotheses(study, given):
-    return tables.hypotheses("eval/success", tables.tested(study, "eval/success", given)).rows
+    return tables.hypotheses("eval/success", tables.tested([(study, "eval/success")], given)[0]).rows
 
 
 @pytest.fixture
@@ -128,6 +128,26 @@ def test_holm_over_the_given_list(two_arms):
     assert [row[-1] for row in two] == ["confirmed", "refuted"]
 
 
+def test_holm_over_several_task_sets(tmp_path):
+    """Two hypotheses in two sets are four tests."""
+    for env_id, shift in (("Toy-v0", 0.0), ("Other-v0", 0.5)):
+        for switch, ends in (("own", (0.1, 0.2, 0.3)), ("qmp", (0.5, 0.6, 0.8))):
+            for seed, end in enumerate(ends):
+                settings = {"env_id": env_id, "switch": switch, "seed": seed}
+                write_run(tmp_path, f"{env_id}{switch}{seed}", evaluations(end + shift * (switch == "own")), **settings)
+    sets = studies([load_run(path) for path in find_runs([tmp_path])])
+    given = [tables.hypothesis(text) for text in ("QMP > own", "QMP > 0.5")]
+    assert sorted(study.env_id for study in sets) == ["Other-v0", "Toy-v0"]
+    found = tables.tested([(study, "eval/success") for study in sets], given)
+    alone = [tables.tested([(study, "eval/success")], given)[0] for study in sets]
+    raw = sorted(one.p for of_set in found for one in of_set)
+    assert [[one.p for one in of_set] for of_set in found] == [[one.p for one in of_set] for of_set in alone]
+    assert min(one.p_holm for of_set in found for one in of_set) == pytest.approx(4 * raw[0])
+    assert min(one.p_holm for of_set in alone for one in of_set) == pytest.approx(2 * raw[0])
+    note = tables.hypotheses("eval/success", found[0], 2).note
+    assert "over this list in 2 task sets, which is 4 tests together, and nothing else" in note
+
+
 def test_hypotheses_that_cannot_be_tested(two_arms, tmp_path):
     for text in ("QMP = own", "QMP >", ""):
         with pytest.raises(ValueError, match="expected 'ARM > ARM'"):
@@ -164,7 +184,7 @@ def test_a_hypothesis_over_several_methods(tmp_path):
     assert [row[1] for row in rows] == ["4, 4"] * 3
     # variances of means: 1/64 four times but for one that is 0, over 2^2; t(0.975, 3) = 3.182
     half = 3.182446 * math.sqrt(3 / 64) / 2
-    assert tables.tested(study, "eval/success", given[:1])[0].difference == pytest.approx(
+    assert tables.tested([(study, "eval/success")], given[:1])[0][0].difference == pytest.approx(
         (0.375, 0.375 - half, 0.375 + half), abs=1e-6
     )
     for wrong, said in (

@@ -52,7 +52,7 @@ def write_report(
         metrics: tags of means over tasks, the primary one first; by default those of `METRICS` that were logged.
         hypotheses: ``ARM > ARM``, ``ARM < NUMBER`` or, of the mean over pairs of arms, ``ARM & ARM > ARM & ARM``, with
             the arms' labels or switches (see `tables.with_labels`): tested together, by Holm's procedure, on
-            the first metric of each task set that has these arms.
+            the first metric of each task set that has these arms; of several such sets all tests are one family.
 
     Returns:
         The page.
@@ -72,10 +72,9 @@ def write_report(
     given = [tables.hypothesis(text) for text in hypotheses]
     asked = [_available(study, metrics) for study in found]
     primary = [every[0] if every else "" for every in asked]
+    of = [pair for pair in zip(found, primary, strict=True) if pair[1] and _has_arms(pair[0], given)]
     results = {
-        study.env_id: (metric, tables.tested(study, metric, given))
-        for study, metric in zip(found, primary, strict=True)
-        if metric and _has_arms(study, given)
+        study.env_id: (metric, tested) for (study, metric), tested in zip(of, tables.tested(of, given), strict=True)
     }
     if given and not any(_has_arms(study, given) for study in found):
         for one in given:
@@ -84,7 +83,7 @@ def write_report(
     numbers = count()
     shown: dict[str, list[tables.Table]] = {study.env_id: [] for study in found}
     sections = [
-        _section(study, every, results.get(study.env_id, ("", []))[1], out, numbers, shown[study.env_id])
+        _section(study, every, results.get(study.env_id, ("", []))[1], len(of), out, numbers, shown[study.env_id])
         for study, every in zip(found, asked, strict=True)
     ]
     page = _page(title, _summary(read, found, unreadable), found, sections, _unread(unreadable, out))
@@ -129,11 +128,12 @@ def _section(
     study: Study,
     metrics: Sequence[str],
     tested: Sequence[tables.Tested],
+    sets: int,
     out: Path,
     numbers: Iterator[int],
     shown: list[tables.Table],
 ) -> str:
-    """All of one task set; its tables go to ``shown`` too."""
+    """All of one task set; its tables go to ``shown`` too. So many ``sets`` are ``tested`` together."""
     names = [f"{arm.label}: {_runs_text(arm)}" for arm in study.arms]
     parts = [
         f'<section id="{_anchor(study)}">\n<h2>{escape(study.env_id)}</h2>',
@@ -143,7 +143,7 @@ def _section(
     for place, metric in enumerate(metrics):
         parts.append(_metric(study, metric, numbers, shown, first=place == 0))
         if place == 0 and tested:
-            parts.append(_table(tables.hypotheses(metric, tested), shown))
+            parts.append(_table(tables.hypotheses(metric, tested, sets), shown))
     if not metrics:
         parts.append("<p>Nothing has been evaluated yet.</p>")
     parts += [_mixtures(study, numbers, shown), origins.section(study, out), "</section>"]

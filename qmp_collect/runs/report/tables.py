@@ -289,19 +289,33 @@ def with_labels(study: Study, given: Hypothesis) -> Hypothesis:
     return Hypothesis(tuple(a.label for a, _ in pairs), given.sign, tuple(b.label for _, b in pairs))
 
 
-def tested(study: Study, metric: str, given: Sequence[Hypothesis]) -> list[Tested]:
-    """Holm's procedure over the given list and nothing else.
+def tested(of: Sequence[tuple[Study, str]], given: Sequence[Hypothesis]) -> list[list[Tested]]:
+    """Holm's procedure over the given list in all of these task sets together, and nothing else.
+
+    Args:
+        of: task sets, each with its metric.
+        given: what is asked in each of them.
+
+    Returns:
+        For each of them, what was found.
 
     Raises:
         ValueError: see `with_labels`.
     """
-    of = {arm.label: scores(arm, metric) for arm in study.arms}
-    given = [with_labels(study, one) for one in given]
-    results = [_difference(of, one) for one in given]
+    scored = [{arm.label: scores(arm, metric) for arm in study.arms} for study, metric in of]
+    asked = [[with_labels(study, one) for one in given] for study, _ in of]
+    results = [[_difference(arms, one) for one in ones] for arms, ones in zip(scored, asked, strict=True)]
     # one that cannot be tested yet counts in the list all the same
-    adjusted = statistics.holm([1.0 if math.isnan(p) else p for _, p in results])
+    adjusted = statistics.holm([1.0 if math.isnan(p) else p for of_set in results for _, p in of_set])
+    by_set = adjusted.reshape(len(of), len(given))
+    return [_verdicts(*each) for each in zip(scored, asked, results, by_set, strict=True)]
+
+
+def _verdicts(
+    of: Mapping[str, Floats], asked: Sequence[Hypothesis], results: Sequence[tuple[Interval, float]], adjusted: Floats
+) -> list[Tested]:
     found = []
-    for one, (difference, p), value in zip(given, results, adjusted, strict=True):
+    for one, (difference, p), value in zip(asked, results, adjusted, strict=True):
         verdict = "open"
         if not math.isnan(p) and value < 0.05:
             verdict = "confirmed" if (difference.estimate > 0) == (one.sign == ">") else "refuted"
@@ -324,16 +338,17 @@ def _difference(of: Mapping[str, Floats], one: Hypothesis) -> tuple[Interval, fl
     return statistics.pooled_difference(pairs), statistics.pooled_test(pairs)
 
 
-def hypotheses(metric: str, results: Sequence[Tested]) -> Table:
-    """Of what `tested` returns."""
+def hypotheses(metric: str, results: Sequence[Tested], sets: int = 1) -> Table:
+    """Of what `tested` returns for one of so many task sets."""
     rows = []
     for one in results:
         able = not math.isnan(one.p)
         cells = [_signed(one.difference), f"{one.p:.3g}", f"{one.p_holm:.3g}"] if able else ["not enough runs", "", ""]
         rows.append([str(one.hypothesis), one.runs, *cells, one.verdict])
+    family = f" in {sets} task sets, which is {sets * len(results)} tests together," if sets > 1 else ""
     note = (
-        "On the mean of the last 10 % of evaluations, Welch's test. Family-wise 5 % over this list and nothing else: "
-        "whatever else this page shows is exploratory."
+        f"On the mean of the last 10 % of evaluations, Welch's test. Family-wise 5 % over this list{family} and "
+        "nothing else: whatever else this page shows is exploratory."
     )
     if any(len(one.hypothesis.arms) > 1 for one in results):
         note += (
