@@ -25,7 +25,7 @@ from qmp_collect.runs.folder import RunFolder, checked_name
 from qmp_collect.runs.forms import check_form
 from qmp_collect.runs.member import Member
 from qmp_collect.runs.pace import Pace
-from qmp_collect.runs.precision import set_matmul_precision
+from qmp_collect.runs.precision import flush_denormals, set_matmul_precision
 from qmp_collect.runs.saved import Collector, SavedParts, Stateful
 from qmp_collect.runs.saved_seeds import SavedSeeds
 from qmp_collect.runs.schedule import linear
@@ -128,6 +128,7 @@ class TrainingRun:
         if args.torch_threads:
             torch.set_num_threads(args.torch_threads)
         set_matmul_precision(args.matmul_precision, self.device)
+        flush_denormals()
 
         args.eval_envs_per_task = args.eval_envs_per_task or args.eval_episodes
         if args.eval_episodes < 1 or args.eval_envs_per_task < 1 or args.eval_episodes % args.eval_envs_per_task:

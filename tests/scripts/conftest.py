@@ -24,6 +24,7 @@ def run_script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]
     yield run
     torch.set_float32_matmul_precision(precision)
     torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture

@@ -307,6 +307,14 @@ def test_names_of_tasks(names: list[str], said: str) -> None:
         training.TrainingRun(training.RunArgs(), names)
 
 
+def test_what_denormal_numbers_are_taken_for(run_script: RunScript) -> None:
+    """Of `run_script`, it restores what a run asks for."""
+    denormal = torch.tensor([1e-39])
+    assert (denormal / 2).item() > 0
+    training.TrainingRun(training.RunArgs(), ["a"])
+    assert (denormal / 2).item() == 0
+
+
 def test_a_root_that_cannot_be(run_script: RunScript, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for root in (tmp_path / "file", tmp_path / ("x" * 300)):
