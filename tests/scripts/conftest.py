@@ -24,6 +24,12 @@ def run_script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]
     yield run
     torch.set_float32_matmul_precision(precision)
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def denormal_numbers() -> Iterator[None]:
+    """A training run has them taken for 0, for as long as the process lives."""
+    yield
     torch.set_flush_denormal(False)
 
 

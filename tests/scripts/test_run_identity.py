@@ -307,8 +307,7 @@ def test_names_of_tasks(names: list[str], said: str) -> None:
         training.TrainingRun(training.RunArgs(), names)
 
 
-def test_what_denormal_numbers_are_taken_for(run_script: RunScript) -> None:
-    """Of `run_script`, it restores what a run asks for."""
+def test_a_run_takes_denormal_numbers_for_0() -> None:
     denormal = torch.tensor([1e-39])
     assert (denormal / 2).item() > 0
     training.TrainingRun(training.RunArgs(), ["a"])
