@@ -26,13 +26,6 @@ def run_script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(autouse=True)
-def denormal_numbers() -> Iterator[None]:
-    """A training run has them taken for 0, for as long as the process lives."""
-    yield
-    torch.set_flush_denormal(False)
-
-
 @pytest.fixture
 def short_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gym, "make_vec", shortened)
