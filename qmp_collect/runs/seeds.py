@@ -141,11 +141,13 @@ class SeedReplay:
 
     def sample(self, batch_size: int, **arguments: Any) -> Batch:
         """As `TaskReplayBuffer.sample`, ``(S * T, B, ...)``; task and behaviour ids are those within a seed."""
-        batches = [buffer.sample(batch_size, **arguments) for buffer in self.buffers]
-        return Batch(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
+        return _side_by_side([buffer.sample(batch_size, **arguments) for buffer in self.buffers])
 
     def sample_joint(self, batch_size: int, **arguments: Any) -> Batch:
         """As `TaskReplayBuffer.sample_joint` of each seed, ``(S * B, ...)``; task ids are counted on, seed by seed."""
         batches = [buffer.sample_joint(batch_size, **arguments) for buffer in self.buffers]
-        numbered = [batch._replace(task_ids=batch.task_ids + seed * self._size) for seed, batch in enumerate(batches)]
-        return Batch(*(torch.cat(parts) for parts in zip(*numbered, strict=True)))
+        return _side_by_side([b._replace(task_ids=b.task_ids + s * self._size) for s, b in enumerate(batches)])
+
+
+def _side_by_side(batches: Sequence[Batch]) -> Batch:
+    return Batch(*(torch.cat(parts) for parts in zip(*batches, strict=True)))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
 import torch
 
 from qmp_collect.runs.precision import flush_denormals
@@ -12,13 +9,6 @@ from qmp_collect.runs.precision import flush_denormals
 SMALLEST = 2.0**-149  # of float32
 
 
-@pytest.fixture
-def flush_again() -> Iterator[None]:
-    yield
-    torch.set_flush_denormal(False)
-
-
-@pytest.mark.usefixtures("flush_again")
 def test_a_moment_that_decays_arrives_at_0() -> None:
     """Adam's average of gradients that have become 0 stays at a denormal number for good, unless it is flushed."""
     parameter = torch.nn.Parameter(torch.ones(16))
