@@ -54,6 +54,10 @@ class Args(settings.RunArgs):
     target_entropy_scale: float = 1.0
     """the target entropy is -dim(A) times this"""
 
+    # Seeds
+    num_seeds: int = 1
+    """above 1: so many runs side by side in this process, of seeds from --seed on, each with a folder of its own"""
+
     # Behaviour sharing
     switch: Literal["qmp", "own"] = "own"
     """which policy acts: highest value, own"""
@@ -100,15 +104,16 @@ class SoftQNetwork(nn.Module):
     """Twin critics of all tasks: first the T first critics, then the T second ones. Each is a mixture of its row's T
     Q-functions, with weights by a network of its own."""
 
-    def __init__(self, num_tasks, obs_dim, action_dim, hidden_dim):
+    def __init__(self, num_tasks, obs_dim, action_dim, hidden_dim, num_seeds):
         super().__init__()
-        self.num_tasks = num_tasks
-        self.fc1 = StackedLinear(2 * num_tasks, obs_dim + action_dim, hidden_dim, nn.init.xavier_normal_)
-        self.fc2 = StackedLinear(2 * num_tasks, hidden_dim, hidden_dim, nn.init.xavier_normal_)
-        self.fc_q = StackedLinear(2 * num_tasks, hidden_dim, 1, nn.init.xavier_normal_)
-        self.fc1_weights = StackedLinear(2 * num_tasks, obs_dim + action_dim, hidden_dim, nn.init.xavier_normal_)
-        self.fc2_weights = StackedLinear(2 * num_tasks, hidden_dim, hidden_dim, nn.init.xavier_normal_)
-        self.fc_weights = StackedLinear(2 * num_tasks, hidden_dim, num_tasks, nn.init.xavier_normal_)
+        self.num_tasks, self.num_seeds = num_tasks, num_seeds
+        layers = 2 * num_seeds * num_tasks
+        self.fc1 = StackedLinear(layers, obs_dim + action_dim, hidden_dim, nn.init.xavier_normal_)
+        self.fc2 = StackedLinear(layers, hidden_dim, hidden_dim, nn.init.xavier_normal_)
+        self.fc_q = StackedLinear(layers, hidden_dim, 1, nn.init.xavier_normal_)
+        self.fc1_weights = StackedLinear(layers, obs_dim + action_dim, hidden_dim, nn.init.xavier_normal_)
+        self.fc2_weights = StackedLinear(layers, hidden_dim, hidden_dim, nn.init.xavier_normal_)
+        self.fc_weights = StackedLinear(layers, hidden_dim, num_tasks, nn.init.xavier_normal_)
 
     def q_values(self, x):
         x = F.relu_(self.fc1(x))
@@ -122,16 +127,17 @@ class SoftQNetwork(nn.Module):
 
     def forward(self, obs, actions, twins=2):
         """(T, B, O) and (T, B, A) -> values (twins, T, B) and weights of the Q-functions (twins, T, B, T)."""
-        num_tasks, batch_size, _ = obs.shape
+        num_seeds, num_tasks, (rows, batch_size, _) = self.num_seeds, self.num_tasks, obs.shape
         x = torch.cat([obs, actions], -1)
         own_x = x.repeat(twins, 1, 1)
-        weights = self.weights(own_x).view(twins, num_tasks, batch_size, num_tasks)
-        own = self.q_values(own_x).view(twins, num_tasks, batch_size, 1)
+        weights = self.weights(own_x).view(twins, rows, batch_size, num_tasks)
+        own = self.q_values(own_x).view(twins, rows, batch_size, 1)
         # Other tasks' Q-functions only advise: no gradient, be it to them or through them to the action.
         with torch.no_grad():
-            every = self.q_values(x.flatten(0, 1).expand(twins * num_tasks, -1, -1))
-            every = every.view(twins, num_tasks, num_tasks, batch_size).permute(0, 2, 3, 1)
-        is_own = torch.eye(num_tasks, dtype=torch.bool, device=x.device).unsqueeze(1)
+            x = x.view(1, num_seeds, 1, num_tasks * batch_size, -1).expand(twins, -1, num_tasks, -1, -1)
+            every = self.q_values(x.flatten(0, 2)).view(twins, num_seeds, num_tasks, num_tasks, batch_size)
+            every = every.permute(0, 1, 3, 4, 2).flatten(1, 2)
+        is_own = torch.eye(num_tasks, dtype=torch.bool, device=x.device).unsqueeze(1).repeat(num_seeds, 1, 1)
         return (weights * torch.where(is_own, own, every)).sum(-1), weights
 
 
@@ -154,10 +160,14 @@ class Actor(nn.Module):
         x = F.relu_(self.fc2(x))
         return self.fc_mean(x), self.fc_logstd(x).clamp(LOG_STD_MIN, LOG_STD_MAX)
 
+    def noise(self, like):
+        """Of an agent of several seeds, each has a generator of its own instead (qmp_collect.runs.seeds)."""
+        return torch.randn_like(like)
+
     def get_action(self, obs, with_log_prob=True):
         """(T, B, O) -> sampled action (T, B, A), its log-probability (T, B) or None, mean action (T, B, A)."""
         mean, log_std = self(obs)
-        noise = torch.randn_like(mean)
+        noise = self.noise(mean)
         x = mean + log_std.exp() * noise
         if not with_log_prob:  # acting: these small operations cost a fifth of a forward pass of a few rows
             return torch.tanh(x), None, torch.tanh(mean)
@@ -167,18 +177,22 @@ class Actor(nn.Module):
 
 
 class Agent:
-    """All tasks' SACs at once: how they learn, and how they answer the collector."""
+    """All tasks' SACs at once: how they learn, and how they answer the collector.
+
+    Of S seeds there are S * T of them, seed by seed, and shapes that are (T, ...) below are (S * T, ...).
+    """
 
     PARTS = ("actor", "qf", "qf_target", "actor_optimizer", "q_optimizer", "a_optimizer")
+    TWINS = ("qf", "qf_target", "q_optimizer")  # have two of everything
 
-    def __init__(self, args, num_tasks, obs_dim, action_dim, device):
-        self.args, self.num_tasks = args, num_tasks
-        dims = (num_tasks, obs_dim, action_dim, args.hidden_dim)
-        self.actor = Actor(*dims).to(device)
-        self.qf = SoftQNetwork(*dims).to(device)
-        self.qf_target = SoftQNetwork(*dims).to(device).requires_grad_(False)
+    def __init__(self, args, num_tasks, obs_dim, action_dim, device, num_seeds=1):
+        self.args, self.num_tasks, self.num_seeds = args, num_tasks, num_seeds
+        dims = (obs_dim, action_dim, args.hidden_dim)
+        self.actor = Actor(num_seeds * num_tasks, *dims).to(device)
+        self.qf = SoftQNetwork(num_tasks, *dims, num_seeds).to(device)
+        self.qf_target = SoftQNetwork(num_tasks, *dims, num_seeds).to(device).requires_grad_(False)
         self.qf_target.load_state_dict(self.qf.state_dict())  # all Q-functions and weights, so that all are followed
-        self.log_alpha = torch.zeros(num_tasks, 1, device=device, requires_grad=True)
+        self.log_alpha = torch.zeros(num_seeds * num_tasks, 1, device=device, requires_grad=True)
         self.target_entropy = -action_dim * args.target_entropy_scale
         # Adam treats each number by itself, so one optimizer of stacked networks is one optimizer per network.
         adam = {"lr": args.learning_rate, "fused": True, "capturable": args.cudagraphs}
@@ -216,6 +230,7 @@ class Agent:
 
         with torch.no_grad():
             torch._foreach_lerp_(list(self.qf_target.parameters()), list(self.qf.parameters()), self.args.tau)
+        own_weight = weights.detach().mean((0, 2)).unflatten(0, (self.num_seeds, -1)).diagonal(dim1=1, dim2=2)
         return {
             "qf_loss": qf_loss.mean(0),
             "qf_value": qf_value.mean((0, 2)),
@@ -223,20 +238,27 @@ class Agent:
             "alpha_loss": alpha_loss,
             "alpha": alpha.squeeze(-1),
             "entropy": entropy,
-            "own_weight": weights.detach().mean((0, 2)).diagonal(),
+            "own_weight": own_weight.flatten(),
         }
 
-    # What the collector asks. Row i of the vector environment has task i mod T.
+    # What the collector asks. Rows lie seed by seed, and row i of a seed has task i mod T.
     def by_task(self, x):
-        return x.unflatten(0, (-1, self.num_tasks)).transpose(0, 1)  # (N, ...) -> (T, N / T, ...)
+        """Each task's rows: (N, ...) -> (T, N / T, ...); of several seeds (S * T, N / (S * T), ...)."""
+        return x.unflatten(0, (self.num_seeds, -1, self.num_tasks)).transpose(1, 2).flatten(0, 1)
 
     def by_row(self, x):
-        return x.transpose(0, 1).flatten(0, 1)  # (T, N / T, ...) -> (N, ...)
+        """And back: (T, N / T, ...) -> (N, ...)."""
+        return x.unflatten(0, (self.num_seeds, -1)).transpose(1, 2).flatten(0, 2)
+
+    def by_policy(self, x):
+        """Policies before rows, and back: (N, T, ...) <-> (T, N, ...); of several seeds (S * T, N / S, ...)."""
+        return x.unflatten(0, (self.num_seeds, -1)).transpose(1, 2).flatten(0, 1)
 
     def policies(self, obs):
         """What each policy proposes in each row: (N, O) -> (N, T, A)."""
-        actions, _, means = self.actor.get_action(obs.expand(self.num_tasks, *obs.shape), with_log_prob=False)
-        return qmp_collect.Proposal(actions.transpose(0, 1), means.transpose(0, 1))
+        obs = self.by_policy(obs.unsqueeze(1).expand(-1, self.num_tasks, -1))
+        actions, _, means = self.actor.get_action(obs, with_log_prob=False)
+        return qmp_collect.Proposal(self.by_policy(actions), self.by_policy(means))
 
     def q_functions(self, obs, actions, task_ids):
         """How much each row's own task values the proposals: (N, O) and (N, K, A) -> (N, K)."""
@@ -273,20 +295,22 @@ if __name__ == "__main__":
     # env setup. A simulation that diverges ends its episode, which charts/diverged counts: an error would come again
     # whenever the run is resumed.
     env_settings = {"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP, "on_divergence": "end"}
-    num_envs = num_tasks * args.envs_per_task
+    num_envs = run.num_seeds * num_tasks * args.envs_per_task
     envs = gym.make_vec(args.env_id, num_envs=num_envs, **env_settings)
-    num_envs = num_tasks * args.eval_envs_per_task
+    num_envs = run.num_seeds * num_tasks * args.eval_envs_per_task
     eval_envs = gym.make_vec(args.env_id, num_envs=num_envs, **env_settings)
     obs_space, action_space = envs.single_observation_space, envs.single_action_space
     if action_space != gym.spaces.Box(-1.0, 1.0, action_space.shape):
         raise SystemExit(f"--env-id {args.env_id}: expected actions in [-1, 1], its action space is {action_space}")
 
     # ALGO LOGIC: initialize agent, replay buffer and collector here
-    agent = Agent(args, num_tasks, obs_space.shape[0], action_space.shape[0], device)
+    dims = obs_space.shape[0], action_space.shape[0]
+    agent = run.make_agent(lambda num_seeds: Agent(args, num_tasks, *dims, device, num_seeds))
     round_steps = num_tasks * args.env_steps_per_round
     capacity = args.buffer_size
-    rows = min(capacity, run.storable(round_steps, envs.num_envs))
-    buffer = qmp_collect.TaskReplayBuffer(rows, num_tasks, obs_space, action_space, device=device, seed=args.seed)
+    rows = min(capacity, run.storable(round_steps, num_tasks * args.envs_per_task))
+    of_tasks = rows, num_tasks, obs_space, action_space
+    buffer = run.make_buffer(lambda seed: qmp_collect.TaskReplayBuffer(*of_tasks, device=device, seed=seed))
     run.accelerate(agent, "update", "policies", "q_functions", "own_policy")
 
     run.check_learning_starts(
@@ -307,7 +331,8 @@ if __name__ == "__main__":
         warmup_steps=warmup_steps,
         backend="torch",
         device=device,
-        seed=args.seed,
+        seed=run.seed,
+        **run.rows(envs.num_envs),
     )
 
     with run.start(collector, agent=agent, buffer=buffer):
@@ -322,13 +347,15 @@ if __name__ == "__main__":
                     device=device,
                     stop=run.stop,
                     seed=run.eval_seed,
+                    **run.rows(eval_envs.num_envs),
                 )
                 run.evaluated(stats)
                 continue
 
             # ALGO LOGIC: collect with the mixture
             if not run.updates_due:  # else a run is resumed that was stopped between its gradient steps
-                if not run.collected(collector.collect(n_step=round_steps, stop=run.stop, resume=run.interrupted)):
+                n_step = run.num_seeds * round_steps
+                if not run.collected(collector.collect(n_step=n_step, stop=run.stop, resume=run.interrupted)):
                     continue  # a resumed run collects the rest of the round
                 if buffer.sizes.min() >= args.min_buffer_size:
                     run.updates_due = args.gradient_steps_per_round

@@ -56,6 +56,10 @@ class Args(settings.RunArgs):
     target_entropy_scale: float = 1.0
     """the target entropy is -dim(A) times this"""
 
+    # Seeds
+    num_seeds: int = 1
+    """above 1: so many runs side by side in this process, of seeds from --seed on, each with a folder of its own"""
+
     # Policies that learn from each other
     kl_coefficient: float = 1e-3
     """weight of the divergence from each other policy in a policy's loss (1e-4 on mazes with --no-distill)"""
@@ -134,10 +138,14 @@ class Actor(nn.Module):
         x = F.relu_(self.fc2(x))
         return self.fc_mean(x), self.fc_logstd(x).clamp(LOG_STD_MIN, LOG_STD_MAX)
 
+    def noise(self, like):
+        """Of an agent of several seeds, each has a generator of its own instead (qmp_collect.runs.seeds)."""
+        return torch.randn_like(like)
+
     def get_action(self, obs, with_log_prob=True):
         """(T, B, O) -> sampled action (T, B, A), its log-probability (T, B) or None, mean action (T, B, A)."""
         mean, log_std = self(obs)
-        noise = torch.randn_like(mean)
+        noise = self.noise(mean)
         x = mean + log_std.exp() * noise
         if not with_log_prob:  # acting: these small operations cost a fifth of a forward pass of a few rows
             return torch.tanh(x), None, torch.tanh(mean)
@@ -147,21 +155,27 @@ class Actor(nn.Module):
 
 
 class Agent:
-    """All tasks' SACs at once: how they learn, and how they answer the collector."""
+    """All tasks' SACs at once: how they learn, and how they answer the collector.
+
+    Of S seeds there are S * T of them, seed by seed, and shapes that are (T, ...) below are (S * T, ...).
+    """
 
     PARTS = ("actor", "centroid", "qf", "qf_target", "actor_optimizer", "c_optimizer", "q_optimizer", "a_optimizer")
+    TWINS = ("qf", "qf_target", "q_optimizer")  # have two of everything
 
-    def __init__(self, args, num_tasks, obs_dim, action_dim, device):
-        self.args, self.num_tasks = args, num_tasks
-        dims = (num_tasks, obs_dim, action_dim, args.hidden_dim)
+    def __init__(self, args, num_tasks, obs_dim, action_dim, device, num_seeds=1):
+        self.args, self.num_tasks, self.num_seeds = args, num_tasks, num_seeds
+        dims = (num_seeds * num_tasks, obs_dim, action_dim, args.hidden_dim)
         self.actor = Actor(*dims).to(device)
         self.qf = SoftQNetwork(*dims).to(device)
         self.qf_target = SoftQNetwork(*dims).to(device).requires_grad_(False)
         self.qf_target.load_state_dict(self.qf.state_dict())
-        self.log_alpha = torch.zeros(num_tasks, 1, device=device, requires_grad=True)
+        self.log_alpha = torch.zeros(num_seeds * num_tasks, 1, device=device, requires_grad=True)
         self.target_entropy = -action_dim * args.target_entropy_scale
-        self.centroid = Actor(1, *dims[1:]).to(device)  # what is distilled into: the first policy, at the beginning
-        self.centroid.load_state_dict({name: policies[:1] for name, policies in self.actor.state_dict().items()})
+        # What is distilled into: the first policy, at the beginning.
+        self.centroid = Actor(num_seeds, *dims[1:]).to(device)
+        first = {name: policies[::num_tasks] for name, policies in self.actor.state_dict().items()}
+        self.centroid.load_state_dict(first)
         self.share = max(args.batch_size // num_tasks, 1)  # rows of each task, where all tasks' rows are mixed
         # Adam treats each number by itself, so one optimizer of stacked networks is one optimizer per network.
         adam = {"lr": args.learning_rate, "fused": True, "capturable": args.cudagraphs}
@@ -170,10 +184,13 @@ class Agent:
         self.q_optimizer = torch.optim.Adam(self.qf.parameters(), **adam)
         self.a_optimizer = torch.optim.Adam([self.log_alpha], **adam)
         self.distillations, self.distilled = 0, 0  # how many, and how many steps of the one under way
-        self.distill_loss = torch.zeros((), device=device)
+        self.distill_loss = torch.zeros(num_seeds, 1, device=device)
 
     def update(self, data):
-        """One gradient step of each task on its own batch, fields (T, B, ...). Returns what to log, (T,) or () each."""
+        """One gradient step of each task on its own batch, fields (T, B, ...).
+
+        Returns what to log, (T,) each, and (S, 1) of what each seed has.
+        """
         alpha = self.log_alpha.detach().exp()
         with torch.no_grad():
             next_actions, next_log_prob, _ = self.actor.get_action(data.next_obs)
@@ -189,7 +206,7 @@ class Agent:
 
         actions, log_prob, _ = self.actor.get_action(data.obs)
         actor_loss = (alpha * log_prob - self.qf(data.obs, actions).amin(0)).mean(-1)
-        divergence = self.divergence(data.obs[:, : self.share].flatten(0, 1))
+        divergence = self.divergence(self.of_all_tasks(data.obs[:, : self.share]))
         actor_loss = actor_loss + self.args.kl_coefficient * divergence
         self.actor_optimizer.zero_grad()
         actor_loss.sum().backward(inputs=list(self.actor.parameters()))  # spares the critics' weight gradients
@@ -215,27 +232,33 @@ class Agent:
             "distill_loss": self.distill_loss,
         }
 
+    def of_all_tasks(self, x):
+        """Rows of all tasks of each seed: (T, B, ...) -> (1, T * B, ...); of several seeds (S, T * B, ...)."""
+        return x.unflatten(0, (self.num_seeds, -1)).flatten(1, 2)
+
     def divergence(self, obs):
-        """Of each policy from all others, KL(other || own) before the tanh, in observations (S, O): (T,).
+        """Of each policy from all others of its seed, KL(other || own) before the tanh, in states (S, M, O): (T,).
 
         Averaged over states and action dimensions, summed over the others. Only the own policy learns from it.
         """
-        mean, log_std = self.actor(obs.expand(self.num_tasks, *obs.shape))
-        mean, log_std, other_mean, other_log_std = mean[:, None], log_std[:, None], mean.detach(), log_std.detach()
-        log_ratio = other_log_std - log_std  # (T own, T others, S, A); at the own policy all is 0, gradients included
+        states = obs.unsqueeze(1).expand(-1, self.num_tasks, -1, -1).flatten(0, 1)
+        mean, log_std = (x.unflatten(0, (self.num_seeds, -1)) for x in self.actor(states))
+        other_mean, other_log_std = mean.detach()[:, None], log_std.detach()[:, None]
+        mean, log_std = mean[:, :, None], log_std[:, :, None]
+        log_ratio = other_log_std - log_std  # (S, T own, T others, M, A); at the own policy all is 0, gradients too
         distance = (other_mean - mean) * torch.exp(-log_std)
         kl = 0.5 * (torch.exp(2 * log_ratio) + distance.square() - 1) - log_ratio
-        return kl.mean((2, 3)).sum(1)
+        return kl.mean((3, 4)).sum(2).flatten()
 
     def distill(self, data):
         """One step of the centroid towards the actions of a batch, (T, B, ...): maximum likelihood."""
-        mean, log_std = self.centroid(data.obs.flatten(0, 1).unsqueeze(0))
-        x = torch.atanh(data.actions.flatten(0, 1) / (1 + 1e-6))  # finite where an action has rounded to 1
+        mean, log_std = self.centroid(self.of_all_tasks(data.obs))
+        x = torch.atanh(self.of_all_tasks(data.actions) / (1 + 1e-6))  # finite where an action has rounded to 1
         log_prob = -0.5 * ((x - mean) * torch.exp(-log_std)).square() - log_std - 0.5 * math.log(2 * math.pi)
         log_prob -= 2 * (math.log(2) - x - F.softplus(-2 * x))  # log(1 - tanh(x)^2)
-        loss = -log_prob.sum(-1).mean()
+        loss = -log_prob.sum(-1).mean(-1, keepdim=True)
         self.c_optimizer.zero_grad()
-        loss.backward()
+        loss.sum().backward()
         self.c_optimizer.step()
         self.distill_loss.copy_(loss.detach())
 
@@ -243,15 +266,17 @@ class Agent:
         """All policies go on from the centroid. Critics, temperatures and optimizers stay as they are."""
         with torch.no_grad():
             for policies, centroid in zip(self.actor.parameters(), self.centroid.parameters(), strict=True):
-                policies.copy_(centroid.expand_as(policies))
+                policies.copy_(centroid.repeat_interleave(self.num_tasks, 0))
         self.distillations, self.distilled = self.distillations + 1, 0
 
-    # What the collector asks. Row i of the vector environment has task i mod T.
+    # What the collector asks. Rows lie seed by seed, and row i of a seed has task i mod T.
     def by_task(self, x):
-        return x.unflatten(0, (-1, self.num_tasks)).transpose(0, 1)  # (N, ...) -> (T, N / T, ...)
+        """Each task's rows: (N, ...) -> (T, N / T, ...); of several seeds (S * T, N / (S * T), ...)."""
+        return x.unflatten(0, (self.num_seeds, -1, self.num_tasks)).transpose(1, 2).flatten(0, 1)
 
     def by_row(self, x):
-        return x.transpose(0, 1).flatten(0, 1)  # (T, N / T, ...) -> (N, ...)
+        """And back: (T, N / T, ...) -> (N, ...)."""
+        return x.unflatten(0, (self.num_seeds, -1)).transpose(1, 2).flatten(0, 2)
 
     def own_policy(self, obs, task_ids):
         """A sample of each row's own policy: (N, O) -> (N, A)."""
@@ -286,20 +311,22 @@ if __name__ == "__main__":
     # env setup. A simulation that diverges ends its episode, which charts/diverged counts: an error would come again
     # whenever the run is resumed.
     env_settings = {"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP, "on_divergence": "end"}
-    num_envs = num_tasks * args.envs_per_task
+    num_envs = run.num_seeds * num_tasks * args.envs_per_task
     envs = gym.make_vec(args.env_id, num_envs=num_envs, **env_settings)
-    num_envs = num_tasks * args.eval_envs_per_task
+    num_envs = run.num_seeds * num_tasks * args.eval_envs_per_task
     eval_envs = gym.make_vec(args.env_id, num_envs=num_envs, **env_settings)
     obs_space, action_space = envs.single_observation_space, envs.single_action_space
     if action_space != gym.spaces.Box(-1.0, 1.0, action_space.shape):
         raise SystemExit(f"--env-id {args.env_id}: expected actions in [-1, 1], its action space is {action_space}")
 
     # ALGO LOGIC: initialize agent, replay buffer and collector here
-    agent = Agent(args, num_tasks, obs_space.shape[0], action_space.shape[0], device)
+    dims = obs_space.shape[0], action_space.shape[0]
+    agent = run.make_agent(lambda num_seeds: Agent(args, num_tasks, *dims, device, num_seeds))
     round_steps = num_tasks * args.env_steps_per_round
     capacity = args.buffer_size
-    rows = min(capacity, run.storable(round_steps, envs.num_envs))
-    buffer = qmp_collect.TaskReplayBuffer(rows, num_tasks, obs_space, action_space, device=device, seed=args.seed)
+    rows = min(capacity, run.storable(round_steps, num_tasks * args.envs_per_task))
+    of_tasks = rows, num_tasks, obs_space, action_space
+    buffer = run.make_buffer(lambda seed: qmp_collect.TaskReplayBuffer(*of_tasks, device=device, seed=seed))
     run.accelerate(agent, "update", "distill", "own_policy")
 
     run.check_learning_starts(
@@ -314,7 +341,8 @@ if __name__ == "__main__":
         switch=qmp_collect.OwnPolicy(),
         backend="torch",
         device=device,
-        seed=args.seed,
+        seed=run.seed,
+        **run.rows(envs.num_envs),
     )
 
     with run.start(collector, agent=agent, buffer=buffer):
@@ -329,6 +357,7 @@ if __name__ == "__main__":
                     device=device,
                     stop=run.stop,
                     seed=run.eval_seed,
+                    **run.rows(eval_envs.num_envs),
                 )
                 run.evaluated(stats)
                 continue
@@ -343,7 +372,8 @@ if __name__ == "__main__":
                     if run.stop:
                         continue  # a resumed run makes the other steps
                     agent.conquer()
-                if not run.collected(collector.collect(n_step=round_steps, stop=run.stop, resume=run.interrupted)):
+                n_step = run.num_seeds * round_steps
+                if not run.collected(collector.collect(n_step=n_step, stop=run.stop, resume=run.interrupted)):
                     continue  # a resumed run collects the rest of the round
                 if buffer.sizes.min() >= args.min_buffer_size:
                     run.updates_due = args.gradient_steps_per_round

@@ -59,6 +59,10 @@ class Args(settings.RunArgs):
     target_entropy_scale: float = 1.0
     """the target entropy is -dim(A) times this"""
 
+    # Seeds
+    num_seeds: int = 1
+    """above 1: so many runs side by side in this process, of seeds from --seed on, each with a folder of its own"""
+
     # Behaviour sharing
     switch: Literal["qmp", "own"] = "qmp"
     """which policy acts: highest value, own"""
@@ -104,12 +108,12 @@ class StackedLinear(nn.Module):
 class SoftQNetwork(nn.Module):
     """Twin critics of all tasks: first the T first critics, then the T second ones, on T trunks each or on one."""
 
-    def __init__(self, num_tasks, obs_dim, action_dim, hidden_dim, critic):
+    def __init__(self, num_tasks, obs_dim, action_dim, hidden_dim, num_seeds, critic):
         super().__init__()
-        self.trunks = num_tasks if critic == "mn" else 1
+        self.trunks = num_seeds * (num_tasks if critic == "mn" else 1)
         self.fc1 = StackedLinear(2 * self.trunks, obs_dim + action_dim, hidden_dim, nn.init.xavier_normal_)
         self.fc2 = StackedLinear(2 * self.trunks, hidden_dim, hidden_dim, nn.init.xavier_normal_)
-        self.fc_q = StackedLinear(2 * num_tasks, hidden_dim, 1, nn.init.xavier_normal_)
+        self.fc_q = StackedLinear(2 * num_seeds * num_tasks, hidden_dim, 1, nn.init.xavier_normal_)
 
     def forward(self, obs, actions, twins=2):
         """(T, B, O) and (T, B, A) -> (twins, T, B)."""
@@ -126,25 +130,32 @@ LOG_STD_MIN, LOG_STD_MAX = -20, 2
 class Actor(nn.Module):
     """Policies, a head for each task: Gaussians squashed by one tanh."""
 
-    def __init__(self, num_tasks, obs_dim, action_dim, hidden_dim):
+    def __init__(self, num_tasks, obs_dim, action_dim, hidden_dim, num_seeds):
         super().__init__()
-        self.num_tasks = num_tasks
-        self.fc1 = StackedLinear(1, obs_dim, hidden_dim, nn.init.xavier_uniform_)
-        self.fc2 = StackedLinear(1, hidden_dim, hidden_dim, nn.init.xavier_uniform_)
-        self.fc_mean = StackedLinear(num_tasks, hidden_dim, action_dim, nn.init.xavier_uniform_)
-        self.fc_logstd = StackedLinear(num_tasks, hidden_dim, action_dim, nn.init.xavier_uniform_)
+        self.num_tasks, self.num_seeds = num_tasks, num_seeds
+        self.fc1 = StackedLinear(num_seeds, obs_dim, hidden_dim, nn.init.xavier_uniform_)
+        self.fc2 = StackedLinear(num_seeds, hidden_dim, hidden_dim, nn.init.xavier_uniform_)
+        self.fc_mean = StackedLinear(num_seeds * num_tasks, hidden_dim, action_dim, nn.init.xavier_uniform_)
+        self.fc_logstd = StackedLinear(num_seeds * num_tasks, hidden_dim, action_dim, nn.init.xavier_uniform_)
 
     def forward(self, obs):
-        """(T, B, O), or (1, B, O) for all heads -> mean and log standard deviation before the tanh, (T, B, A) each."""
-        x = F.relu_(self.fc1(obs.reshape(1, -1, obs.shape[-1])))
+        """(T, B, O), or (1, B, O) for all heads -> mean and log standard deviation before the tanh, (T, B, A) each.
+
+        Of S seeds (S * T, B, O), or (S, B, O) for all heads of each.
+        """
+        x = F.relu_(self.fc1(obs.reshape(self.num_seeds, -1, obs.shape[-1])))
         x = F.relu_(self.fc2(x))
-        x = x.view(*obs.shape[:2], -1).expand(self.num_tasks, -1, -1)
+        x = x.view(self.num_seeds, -1, obs.shape[1], x.shape[-1]).expand(-1, self.num_tasks, -1, -1).flatten(0, 1)
         return self.fc_mean(x), self.fc_logstd(x).clamp(LOG_STD_MIN, LOG_STD_MAX)
+
+    def noise(self, like):
+        """Of an agent of several seeds, each has a generator of its own instead (qmp_collect.runs.seeds)."""
+        return torch.randn_like(like)
 
     def get_action(self, obs, with_log_prob=True):
         """As above -> sampled action (T, B, A), its log-probability (T, B) or None, mean action (T, B, A)."""
         mean, log_std = self(obs)
-        noise = torch.randn_like(mean)
+        noise = self.noise(mean)
         x = mean + log_std.exp() * noise
         if not with_log_prob:  # acting: these small operations cost a fifth of a forward pass of a few rows
             return torch.tanh(x), None, torch.tanh(mean)
@@ -154,18 +165,22 @@ class Actor(nn.Module):
 
 
 class Agent:
-    """Policy and critics of all tasks: how they learn, and how they answer the collector."""
+    """Policy and critics of all tasks: how they learn, and how they answer the collector.
+
+    Of S seeds there are S of them, seed by seed, and shapes that are (T, ...) below are (S * T, ...).
+    """
 
     PARTS = ("actor", "qf", "qf_target", "actor_optimizer", "q_optimizer", "a_optimizer")
+    TWINS = ("qf", "qf_target", "q_optimizer")  # have two of everything
 
-    def __init__(self, args, num_tasks, obs_dim, action_dim, device):
-        self.args, self.num_tasks = args, num_tasks
-        dims = (num_tasks, obs_dim, action_dim, args.hidden_dim)
+    def __init__(self, args, num_tasks, obs_dim, action_dim, device, num_seeds=1):
+        self.args, self.num_tasks, self.num_seeds = args, num_tasks, num_seeds
+        dims = (num_tasks, obs_dim, action_dim, args.hidden_dim, num_seeds)
         self.actor = Actor(*dims).to(device)
         self.qf = SoftQNetwork(*dims, args.critic).to(device)
         self.qf_target = SoftQNetwork(*dims, args.critic).to(device).requires_grad_(False)
         self.qf_target.load_state_dict(self.qf.state_dict())
-        self.log_alpha = torch.zeros((), device=device, requires_grad=True)
+        self.log_alpha = torch.zeros(num_seeds, 1, device=device, requires_grad=True)
         self.target_entropy = -action_dim * args.target_entropy_scale
         # Adam treats each number by itself, so one optimizer of stacked networks is one optimizer per network.
         adam = {"lr": args.learning_rate, "fused": True, "capturable": args.cudagraphs}
@@ -173,11 +188,19 @@ class Agent:
         self.q_optimizer = torch.optim.Adam(self.qf.parameters(), **adam)
         self.a_optimizer = torch.optim.Adam([self.log_alpha], **adam)
 
+    def alpha(self):
+        """Of each task's rows, (T, 1): that of its seed."""
+        return self.log_alpha.detach().exp().repeat_interleave(self.num_tasks, 0)
+
+    def mean(self, x):
+        """Over each seed's tasks: (T,) -> (S, 1)."""
+        return x.unflatten(0, (self.num_seeds, -1)).mean(-1, keepdim=True)
+
     def update_critics(self, data):
         """One gradient step of each task's critics on its own batch, fields (T, B, ...). Returns what to log."""
         with torch.no_grad():
             next_actions, next_log_prob, _ = self.actor.get_action(data.next_obs)
-            next_value = self.qf_target(data.next_obs, next_actions).amin(0) - self.log_alpha.exp() * next_log_prob
+            next_value = self.qf_target(data.next_obs, next_actions).amin(0) - self.alpha() * next_log_prob
             target = data.rewards + (1 - data.terminations) * self.args.gamma * next_value
 
         # Averaged over the batch, summed over tasks: separate critics' gradients are those of a SAC on its own.
@@ -195,29 +218,36 @@ class Agent:
         """One gradient step of policy and temperature on all tasks' observations (T, B, O). Returns what to log."""
         alpha = self.log_alpha.detach().exp()
         actions, log_prob, _ = self.actor.get_action(obs)
-        actor_loss = (alpha * log_prob - self.qf(obs, actions).amin(0)).mean(-1)
+        actor_loss = (self.alpha() * log_prob - self.qf(obs, actions).amin(0)).mean(-1)
         self.actor_optimizer.zero_grad()
-        actor_loss.mean().backward(inputs=list(self.actor.parameters()))  # spares the critics' weight gradients
+        loss = self.mean(actor_loss).sum()
+        loss.backward(inputs=list(self.actor.parameters()))  # spares the critics' weight gradients
         self.actor_optimizer.step()
 
         entropy = -log_prob.detach().mean(-1)
-        alpha_loss = self.log_alpha * (entropy.mean() - self.target_entropy)
+        alpha_loss = self.log_alpha * (self.mean(entropy) - self.target_entropy)
         self.a_optimizer.zero_grad()
-        alpha_loss.backward()
+        alpha_loss.sum().backward()
         self.a_optimizer.step()
         return {"actor_loss": actor_loss, "alpha_loss": alpha_loss, "alpha": alpha, "entropy": entropy}
 
-    # What the collector asks. Row i of the vector environment has task i mod T.
+    # What the collector asks. Rows lie seed by seed, and row i of a seed has task i mod T.
     def by_task(self, x):
-        return x.unflatten(0, (-1, self.num_tasks)).transpose(0, 1)  # (N, ...) -> (T, N / T, ...)
+        """Each task's rows: (N, ...) -> (T, N / T, ...); of several seeds (S * T, N / (S * T), ...)."""
+        return x.unflatten(0, (self.num_seeds, -1, self.num_tasks)).transpose(1, 2).flatten(0, 1)
 
     def by_row(self, x):
-        return x.transpose(0, 1).flatten(0, 1)  # (T, N / T, ...) -> (N, ...)
+        """And back: (T, N / T, ...) -> (N, ...)."""
+        return x.unflatten(0, (self.num_seeds, -1)).transpose(1, 2).flatten(0, 2)
+
+    def by_policy(self, x):
+        """Rows before policies: (T, N, ...) -> (N, T, ...); of several seeds (S * T, N / S, ...) -> (N, T, ...)."""
+        return x.unflatten(0, (self.num_seeds, -1)).transpose(1, 2).flatten(0, 1)
 
     def policies(self, obs):
         """What each policy proposes in each row: (N, O) -> (N, T, A)."""
-        actions, _, means = self.actor.get_action(obs.unsqueeze(0), with_log_prob=False)
-        return qmp_collect.Proposal(actions.transpose(0, 1), means.transpose(0, 1))
+        actions, _, means = self.actor.get_action(obs.unflatten(0, (self.num_seeds, -1)), with_log_prob=False)
+        return qmp_collect.Proposal(self.by_policy(actions), self.by_policy(means))
 
     def q_functions(self, obs, actions, task_ids):
         """How much each row's own task values the proposals: (N, O) and (N, K, A) -> (N, K)."""
@@ -254,20 +284,22 @@ if __name__ == "__main__":
     # env setup. A simulation that diverges ends its episode, which charts/diverged counts: an error would come again
     # whenever the run is resumed.
     env_settings = {"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP, "on_divergence": "end"}
-    num_envs = num_tasks * args.envs_per_task
+    num_envs = run.num_seeds * num_tasks * args.envs_per_task
     envs = gym.make_vec(args.env_id, num_envs=num_envs, **env_settings)
-    num_envs = num_tasks * args.eval_envs_per_task
+    num_envs = run.num_seeds * num_tasks * args.eval_envs_per_task
     eval_envs = gym.make_vec(args.env_id, num_envs=num_envs, **env_settings)
     obs_space, action_space = envs.single_observation_space, envs.single_action_space
     if action_space != gym.spaces.Box(-1.0, 1.0, action_space.shape):
         raise SystemExit(f"--env-id {args.env_id}: expected actions in [-1, 1], its action space is {action_space}")
 
     # ALGO LOGIC: initialize agent, replay buffer and collector here
-    agent = Agent(args, num_tasks, obs_space.shape[0], action_space.shape[0], device)
+    dims = obs_space.shape[0], action_space.shape[0]
+    agent = run.make_agent(lambda num_seeds: Agent(args, num_tasks, *dims, device, num_seeds))
     round_steps = num_tasks * args.env_steps_per_round
     capacity = args.buffer_size
-    rows = min(capacity, run.storable(round_steps, envs.num_envs))
-    buffer = qmp_collect.TaskReplayBuffer(rows, num_tasks, obs_space, action_space, device=device, seed=args.seed)
+    rows = min(capacity, run.storable(round_steps, num_tasks * args.envs_per_task))
+    of_tasks = rows, num_tasks, obs_space, action_space
+    buffer = run.make_buffer(lambda seed: qmp_collect.TaskReplayBuffer(*of_tasks, device=device, seed=seed))
     run.accelerate(agent, "update_critics", "update_actor", "policies", "q_functions", "own_policy")
 
     run.check_learning_starts(
@@ -288,7 +320,8 @@ if __name__ == "__main__":
         warmup_steps=warmup_steps,
         backend="torch",
         device=device,
-        seed=args.seed,
+        seed=run.seed,
+        **run.rows(envs.num_envs),
     )
 
     actor_batch_size = max(args.batch_size // num_tasks, 1)
@@ -304,13 +337,15 @@ if __name__ == "__main__":
                     device=device,
                     stop=run.stop,
                     seed=run.eval_seed,
+                    **run.rows(eval_envs.num_envs),
                 )
                 run.evaluated(stats)
                 continue
 
             # ALGO LOGIC: collect with the mixture
             if not run.updates_due:  # else a run is resumed that was stopped between its gradient steps
-                if not run.collected(collector.collect(n_step=round_steps, stop=run.stop, resume=run.interrupted)):
+                n_step = run.num_seeds * round_steps
+                if not run.collected(collector.collect(n_step=n_step, stop=run.stop, resume=run.interrupted)):
                     continue  # a resumed run collects the rest of the round
                 if buffer.sizes.min() >= args.min_buffer_size:
                     run.updates_due = args.gradient_steps_per_round

@@ -55,6 +55,10 @@ class Args(settings.RunArgs):
     target_entropy_scale: float = 1.0
     """the target entropy is -dim(A) times this"""
 
+    # Seeds
+    num_seeds: int = 1
+    """above 1: so many runs side by side in this process, of seeds from --seed on, each with a folder of its own"""
+
     # Data sharing
     relabel: Literal["min", "task"] = "min"
     """reward of a shared transition: the task set's smallest one (UDS), or the receiving task's own (CDS)"""
@@ -141,10 +145,14 @@ class Actor(nn.Module):
         x = F.relu_(self.fc2(x))
         return self.fc_mean(x), self.fc_logstd(x).clamp(LOG_STD_MIN, LOG_STD_MAX)
 
+    def noise(self, like):
+        """Of an agent of several seeds, each has a generator of its own instead (qmp_collect.runs.seeds)."""
+        return torch.randn_like(like)
+
     def get_action(self, obs, with_log_prob=True):
         """(T, B, O) -> sampled action (T, B, A), its log-probability (T, B) or None, mean action (T, B, A)."""
         mean, log_std = self(obs)
-        noise = torch.randn_like(mean)
+        noise = self.noise(mean)
         x = mean + log_std.exp() * noise
         if not with_log_prob:  # acting: these small operations cost a fifth of a forward pass of a few rows
             return torch.tanh(x), None, torch.tanh(mean)
@@ -155,9 +163,12 @@ class Actor(nn.Module):
 
 # ALGO LOGIC: data sharing
 class SharedReplay:
-    """Batches of B = ``batch_size`` own transitions of each task, then F foreign ones, as many of each other task."""
+    """Batches of B = ``batch_size`` own transitions of each task, then F foreign ones, as many of each other task.
 
-    def __init__(self, args, buffer, task_set):
+    Of S seeds, whose tasks share nothing with each other's, fields that are (T, ...) are (S * T, ...).
+    """
+
+    def __init__(self, args, buffer, task_set, device, num_seeds=1):
         if not 0 <= args.sharing_quantile <= 1:
             raise SystemExit(f"--sharing-quantile {args.sharing_quantile}: expected a fraction, from 0 to 1")
         if args.relabel == "task" and task_set.relabel is None:
@@ -165,12 +176,15 @@ class SharedReplay:
         self.args, self.buffer, self.task_set = args, buffer, task_set
         self.others = task_set.num_tasks - 1
         self.share = args.batch_size // max(self.others, 1)  # of each other task
-        tasks = torch.arange(task_set.num_tasks, device=buffer.device)
-        self.receivers = tasks[:, None]
+        tasks = torch.arange(task_set.num_tasks, device=device)
+        receivers = tasks[:, None]
         # Every task gives a share to each other task. Row i: who gives to task i, and the number of i's share there.
         givers = tasks[: self.others].expand(task_set.num_tasks, -1)
-        self.givers = givers + (givers >= self.receivers)
-        self.numbers = self.receivers - (self.givers < self.receivers).long()
+        givers = givers + (givers >= receivers)
+        self.receivers = receivers.repeat(num_seeds, 1)
+        self.numbers = (receivers - (givers < receivers).long()).repeat(num_seeds, 1)
+        first = task_set.num_tasks * torch.arange(num_seeds, device=device)  # row of each seed's first task
+        self.givers = (givers + first.view(-1, 1, 1)).flatten(0, 1)
 
     def sample(self):
         """Fields (T, B + F, ...), rewards as the receiving tasks see them, ``task_ids`` those of the giving ones."""
@@ -199,18 +213,22 @@ class SharedReplay:
 
 
 class Agent:
-    """All tasks' SACs at once: how they learn, and how they answer the collector."""
+    """All tasks' SACs at once: how they learn, and how they answer the collector.
+
+    Of S seeds there are S * T of them, seed by seed, and shapes that are (T, ...) below are (S * T, ...).
+    """
 
     PARTS = ("actor", "qf", "qf_target", "actor_optimizer", "q_optimizer", "a_optimizer")
+    TWINS = ("qf", "qf_target", "q_optimizer")  # have two of everything
 
-    def __init__(self, args, num_tasks, obs_dim, action_dim, device):
-        self.args, self.num_tasks = args, num_tasks
-        dims = (num_tasks, obs_dim, action_dim, args.hidden_dim)
+    def __init__(self, args, num_tasks, obs_dim, action_dim, device, num_seeds=1):
+        self.args, self.num_tasks, self.num_seeds = args, num_tasks, num_seeds
+        dims = (num_seeds * num_tasks, obs_dim, action_dim, args.hidden_dim)
         self.actor = Actor(*dims).to(device)
         self.qf = SoftQNetwork(*dims).to(device)
         self.qf_target = SoftQNetwork(*dims).to(device).requires_grad_(False)
         self.qf_target.load_state_dict(self.qf.state_dict())
-        self.log_alpha = torch.zeros(num_tasks, 1, device=device, requires_grad=True)
+        self.log_alpha = torch.zeros(num_seeds * num_tasks, 1, device=device, requires_grad=True)
         self.target_entropy = -action_dim * args.target_entropy_scale
         # Adam treats each number by itself, so one optimizer of stacked networks is one optimizer per network.
         adam = {"lr": args.learning_rate, "fused": True, "capturable": args.cudagraphs}
@@ -268,17 +286,24 @@ class Agent:
         taken[:, :batch_size] = True
         return taken / taken.sum(-1, keepdim=True)
 
-    # What the collector asks. Row i of the vector environment has task i mod T.
+    # What the collector asks. Rows lie seed by seed, and row i of a seed has task i mod T.
     def by_task(self, x):
-        return x.unflatten(0, (-1, self.num_tasks)).transpose(0, 1)  # (N, ...) -> (T, N / T, ...)
+        """Each task's rows: (N, ...) -> (T, N / T, ...); of several seeds (S * T, N / (S * T), ...)."""
+        return x.unflatten(0, (self.num_seeds, -1, self.num_tasks)).transpose(1, 2).flatten(0, 1)
 
     def by_row(self, x):
-        return x.transpose(0, 1).flatten(0, 1)  # (T, N / T, ...) -> (N, ...)
+        """And back: (T, N / T, ...) -> (N, ...)."""
+        return x.unflatten(0, (self.num_seeds, -1)).transpose(1, 2).flatten(0, 2)
+
+    def by_policy(self, x):
+        """Policies before rows, and back: (N, T, ...) <-> (T, N, ...); of several seeds (S * T, N / S, ...)."""
+        return x.unflatten(0, (self.num_seeds, -1)).transpose(1, 2).flatten(0, 1)
 
     def policies(self, obs):
         """What each policy proposes in each row: (N, O) -> (N, T, A)."""
-        actions, _, means = self.actor.get_action(obs.expand(self.num_tasks, *obs.shape), with_log_prob=False)
-        return qmp_collect.Proposal(actions.transpose(0, 1), means.transpose(0, 1))
+        obs = self.by_policy(obs.unsqueeze(1).expand(-1, self.num_tasks, -1))
+        actions, _, means = self.actor.get_action(obs, with_log_prob=False)
+        return qmp_collect.Proposal(self.by_policy(actions), self.by_policy(means))
 
     def q_functions(self, obs, actions, task_ids):
         """How much each row's own task values the proposals: (N, O) and (N, K, A) -> (N, K)."""
@@ -315,21 +340,23 @@ if __name__ == "__main__":
     # env setup. A simulation that diverges ends its episode, which charts/diverged counts: an error would come again
     # whenever the run is resumed.
     env_settings = {"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP, "on_divergence": "end"}
-    num_envs = num_tasks * args.envs_per_task
+    num_envs = run.num_seeds * num_tasks * args.envs_per_task
     envs = gym.make_vec(args.env_id, num_envs=num_envs, **env_settings)
-    num_envs = num_tasks * args.eval_envs_per_task
+    num_envs = run.num_seeds * num_tasks * args.eval_envs_per_task
     eval_envs = gym.make_vec(args.env_id, num_envs=num_envs, **env_settings)
     obs_space, action_space = envs.single_observation_space, envs.single_action_space
     if action_space != gym.spaces.Box(-1.0, 1.0, action_space.shape):
         raise SystemExit(f"--env-id {args.env_id}: expected actions in [-1, 1], its action space is {action_space}")
 
     # ALGO LOGIC: initialize agent, replay buffer and collector here
-    agent = Agent(args, num_tasks, obs_space.shape[0], action_space.shape[0], device)
+    dims = obs_space.shape[0], action_space.shape[0]
+    agent = run.make_agent(lambda num_seeds: Agent(args, num_tasks, *dims, device, num_seeds))
     round_steps = num_tasks * args.env_steps_per_round
     capacity = args.buffer_size
-    rows = min(capacity, run.storable(round_steps, envs.num_envs))
-    buffer = qmp_collect.TaskReplayBuffer(rows, num_tasks, obs_space, action_space, device=device, seed=args.seed)
-    shared_replay = SharedReplay(args, buffer, task_set)
+    rows = min(capacity, run.storable(round_steps, num_tasks * args.envs_per_task))
+    of_tasks = rows, num_tasks, obs_space, action_space
+    buffer = run.make_buffer(lambda seed: qmp_collect.TaskReplayBuffer(*of_tasks, device=device, seed=seed))
+    shared_replay = SharedReplay(args, buffer, task_set, device, run.num_seeds)
     run.accelerate(agent, "update", "policies", "q_functions", "own_policy")
 
     run.check_learning_starts(
@@ -350,7 +377,8 @@ if __name__ == "__main__":
         warmup_steps=warmup_steps,
         backend="torch",
         device=device,
-        seed=args.seed,
+        seed=run.seed,
+        **run.rows(envs.num_envs),
     )
 
     with run.start(collector, agent=agent, buffer=buffer):
@@ -365,13 +393,15 @@ if __name__ == "__main__":
                     device=device,
                     stop=run.stop,
                     seed=run.eval_seed,
+                    **run.rows(eval_envs.num_envs),
                 )
                 run.evaluated(stats)
                 continue
 
             # ALGO LOGIC: collect with the mixture
             if not run.updates_due:  # else a run is resumed that was stopped between its gradient steps
-                if not run.collected(collector.collect(n_step=round_steps, stop=run.stop, resume=run.interrupted)):
+                n_step = run.num_seeds * round_steps
+                if not run.collected(collector.collect(n_step=n_step, stop=run.stop, resume=run.interrupted)):
                     continue  # a resumed run collects the rest of the round
                 if buffer.sizes.min() >= args.min_buffer_size:
                     run.updates_due = args.gradient_steps_per_round

@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from qmp_collect import Batch, QMPCollector, TaskReplayBuffer
+import qmp_envs
+from qmp_collect import Batch, OwnPolicy, QMPCollector, QSwitch, TaskReplayBuffer
 from qmp_collect.runs.scripts import load_script
 from qmp_collect.runs.seeds import SeedReplay, stack_agents, state_of_seed, states_of_seeds
 
 SEEDS, T, O, A, B = [4, 1, 9, 2, 7], 2, 3, 2, 8  # noqa: E741
 CPU = torch.device("cpu")
-separate, multihead = load_script("sac_qmp_separate"), load_script("sac_qmp_multihead")
-both = pytest.mark.parametrize("script", [separate, multihead], ids=["separate", "multihead"])
+NAMES = ["sac_qmp_separate", "sac_qmp_multihead", "sac_shared", "mcal_qmp", "uds_qmp", "decaf", "dnc"]
+SCRIPTS = {name: load_script(name) for name in NAMES}
+separate, multihead, shared, mcal, uds, decaf, dnc = SCRIPTS.values()
+every = pytest.mark.parametrize("script", SCRIPTS.values(), ids=NAMES)
+JOINT = (multihead, shared)  # learn from batches of all tasks together
 
 
 @pytest.fixture
@@ -27,13 +31,14 @@ def float64() -> Iterator[None]:
 
 
 def maker(script, **settings):
-    args = script.Args(hidden_dim=8, learning_rate=1e-2, **settings)
-    return lambda num_seeds: script.Agent(args, T, O, A, CPU, num_seeds=num_seeds)
+    args = script.Args(hidden_dim=8, learning_rate=1e-2, batch_size=6, **settings)
+    dims = (O, A) if script is shared else (T, O, A)
+    return lambda num_seeds: script.Agent(args, *dims, CPU, num_seeds=num_seeds)
 
 
 def batch_of(script, seed, number):
     draw = torch.Generator().manual_seed(100 * seed + number)
-    rows = (B,) if script is multihead else (T, B)
+    rows = (B,) if script in JOINT else (T, B)
     shapes = [(*rows, O), (*rows, A), rows, (*rows, O), rows]
     obs, actions, rewards, next_obs, ends = (torch.randn(shape, generator=draw) for shape in shapes)
     ids = torch.randint(T, rows, generator=draw)
@@ -49,6 +54,27 @@ def stacked(batches):
     if batches[0].rewards.ndim == 1:
         batches = [batch._replace(task_ids=batch.task_ids + T * place) for place, batch in enumerate(batches)]
     return Batch(*map(torch.cat, zip(*batches, strict=True)))
+
+
+def learn(agent, batch, number=0):
+    """All that an agent learns by; the second of DnC's steps ends with a distillation."""
+    if hasattr(agent, "update_critics"):
+        return agent.update_critics(batch) | agent.update_actor(batch.obs)
+    if hasattr(agent, "distill"):
+        agent.distill(batch)
+        if number == 1:
+            agent.conquer()
+    return {name: loss.clone() for name, loss in agent.update(batch).items()}
+
+
+def answers(agent, obs, labels):
+    """All that it is asked for, by name."""
+    found = {"own": agent.own_policy(obs, labels), "mean": agent.mean_policy(obs, labels)}
+    if hasattr(agent, "policies"):
+        proposal = agent.policies(obs)
+        found |= {name: field for name, field in proposal._asdict().items() if field is not None}
+        found["values"] = agent.q_functions(obs, proposal.means, labels)
+    return found
 
 
 def of_seed(losses, place):
@@ -74,52 +100,47 @@ def assert_close(a, b, rtol=1e-9, atol=1e-11):
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
     ("script", "settings"),
-    [(separate, {"switch_critic_of": of}) for of in ("task", "next", "proposer")]
-    + [(multihead, {"switch_critic": critic}) for critic in ("q1", "min")],
+    [(separate, {"switch_critic_of": of, "entropy_term": True}) for of in ("task", "next", "proposer")]
+    + [(multihead, {"switch_critic": critic, "entropy_term": True}) for critic in ("q1", "min")]
+    + [(mcal, {"critic": critic}) for critic in ("mn", "mh")]
+    + [(shared, {}), (uds, {}), (decaf, {}), (dnc, {"kl_coefficient": 0.1})],
 )
 def test_every_seed_is_a_run_of_its_own(script, settings):
-    make = maker(script, entropy_term=True, **settings)
+    make = maker(script, **settings)
     agent = stack_agents(make, SEEDS, CPU)
     obs = torch.randn(len(SEEDS) * 2 * T, O, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(len(SEEDS) * T).unflatten(0, (-1, T)).repeat(1, 2).flatten()
     losses = []
     for number in range(3):
-        losses.append(agent.update(stacked(batches_of(script, number))))
-        proposal = agent.policies(obs)
-        own = agent.own_policy(obs, labels)
-    values, means = agent.q_functions(obs, proposal.means, labels), agent.mean_policy(obs, labels)
+        losses.append(learn(agent, stacked(batches_of(script, number)), number))
+        answered = answers(agent, obs, labels)
     for place, seed in enumerate(SEEDS):
         rows = slice(place * 2 * T, (place + 1) * 2 * T)
         torch.manual_seed(seed)
         alone = make(1)
         for number in range(3):
-            assert_close(of_seed(losses[number], place), alone.update(batch_of(script, seed, number)))
-            expected = alone.policies(obs[rows])
-            expected_own = alone.own_policy(obs[rows], labels[rows] % T)
+            assert_close(of_seed(losses[number], place), learn(alone, batch_of(script, seed, number), number))
+            expected = answers(alone, obs[rows], labels[rows] % T)
         assert_close(states_of(agent)[place], alone.state_dict())
-        for mine, theirs in zip(proposal, expected, strict=True):
-            assert_close(mine[rows], theirs)
-        assert_close(own[rows], expected_own)
-        assert_close(values[rows], alone.q_functions(obs[rows], expected.means, labels[rows] % T))
-        assert_close(means[rows], alone.mean_policy(obs[rows], labels[rows] % T))
+        assert_close({name: answer[rows] for name, answer in answered.items()}, expected)
 
 
-@both
+@every
 def test_states_are_taken_apart_and_put_together(script):
     agent = stack_agents(maker(script), SEEDS, CPU)
-    agent.update(stacked(batches_of(script, 0)))
+    learn(agent, stacked(batches_of(script, 0)))
     parts = states_of(agent)
     maker(script)(1).load_state_dict(parts[3])  # is an ordinary agent's
     assert_close(states_of_seeds(parts, agent.TWINS), agent.state_dict())
 
 
-@both
+@every
 def test_a_poisoned_seed_changes_no_bit_of_another(script):
     """Its parameters, moments and batches are NaN: what the others learn and answer stays the same."""
     obs, found = torch.ones(len(SEEDS) * T, O), []
     for poison in (False, True):
         agent = stack_agents(maker(script), SEEDS, CPU)
-        agent.update(stacked(batches_of(script, 0)))
+        learn(agent, stacked(batches_of(script, 0)))
         batches = batches_of(script, 1)
         if poison:
             parts = states_of(agent)
@@ -128,42 +149,49 @@ def test_a_poisoned_seed_changes_no_bit_of_another(script):
             broken = [f * np.nan if f.is_floating_point() else f for f in batches[1]]
             batches[1], obs = Batch(*broken), obs.clone()
             obs[T : 2 * T] = np.nan
-        losses = agent.update(stacked(batches))
+        losses = learn(agent, stacked(batches), 1)
         labels = torch.arange(len(SEEDS) * T)
-        means, actions = agent.mean_policy(obs, labels), agent.policies(obs).actions
-        found.append((losses, means, actions, agent.q_functions(obs, actions, labels), states_of(agent)))
-    (losses, means, actions, values, states), (losses_2, means_2, actions_2, values_2, states_2) = found
+        found.append((losses, answers(agent, obs, labels), states_of(agent)))
+    (losses, answered, states), (losses_2, answered_2, states_2) = found
     rows = labels // T != 1
-    assert not values_2[~rows].isfinite().any()
-    for a, b in [(means, means_2), (actions, actions_2), (values, values_2)]:
-        assert torch.equal(a[rows], b[rows])
+    for name, answer in answered.items():
+        assert not answered_2[name][~rows].isfinite().any()
+        assert torch.equal(answer[rows], answered_2[name][rows])
     for place in (0, 2, 3, 4):
         learnt = ((states[place], of_seed(losses, place)), (states_2[place], of_seed(losses_2, place)))
         pairs = zip(*map(torch.utils._pytree.tree_leaves, learnt), strict=True)
         assert all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
 
 
-@both
+@every
 def test_three_seeds_collect_and_learn_as_three_runs(script):
     """The whole loop, in float32: what each seed stores, draws from its replay and learns is what it would alone."""
     seeds, tasks = SEEDS[:3], 3
-    args = script.Args(hidden_dim=8, env_id="Maze3-v0")
+    args = script.Args(hidden_dim=8, env_id="Maze3-v0", batch_size=6)
+    task_set = qmp_envs.TASK_SETS["Maze3-v0"]
 
     def run(seeds):
         n = len(seeds)
         envs = gym.make_vec("Maze3-v0", num_envs=n * tasks, autoreset_mode="SameStep", max_episode_steps=7)
         spaces = envs.single_observation_space, envs.single_action_space
         dims = tuple(space.shape[0] for space in spaces)
-        agent = stack_agents(lambda num_seeds: script.Agent(args, tasks, *dims, CPU, num_seeds), seeds, CPU)
+        dims = dims if script is shared else (tasks, *dims)
+        agent = stack_agents(lambda num_seeds: script.Agent(args, *dims, CPU, num_seeds), seeds, CPU)
         buffer = SeedReplay([TaskReplayBuffer(100, tasks, *spaces, seed=seed) for seed in seeds])
         rows = np.arange(n * tasks)
+        qmp = hasattr(agent, "policies")
         collector = QMPCollector(
-            envs, agent.policies, agent.q_functions, own_policy=agent.own_policy, task_ids=rows, own_ids=rows % tasks,
-            num_tasks=n * tasks, buffer=buffer, backend="torch", warmup_steps=8, own_probability=0.3, seed=seeds,
+            envs, *([agent.policies, agent.q_functions] if qmp else [None, None]), own_policy=agent.own_policy,
+            switch=QSwitch() if qmp else OwnPolicy(), task_ids=rows, own_ids=rows % tasks, num_tasks=n * tasks,
+            buffer=buffer, backend="torch", warmup_steps=8, own_probability=0.3, seed=seeds,
         )  # fmt: skip
-        for _ in range(3):
+        for number in range(3):
             collector.collect(n_step=n * tasks * 10)
-            agent.update(buffer.sample_joint(6) if script is multihead else buffer.sample(6))
+            if script is uds:
+                batch = uds.SharedReplay(args, buffer, task_set, CPU, n).sample()
+            else:
+                batch = buffer.sample_joint(6) if script in JOINT else buffer.sample(6)
+            learn(agent, batch, number)
             assert len(buffer) == buffer.sizes.sum() / n
         envs.close()
         states = [state_of_seed(agent.state_dict(), place, n, agent.TWINS) for place in range(n)]

@@ -26,14 +26,24 @@ from qmp_collect.runs.suite.status import standing
 
 NAME, SEEDS = "sac_qmp_separate", (4, 5, 6)
 NAMES = [NAME, "sac_qmp_multihead"]
+OTHERS = ["sac_shared", "mcal_qmp", "uds_qmp", "decaf", "dnc"]
 SETTINGS = {
     "env-id": "Maze3", "env-steps-per-round": 20, "gradient-steps-per-round": 3, "min-buffer-size": 40,
     "buffer-size": 50, "batch-size": 6, "hidden-dim": 8, "learning-rate": 1e-2, "envs-per-task": 2,
     "total-timesteps": 360, "eval-every": 180, "eval-episodes": 2, "checkpoint-every": 120, "torch-threads": 1,
-    "warmup-rounds": 1, "own-probability": 0.3, "own-probability-final": 0.1, "horizon": 3, "switch-margin": 0.1,
-    "own-fraction": 0.5,
 }  # fmt: skip
-TINY = [f"--{flag}={value}" for flag, value in SETTINGS.items()] + ["--entropy-term", "--switch-relative"]
+SHARING = {"warmup-rounds": 1, "own-probability": 0.3, "own-probability-final": 0.1, "horizon": 3, "own-fraction": 0.5}
+SWITCH = ["--switch-margin=0.1", "--entropy-term", "--switch-relative"]
+
+
+def tiny(name: str) -> list[str]:
+    """Short runs of a script, with what it has beside the method itself."""
+    shares = name not in ("sac_shared", "dnc")
+    own = {"dnc": ["--distill-steps=3", "--distill-every=90"]}.get(name, SWITCH if name in NAMES else [])
+    return [f"--{flag}={value}" for flag, value in (SETTINGS | (SHARING if shares else {})).items()] + own
+
+
+TINY = tiny(NAME)
 THREE = [*TINY, "--seed", SEEDS[0], "--num-seeds", len(SEEDS)]
 RunScript = Callable[..., None]
 pytestmark = pytest.mark.usefixtures("short_episodes")
@@ -78,15 +88,15 @@ def config(run_dir: Path) -> Any:
 
 
 @pytest.mark.usefixtures("in_float64")
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES + OTHERS)
 def test_each_seed_leaves_what_a_run_of_its_own_leaves(name: str, run_script: RunScript, tmp_path: Path) -> None:
     together = tmp_path / "together"
-    run_script(name, *THREE, "--run-dir", together)
+    run_script(name, *tiny(name), "--seed", SEEDS[0], "--num-seeds", len(SEEDS), "--run-dir", together)
     assert json.loads((together / "done.json").read_text()) == {"global_step": 360, "total_timesteps": 360}
     assert files(together) == {"checkpoint.npz", "done.json", "seeds.json", *(f"seed{seed}" for seed in SEEDS)}
     for seed in SEEDS[::2]:
         member, alone = together / f"seed{seed}", tmp_path / str(seed)
-        run_script(name, *TINY, "--seed", seed, "--run-dir", alone)
+        run_script(name, *tiny(name), "--seed", seed, "--run-dir", alone)
         assert config(member) == config(alone)
         assert files(member) == files(alone)
         rows, expected = metrics(member), metrics(alone)

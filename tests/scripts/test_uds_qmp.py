@@ -44,7 +44,7 @@ def maze_buffer(count: int = 40) -> qmp_collect.TaskReplayBuffer:
 
 
 def shared_replay(buffer: Any, task_set: Any = MAZE, **settings: Any) -> Any:
-    return uds.SharedReplay(uds.Args(**settings), buffer, task_set)
+    return uds.SharedReplay(uds.Args(**settings), buffer, task_set, torch.device("cpu"))
 
 
 def test_composition_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:

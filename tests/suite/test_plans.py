@@ -152,9 +152,11 @@ def test_seeds_side_by_side() -> None:
     ]
     assert [(" ".join(run.argv), run.name, run.hours) for run in runs] == expected
     # Scripts that cannot do it come one by one, after those that can; one seed is a run of its own.
-    of_vi = [(run.argv[0], run.flag("--num-seeds"), run.flag("--seed")) for run in PLANS["vi"].runs("r", together=True)]
-    separate, dnc = "cleanrl_scripts/sac_qmp_separate.py", "cleanrl_scripts/dnc.py"
-    assert of_vi == [(separate, "5", "11"), *((dnc, None, str(seed)) for seed in FIVE)]
+    of_v = [(run.argv[0], run.flag("--num-seeds"), run.flag("--seed")) for run in PLANS["v"].runs("r", together=True)]
+    pcgrad = [("cleanrl_scripts/pcgrad_qmp.py", None, str(seed)) for seed in (5, 6, 7, 8) for _ in ("own", "qmp")]
+    assert of_v[-8:] == pcgrad
+    assert {(count, seed) for _, count, seed in of_v[:-8]} == {("4", "5")}
+    assert len(of_v) == 14 + 8
     assert PLANS["i"].runs("runs", [3], together=True) == PLANS["i"].runs("runs", [3])
     with pytest.raises(ValueError, match="expected consecutive seeds, got 1, 3"):
         PLANS["i"].runs("runs", [1, 3], together=True)

@@ -78,7 +78,7 @@ class Plan:
 
 
 SEPARATE, MULTIHEAD, HELPER = "sac_qmp_separate", "sac_qmp_multihead", "sac_qmp_helper"
-SIDE_BY_SIDE = (SEPARATE, MULTIHEAD, HELPER)  # scripts with --num-seeds
+SIDE_BY_SIDE = (SEPARATE, MULTIHEAD, HELPER, "sac_shared", "mcal_qmp", "uds_qmp", "decaf", "dnc")  # have --num-seeds
 FIVE, FOUR_MORE = (11, 12, 13, 14, 15), (5, 6, 7, 8)
 
 REACHER = "--env-id Reacher5 --torch-threads 1"
