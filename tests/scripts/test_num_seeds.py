@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -226,6 +227,37 @@ def test_a_seed_that_diverges(run_script: RunScript, tmp_path: Path, monkeypatch
     slim(run)
     assert not list(run_dir.rglob("checkpoint.npz")) + list(run_dir.rglob("replay"))
     assert code_of(run_script, *THREE, "--eval-every", 360, "--run-dir", run_dir) == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_environments_of_one_seed_that_diverge(
+    name: str, finished: Callable[..., Path], run_script: RunScript, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After every round its simulations' clocks are NaN, which ends their episodes: other seeds leave the same bits."""
+    made: list[Any] = []
+    shortened, end_round = gym.make_vec, training.TrainingRun.end_round
+
+    def make_vec(*args: Any, **settings: Any) -> Any:
+        made.append(shortened(*args, **settings).unwrapped)
+        return made[-1]
+
+    def poisoned(run: training.TrainingRun, losses: dict[str, torch.Tensor]) -> None:
+        end_round(run, losses)
+        made[0]._engine.state[6:12, 0] = np.nan  # the clocks of three tasks' simulations, two each
+
+    run_dir = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(gym, "make_vec", make_vec)
+        patch.setattr(training.TrainingRun, "end_round", poisoned)
+        run_script(name, *THREE, "--run-dir", run_dir)
+    reference = finished(run_script, name)
+    diverged = {seed: sum(row.get("charts/diverged", 0) for row in metrics(run_dir / f"seed{seed}")) for seed in SEEDS}
+    assert [seed for seed, share in diverged.items() if share] == [5]
+    for seed in SEEDS:
+        own, expected = run_dir / f"seed{seed}", reference / f"seed{seed}"
+        assert (metrics(own) == metrics(expected)) == (seed != 5)
+        parts = {path.split("/")[1] for path in differences(load_run_state(own), load_run_state(expected))}
+        assert parts >= {"agent", "buffer"} if seed == 5 else parts == set()
 
 
 def test_what_is_refused(
