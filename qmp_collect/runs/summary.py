@@ -6,7 +6,7 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,27 +49,27 @@ def summary(
     shares = [others_share(row["qmp/mixture"]) for row in evaluations if "qmp/mixture" in row]
     if shared := any(shares):
         lines.append(f"  others' policies acted in {shares[0]:.0%} of the first steps and {shares[-1]:.0%} of the last")
-    folder, qmp = shlex.quote(str(run_dir)), _qmp()
+    folder = shlex.quote(str(run_dir))
     return "\n".join(
         [
             *lines,
             f"run folder      {folder}, the log in metrics.jsonl",
             f"policy          {shlex.quote(str(run_dir / POLICY_FILE))}",
-            f"learning curve  {qmp} plot {folder} --out {shlex.quote(str(run_dir / 'success.png'))}",
-            f"watch it        {qmp} enjoy {folder}{' --gifs' * filmable}{' --mixture' * (filmable and shared)}"
-            + (f" --import {module}" if module else "")
-            + (f" --script {shlex.quote(str(script))}" if script else ""),
+            *_next_steps(run_dir, run_dir, module, script, filmable, filmable and shared),
         ]
     )
 
 
-def summary_of_seeds(folders: Mapping[int, Path]) -> str:
+def summary_of_seeds(
+    folders: Mapping[int, Path], module: str | None = None, script: Path | None = None, filmable: bool = True
+) -> str:
     """Of finished runs that were made side by side: a line for each seed.
 
     Args:
         folders: by seed.
+        module, script, filmable: See `summary`.
     """
-    lines = []
+    lines, shared = [], False
     for seed, run_dir in folders.items():
         evaluations = _evaluations(run_dir)
         name = "success" if "eval/success" in evaluations[-1] else "return"
@@ -78,14 +78,27 @@ def summary_of_seeds(folders: Mapping[int, Path]) -> str:
         lines.append(
             f"  seed {seed:<4} {name} {values[0]:8.2f} -> {values[-1]:8.2f}  {shown}  {shlex.quote(str(run_dir))}"
         )
-    every = shlex.quote(str(next(iter(folders.values())).parent))
+        shared |= any(others_share(row["qmp/mixture"]) for row in evaluations if "qmp/mixture" in row)
+    first = next(iter(folders.values()))
     return "\n".join(
         [
             f"finished {len(folders)} seeds, each in a folder like that of a run of its own:",
             *lines,
-            f"learning curve  {_qmp()} plot {every} --out {every}/success.png",
+            *_next_steps(first.parent, first, module, script, filmable, filmable and shared),
         ]
     )
+
+
+def _next_steps(
+    of_all: Path, of_one: Path, module: str | None, script: Path | None, gifs: bool, mixture: bool
+) -> Iterator[str]:
+    """What to type now."""
+    out = shlex.quote(str(of_all / "success.png"))
+    yield f"learning curve  {_qmp()} plot {shlex.quote(str(of_all))} --out {out}"
+    words = [_qmp(), "enjoy", shlex.quote(str(of_one)), *["--gifs"] * gifs, *["--mixture"] * mixture]
+    words += ["--import", module] if module else []
+    words += ["--script", shlex.quote(str(script))] if script else []
+    yield f"watch it        {' '.join(words)}"
 
 
 def others_share(mixture: Sequence[Sequence[float]]) -> float:

@@ -298,18 +298,11 @@ class TrainingRun:
                 raise SystemExit(SAVED)
             for folder in reversed(list(self._every_folder())):
                 folder.finish(global_step=self.global_step, total_timesteps=self.args.total_timesteps)
+            to_watch = self.args.import_, own_script(type(self.args)), filmable(self.args.env_id)
             if self.num_seeds > 1:
-                say(summary_of_seeds({member.seed: member.dir for member in self._members}))
+                say(summary_of_seeds({member.seed: member.dir for member in self._members}, *to_watch))
             else:
-                say(
-                    summary(
-                        self.dir,
-                        self.task_names,
-                        self.args.import_,
-                        own_script(type(self.args)),
-                        filmable(self.args.env_id),
-                    )
-                )
+                say(summary(self.dir, self.task_names, *to_watch))
 
     def _every_folder(self) -> Iterator[RunFolder]:
         """The run's, and those of its seeds."""

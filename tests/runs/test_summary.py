@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from qmp_collect.runs import summary as module
-from qmp_collect.runs.summary import curve, summary
+from qmp_collect.runs.summary import curve, summary, summary_of_seeds
 
 
 def row(step: int, **values: float) -> str:
@@ -64,6 +64,24 @@ def test_who_acted(tmp_path: Path) -> None:
     assert "\n  others' policies acted in 60% of the first steps and 10% of the last\n" in said
     assert said.endswith("--gifs --mixture --script 'my folder/my_sac.py'")
     assert summary(tmp_path, ["task"], filmable=False).endswith(f"enjoy {tmp_path}")
+
+
+def test_seeds_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_qmp", lambda: "qmp")
+    monkeypatch.chdir(tmp_path)
+    folders = {seed: Path("my runs", f"seed{seed}") for seed in (4, 12)}
+    for seed, folder in folders.items():
+        folder.mkdir(parents=True)
+        rows = [row(0, success=0.0, **{"return": -9.0}), row(9, success=seed / 12, **{"return": -7.0})]
+        (folder / "metrics.jsonl").write_text("\n".join(rows) + "\n")
+    said = summary_of_seeds(folders, "my_tasks", Path("my_sac.py"))
+    assert said == (
+        "finished 2 seeds, each in a folder like that of a run of its own:\n"
+        "  seed 4    success     0.00 ->     0.33  ▁▃  'my runs/seed4'\n"
+        "  seed 12   success     0.00 ->     1.00  ▁█  'my runs/seed12'\n"
+        "learning curve  qmp plot 'my runs' --out 'my runs/success.png'\n"
+        "watch it        qmp enjoy 'my runs/seed4' --gifs --import my_tasks --script my_sac.py"
+    )
 
 
 def test_a_task_set_without_success(tmp_path: Path) -> None:
