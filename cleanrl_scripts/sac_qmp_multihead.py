@@ -404,11 +404,11 @@ if __name__ == "__main__":
     run = training.TrainingRun(args, task_set.task_names)
     device = run.device
 
-    # env setup
-    num_envs = run.num_seeds * num_tasks * args.envs_per_task
-    envs = gym.make_vec(args.env_id, num_envs=num_envs, **ENV_SETTINGS)
+    # env setup; hosts make those that they train in
     num_envs = run.num_seeds * num_tasks * args.eval_envs_per_task
     eval_envs = gym.make_vec(args.env_id, num_envs=num_envs, **ENV_SETTINGS)
+    num_envs = run.num_seeds * num_tasks * args.envs_per_task
+    envs = eval_envs if args.hosts else gym.make_vec(args.env_id, num_envs=num_envs, **ENV_SETTINGS)
     obs_space, action_space = envs.single_observation_space, envs.single_action_space
     if action_space != gym.spaces.Box(-1.0, 1.0, action_space.shape):
         raise SystemExit(f"--env-id {args.env_id}: expected actions in [-1, 1], its action space is {action_space}")

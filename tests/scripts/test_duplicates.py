@@ -107,7 +107,7 @@ main: if args.switch != 'own' and args.total_timesteps <= warmup_steps = decaf h
 main: if not run.updates_due = decaf mcal separate uds | multihead shared | dnc | helper | pcgrad | point
 main: if run.evaluation_due() = decaf dnc helper mcal multihead separate shared uds | pcgrad point
 main: losses = all
-main: num_envs = decaf dnc helper mcal multihead separate shared uds | pcgrad point
+main: num_envs = decaf dnc helper mcal shared uds | multihead separate | pcgrad point
 main: num_tasks = all
 main: of_tasks = decaf dnc helper mcal multihead separate shared uds
 main: round_steps = all

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import gymnasium as gym
 import pytest
 from test_resume import differences, metrics
 
@@ -34,7 +35,11 @@ def test_it_trains_on_what_hosts_collect_and_goes_on_exactly(
     name: str, run_script: RunScript, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    run_script(name, *TINY, "--run-dir", whole)
+    make_vec, made = gym.make_vec, []
+    with monkeypatch.context() as patch:
+        patch.setattr(gym, "make_vec", lambda *args, **settings: made.append(settings) or make_vec(*args, **settings))
+        run_script(name, *TINY, "--run-dir", whole)
+    assert [settings["num_envs"] for settings in made] == [3, 6, 6]  # to evaluate, and those of the hosts
     state = load_run_state(whole)
     hosts = state["collector"]["fleet"]["hosts"]
     assert {host: saved["sequence"] for host, saved in hosts.items()} == {"0": 8, "1": 8}  # a part of each round

@@ -243,7 +243,7 @@ def test_environments_of_one_seed_that_diverge(
 
     def poisoned(run: training.TrainingRun, losses: dict[str, torch.Tensor]) -> None:
         end_round(run, losses)
-        made[0]._engine.state[6:12, 0] = np.nan  # the clocks of three tasks' simulations, two each
+        made[1]._engine.state[6:12, 0] = np.nan  # the clocks of three tasks' simulations, two each
 
     run_dir = tmp_path / "run"
     with monkeypatch.context() as patch:
