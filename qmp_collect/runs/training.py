@@ -20,12 +20,12 @@ from qmp_collect.fleet import RayFleet, Shard
 from qmp_collect.fleet_collector import FleetCollector
 from qmp_collect.replay import TaskReplayBuffer
 from qmp_collect.runs.acceleration import accelerate
-from qmp_collect.runs.console import Console, duration, say
+from qmp_collect.runs.console import duration, say
 from qmp_collect.runs.folder import RunFolder, checked_name
 from qmp_collect.runs.forms import check_form
 from qmp_collect.runs.member import Member
-from qmp_collect.runs.pace import Pace
 from qmp_collect.runs.precision import flush_denormals, set_matmul_precision
+from qmp_collect.runs.progress import Place, Progress
 from qmp_collect.runs.saved import Collector, SavedParts, Stateful
 from qmp_collect.runs.saved_seeds import SavedSeeds
 from qmp_collect.runs.schedule import linear
@@ -285,13 +285,14 @@ class TrainingRun:
             with (
                 self._logging(),
                 StopSignal() as asked,
-                closing(self._open_console()) as self._console,
+                closing(Progress(self.args.total_timesteps, self.args.eval_every, self._place)) as self._bar,
             ):
-                self.stop = Watched(asked, self._move_bar)
+                say(f"{self.dir} on {self.device}; Ctrl-C saves a checkpoint and stops")
+                self.stop = Watched(asked, self._bar.move)
                 if self.args.resume is None:
                     collector.reset(seed=self._stream_seeds(0))
                 yield self
-                self._draw_bar()
+                self._bar.draw()
                 self._save()
             if not self._complete:
                 say(f"stopped at step {self.global_step}; continue it with --resume {self.dir}")
@@ -349,31 +350,8 @@ class TrainingRun:
                 folder.reopened_for_more()
             yield
 
-    def _open_console(self) -> Console:
-        self._shown: dict[str, object] = {}
-        self._pace = Pace(self.args.total_timesteps, self.args.eval_every)
-        self._first, self._round_updates, self._collect_time = self.global_step, 0, 0.0
-        say(f"{self.dir} on {self.device}; Ctrl-C saves a checkpoint and stops")
-        return Console(self.args.total_timesteps, self.global_step, timed=True)
-
-    def _move_bar(self) -> None:
-        """Show how far the run is, if the bar has stood still for long enough; asked with every step of any kind."""
-        if self._console.due():
-            self._draw_bar()
-
-    def _draw_bar(self) -> None:
-        shown = self._shown | ({"evaluating": "..."} if self.evaluation_due() else {})
-        self._console.advance(round(self._pace.position(*self._place())), shown, self._left())
-
-    def _place(self) -> tuple[int, int, float]:
-        """What `Pace` counts with: steps at the round's start and now, and the share of updates left."""
-        due = self.updates_due / self._round_updates if self.updates_due and self._round_updates else 1.0
-        return self._first, self.global_step, due
-
-    def _left(self) -> float | None:
-        """Seconds until the end, as far as anybody knows."""
-        evaluating = time.perf_counter() - self._round_time if self.evaluation_due() else None
-        return self._pace.left(*self._place(), evaluating)
+    def _place(self) -> Place:
+        return Place(self.global_step, self.updates_due, self.evaluation_due())
 
     @property
     def global_step(self) -> int:
@@ -413,7 +391,7 @@ class TrainingRun:
             self._save()
             if self.args.capture_video and not self._complete:
                 self._film(self._agent.mean_policy)
-        self._round_time = time.perf_counter()
+        self._bar.begin()
         return not self.stop and not self._complete
 
     def evaluation_due(self) -> bool:
@@ -426,7 +404,7 @@ class TrainingRun:
         """Log an evaluation. One during which somebody asked to stop is made again by the resumed run."""
         if self.stop:
             return
-        self._pace.add_evaluation(time.perf_counter() - self._round_time)
+        self._bar.evaluated()
         step = self.global_step
         since = self._collector.stats(clear=step > 0).by_group()  # the last evaluation
         logged = [
@@ -436,9 +414,9 @@ class TrainingRun:
         self._evaluated_at, self._next_eval = step, _next(step, self.args.eval_every)
         said = [f"return {_mean(logged, 'eval/return'):.1f}"]
         if "eval/success" in logged[0]:
-            self._shown["success"] = f"{_mean(logged, 'eval/success'):.2f}"
-            said.insert(0, f"success {self._shown['success']}")
-        if (left := self._left()) is not None:
+            self._bar.shown["success"] = f"{_mean(logged, 'eval/success'):.2f}"
+            said.insert(0, f"success {self._bar.shown['success']}")
+        if (left := self._bar.left()) is not None:
             said.append(f"{duration(left)} left")
         say(f"step {step} of {self.args.total_timesteps}: {', '.join(said)}")
 
@@ -449,15 +427,14 @@ class TrainingRun:
             return False
         for member, own in zip(self._members, stats.by_group(), strict=True):
             member.collected(own)
-        now = time.perf_counter()
-        self._collect_time, self._round_time = now - self._round_time, now
+        self._bar.collected()
         return True
 
     def update_due(self) -> bool:
         """Whether to make one more gradient step in this round; counts down."""
         if not self.updates_due:
             return False
-        self._round_updates = self._round_updates or self.updates_due
+        self._bar.updating()
         if self.stop:
             return False
         self.updates_due -= 1
@@ -474,17 +451,13 @@ class TrainingRun:
         if self.updates_due:
             return
         values = self._values(losses)
-        now = time.perf_counter()
-        times = {"time/update": (now - self._round_time) / self.num_seeds}
+        times, now = {"time/update": self._bar.end_round() / self.num_seeds}, time.perf_counter()
         if now > self._start_time:
             times["time/sps"] = (self.global_step - self._start_step) / (now - self._start_time)
         for member, own, of_member in zip(self._members, self._of_members(losses), values, strict=True):
             member.end_round(self.global_step, own, iter(of_member), times)
         if "charts/success" in self._members[0].scalars:
-            self._shown["collecting"] = f"{_mean([m.scalars for m in self._members], 'charts/success'):.2f}"
-        learning = now - self._round_time if self._round_updates else None
-        self._pace.add_round(self.global_step - self._first, self._collect_time, learning)
-        self._first, self._round_updates = self.global_step, 0
+            self._bar.shown["collecting"] = f"{_mean([m.scalars for m in self._members], 'charts/success'):.2f}"
 
     def save_videos(self, mean_policy: Callable[..., Any]) -> None:
         """With --capture-video, at the end of the run: an evaluation episode of each task as a picture file.
