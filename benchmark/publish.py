@@ -41,7 +41,7 @@ def publish(run_dir: Path, to: Path, suffix: str = "") -> Path:
 
     Raises:
         ValueError: if the run is not finished, was made from files that are in no commit, or would take the place of
-            another run.
+            another run or of a longer version of its own.
     """
     config = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
     metrics = (run_dir / "metrics.jsonl").read_bytes()
@@ -64,8 +64,15 @@ def publish(run_dir: Path, to: Path, suffix: str = "") -> Path:
     for start in starts:
         start["command"] = published(shlex.split(start["command"]), (*config, *OF_THE_STARTER))
     config = {name: value for name, value in config.items() if name not in OF_THE_STARTER}
-    if target.exists() and _identity(target) != (config | _MAY_GROW, starts[0]):
-        raise ValueError(f"{target} holds another run than {run_dir}: name the new one apart with --suffix")
+    if target.exists():
+        there, steps, starts_there = _identity(target)
+        if there != config | _MAY_GROW or starts_there[0] != starts[0]:
+            raise ValueError(f"{target} holds another run than {run_dir}: name the new one apart with --suffix")
+        if steps > config["total_timesteps"] or starts[: len(starts_there)] != starts_there:
+            raise ValueError(
+                f"{target} holds {steps} steps of this run, {run_dir} {config['total_timesteps']} that do not go on "
+                "from there: an older copy?"
+            )
     target.mkdir(parents=True, exist_ok=True)
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (target / "provenance.jsonl").write_text("".join(json.dumps(s) + "\n" for s in starts), encoding="utf-8")
@@ -74,11 +81,11 @@ def publish(run_dir: Path, to: Path, suffix: str = "") -> Path:
     return target
 
 
-def _identity(target: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a run that is there already has in common with its own later, longer versions alone."""
+def _identity(target: Path) -> tuple[dict[str, Any], int, list[dict[str, Any]]]:
+    """Of a run that is there already: what its own later, longer versions share, its length, and its starts."""
     config = json.loads((target / "config.json").read_text(encoding="utf-8"))
-    first = (target / "provenance.jsonl").read_text(encoding="utf-8").splitlines()[0]
-    return config | _MAY_GROW, json.loads(first)
+    starts = (target / "provenance.jsonl").read_text(encoding="utf-8").splitlines()
+    return config | _MAY_GROW, config["total_timesteps"], [json.loads(start) for start in starts]
 
 
 if __name__ == "__main__":

@@ -79,12 +79,14 @@ def true_successors(mode: AutoresetMode, next_obs: NDArray[Any], done: Mask, inf
                 "another mode, pass autoreset_mode"
             )
         final = to_numpy(final_obs[env])
+        if not np.can_cast(final.dtype, successors.dtype, "same_kind"):  # resets give integers, steps do not
+            successors = successors.astype(np.result_type(successors, final))
         if final.shape != successors.shape[1:]:
             raise ValueError(
                 f'infos["{key}"][{env}] has shape {final.shape}, but observations have shape '
                 f"{successors.shape[1:]}: a wrapper changes observations without changing the final ones"
             )
-        if mode is not AutoresetMode.SAME_STEP and not np.array_equal(final, successors[env]):
+        if mode is not AutoresetMode.SAME_STEP and not _same(final, successors[env]):
             raise ValueError(
                 f'sub-environment {env} ended its episode, and infos["{key}"] holds another last observation than the '
                 f"step returned: that is how SAME_STEP works, not {mode.name}. Pass autoreset_mode"
@@ -93,18 +95,26 @@ def true_successors(mode: AutoresetMode, next_obs: NDArray[Any], done: Mask, inf
     return successors
 
 
+def _same(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    """Also where both are NaN, which is another fault, and told as that one."""
+    return np.array_equal(a, b) or a.astype(b.dtype).tobytes() == b.tobytes()
+
+
 def step_report(mode: AutoresetMode, key: str, done: Mask, infos: dict[str, Any]) -> tuple[NDArray[np.float64], Mask]:
     """What the step itself reported under ``infos[key]``: ``(N,)`` numbers, and ``(N,)`` where there is one.
 
     In SAME_STEP mode the infos of a finished sub-environment are those of the reset, and the step's own lie under
-    ``infos["final_info"]``.
+    ``infos["final_info"]``; but for what a wrapper of the vector environment adds, an array without a mask.
 
     Raises:
         ValueError: ``infos[key]`` is not one number per sub-environment.
     """
     values, reported = _report(infos, key, len(done))
-    if mode is AutoresetMode.SAME_STEP and "final_info" in infos:
-        final_values, final_reported = _report(infos["final_info"], key, len(done))
+    final_info: Any = infos.get("final_info")
+    if mode is not AutoresetMode.SAME_STEP or final_info is None:
+        return values, reported
+    if (found := _report(final_info, key, len(done)))[1].any() or f"_{key}" in infos:
+        final_values, final_reported = found
         values, reported = np.where(done, final_values, values), np.where(done, final_reported, reported)
     return values, reported
 

@@ -90,7 +90,7 @@ class TorchBackend:
         torch = self._torch
         if isinstance(x, torch.Tensor):
             return x.to(self.device, self.dtype if floating or x.is_floating_point() else None)
-        x = to_numpy(x)
+        x = _forwards(to_numpy(x))
         dtype = self.dtype or torch.get_default_dtype()
         if floating and x.dtype.kind in "biu":  # bytes of an image cross as bytes
             return torch.tensor(x, device=self.device).to(dtype)
@@ -103,7 +103,7 @@ class TorchBackend:
         return False
 
     def stack(self, arrays: Sequence[Any], axis: int) -> Any:
-        return self._torch.stack([self._torch.as_tensor(a, device=self.device) for a in arrays], dim=axis)
+        return self._torch.stack([self._torch.as_tensor(_forwards(a), device=self.device) for a in arrays], dim=axis)
 
     def repeat(self, x: Any, count: int) -> Any:
         return x.repeat_interleave(count, dim=0)
@@ -232,6 +232,12 @@ def no_grad() -> AbstractContextManager[Any]:
     """``torch.no_grad()`` where the program uses PyTorch: collection never builds a graph."""
     torch = sys.modules.get("torch")
     return torch.no_grad() if torch is not None else nullcontext()
+
+
+def _forwards(x: Any) -> Any:
+    """A NumPy array that steps backwards, ``x[..., ::-1]``, copied: PyTorch takes none."""
+    backwards = isinstance(x, np.ndarray) and any(stride < 0 for stride in x.strides)
+    return x.copy() if backwards else x
 
 
 def _is_bfloat16(x: Any) -> bool:

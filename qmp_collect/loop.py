@@ -71,6 +71,11 @@ class Loop:
         self._observations = Observations(envs.single_observation_space, int(envs.num_envs))
         self.task_ids, self.num_tasks = resolve_tasks(envs, policies, q_functions, task_ids, num_tasks)
         self.own_ids, self.num_groups = resolve_groups(self.task_ids, self.num_tasks, own_ids)
+        if (made_for := getattr(buffer, "num_groups", self.num_groups)) != self.num_groups:
+            raise ValueError(
+                f"buffer is made for {made_for} group(s) of tasks, but own_ids make {self.num_groups}: it could not "
+                f"tell own transitions from others'. Make it with num_groups={self.num_groups}"
+            )
         self._callables = Callables(
             policies,
             q_functions,

@@ -38,7 +38,10 @@ class Gate(Protocol):
 
 
 class Memory(Protocol):
-    """What a gate has seen, and what follows from it. Its arrays are saved with the collector."""
+    """What a gate has seen, and what follows from it. Its arrays are saved with the collector.
+
+    All of them, in their shapes, are there from `Gate.start` on: saved ones are loaded into those.
+    """
 
     arrays: dict[str, NDArray[Any]]
 

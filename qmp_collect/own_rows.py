@@ -24,11 +24,12 @@ class OwnRows:
     Args:
         num_tasks: T.
         capacity: of each task's ring.
-        device: where the lists lie.
+        own_ids: ``(T,)`` id of each task's own policy, on the device where the lists shall lie.
     """
 
-    def __init__(self, num_tasks: int, capacity: int, device: torch.device) -> None:
-        self._capacity, self._device = capacity, device
+    def __init__(self, num_tasks: int, capacity: int, own_ids: Tensor) -> None:
+        self._capacity, self._own_ids, self._device = capacity, own_ids, own_ids.device
+        device = self._device
         self._listed = np.zeros(num_tasks, np.int64)  # transitions of each task that have been seen
         self._own = torch.zeros(num_tasks, dtype=torch.int64, device=device)  # own ones among them
         self._slots = torch.empty((2, num_tasks, capacity), dtype=torch.int32, device=device)
@@ -74,7 +75,7 @@ class OwnRows:
     def _list(self, behavior_ids: Tensor, task: Tensor, number: Tensor) -> None:
         """Put transitions, task by task in the order of their numbers, into the lists."""
         slot = number % self._capacity
-        own = behavior_ids[task, slot] == task
+        own = behavior_ids[task, slot] == self._own_ids[task]
         new = torch.zeros_like(self._own).index_add_(0, task, own.long())
         before = own.cumsum(0) - own.long() + (self._own - (new.cumsum(0) - new))[task]
         self._slots[(~own).long(), task, torch.where(own, before, number - before) % self._capacity] = slot.int()

@@ -70,10 +70,13 @@ class TaskReplayBuffer:
         action_space: one environment's action space: Box, Discrete or MultiDiscrete.
         device: where the rows live and the batches come out.
         seed: of the buffer's own generator, a non-negative integer; None draws one from the operating system.
+        num_groups: of the collector's `own_ids`, groups of ``T / num_groups`` tasks, within which those who acted are
+            numbered.
 
     Raises:
         TypeError: for any other kind of space, and for a capacity or number of tasks that is no integer.
-        ValueError: for a non-positive capacity or number of tasks, or integers too large for float32.
+        ValueError: for a non-positive capacity or number of tasks, integers too large for float32, or tasks that are
+            not equally many in each group.
     """
 
     def __init__(
@@ -85,8 +88,12 @@ class TaskReplayBuffer:
         *,
         device: torch.device | str = "cpu",
         seed: int | None = None,
+        num_groups: int = 1,
     ) -> None:
         self.capacity, self.num_tasks = integer("capacity", capacity), integer("num_tasks", num_tasks)
+        self.num_groups = integer("num_groups", num_groups)
+        if self.num_tasks % self.num_groups:
+            raise ValueError(f"num_groups: {num_tasks} tasks are no {num_groups} groups of equally many")
         capacity, num_tasks, self.device = self.capacity, self.num_tasks, torch.device(device)
         self._records = RecordCells(obs_space) if is_composite(obs_space) else None
         self._obs_shape, self._obs_integer = (
@@ -107,6 +114,7 @@ class TaskReplayBuffer:
         self._layout = torch.zeros((3, num_tasks), dtype=torch.int64, device=self.device)
         self._sizes, self._ends, self._shifts = self._layout[0, :, None], self._layout[1], self._layout[2]
         self._task_ids = torch.arange(num_tasks, device=self.device)[:, None]
+        self._own_ids = torch.arange(num_tasks, device=self.device) % (num_tasks // self.num_groups)
         self._first_rows = np.arange(num_tasks) * capacity
         self._starts = self._task_ids * capacity
         self._generator = torch.Generator(self.device)
@@ -183,11 +191,11 @@ class TaskReplayBuffer:
         Args:
             batch_size: B.
             own_fraction: in [0, 1], of all tasks or ``(T,)``: the share of a task's rows that are drawn, uniformly,
-                from what the task's own policy collected (that of the task's number), to the nearest row. The others
-                are drawn uniformly from the rest: what other policies collected, and random actions. The two kinds
-                lie spread evenly over the B rows. A task of which only one kind is stored gives all rows of that
-                kind. None draws without asking who acted. The first such call reads through what is stored, later
-                ones only what came since, and the buffer grows by 12 bytes a transition.
+                from what the task's own policy collected, that of the task's number (of groups, within its group), to
+                the nearest row. The others are drawn uniformly from the rest: what other policies collected, and random
+                actions. The two kinds lie spread evenly over the B rows. A task of which only one kind is stored gives
+                all rows of that kind. None draws without asking who acted. The first such call reads through what is
+                stored, later ones only what came since, and the buffer grows by 12 bytes a transition.
 
         Raises:
             TypeError, ValueError: if a task has no transitions yet, `batch_size` is no integer from 1, or
@@ -248,7 +256,7 @@ class TaskReplayBuffer:
             return torch.full((self.num_tasks,), math.nan, device=self.device)
         task_ids, behavior_ids = self._last
         counts = torch.zeros((2, self.num_tasks), dtype=torch.float32, device=self.device)
-        own = (behavior_ids == task_ids).float()
+        own = (behavior_ids == self._own_ids[task_ids]).float()
         counts.index_add_(1, task_ids.reshape(-1), torch.stack([own, torch.ones_like(own)]).view(2, -1))
         return counts[0] / counts[1]
 
@@ -401,7 +409,7 @@ class TaskReplayBuffer:
                 "from a state of an older version; leave it out until they have been overwritten"
             )
         if self._own_rows is None:
-            self._own_rows = OwnRows(self.num_tasks, self.capacity, self.device)
+            self._own_rows = OwnRows(self.num_tasks, self.capacity, self._own_ids)
         self._own_rows.update(self._added, self._rows[:, -1].view(self.num_tasks, self.capacity))
         counts = self._own_rows.counts
         own, others = counts[..., None] if per_task else counts.sum(1)
@@ -477,8 +485,12 @@ def _describe(name: str, space: gym.Space[Any]) -> tuple[tuple[int, ...], bool]:
         largest = int(np.abs([space.start, space.start + space.nvec - 1]).max())
     else:
         raise TypeError(
-            f"{name}: expected a Box, Discrete or MultiDiscrete space, got {space}; flatten it first"
-            " (gymnasium.wrappers.FlattenObservation)"
+            f"{name}: expected a Box, Discrete or MultiDiscrete space, got {space}: "
+            + (
+                "flatten it first (gymnasium.wrappers.FlattenObservation)"
+                if name == "obs_space"
+                else "make it one (gymnasium.wrappers.TransformAction)"
+            )
         )
     if largest > _EXACT_INTEGERS:
         raise ValueError(

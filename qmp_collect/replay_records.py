@@ -66,9 +66,9 @@ class RecordCells:
         numbers, dtype = isinstance(space, gym.spaces.Box), np.dtype(space.dtype)
         if dtype.kind == "b":
             dtype = np.dtype(np.uint8)
-        if not numbers:
-            dtype = np.dtype(np.int8 if dtype.itemsize == 1 else np.int64)
-        elif dtype not in _SMALL:
+        if not numbers and dtype.itemsize > 1:
+            dtype = np.dtype(np.int64)
+        elif numbers and dtype not in _SMALL:
             dtype = np.dtype(np.float32)
         leaf = _Leaf(tuple(space.shape or ()), dtype, numbers, self.width)
         self.width = leaf.stop

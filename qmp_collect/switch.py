@@ -317,6 +317,9 @@ class FixedSwitch:
 class OwnPolicy:
     """No sharing: every task acts with its own policy. Q-functions are never called, no random number is drawn.
 
+    No mask is asked either. Asked by another switch, as `JumpStart` does, it keeps to what the mask allows: where that
+    is not the own policy, to the first one.
+
     Args:
         means: Execute `Proposal.means` of policies that give them, as an evaluation does, and not the samples.
     """
@@ -326,7 +329,8 @@ class OwnPolicy:
     needs_scores: ClassVar[bool] = False
 
     def __call__(self, scores: Floats, own: Ids, rng: np.random.Generator) -> Ids:
-        return own
+        allowed = scores > -np.inf
+        return np.where(allowed[np.arange(len(own)), own], own, allowed.argmax(axis=1))
 
 
 @dataclass(frozen=True)

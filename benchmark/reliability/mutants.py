@@ -345,8 +345,8 @@ OTHERS: list[Mutant] = [
     ),
     Mutant(
         STATISTICS,
-        "half: Floats = quantile * runs.std(axis=0, ddof=1) / np.sqrt(len(runs))",
-        "half: Floats = 1.96 * runs.std(axis=0, ddof=1) / np.sqrt(len(runs))",
+        "half: Floats = quantile * np.sqrt(_moments(runs)[1] / len(runs))",
+        "half: Floats = 1.96 * np.sqrt(_moments(runs)[1] / len(runs))",
         "tests/runs/test_statistics.py -k half_width",
     ),
     # Losses: the discount of what comes after a termination, and the entropy in the target

@@ -95,3 +95,8 @@ def test_a_run_that_was_made_longer_takes_its_own_place(tmp_path: Path) -> None:
     longer = {"global_step": 200, "eval/success": 1.0}
     target = publish(write(tmp_path / "longer", longer, {"total_timesteps": 200}), tmp_path / "results")
     assert gzip.decompress((target / "metrics.jsonl.gz").read_bytes()) == json.dumps(longer).encode() + b"\n"
+    with pytest.raises(
+        ValueError, match=r"holds 200 steps of this run, .*run 100 that do not go on from there: an older"
+    ):
+        publish(tmp_path / "run", tmp_path / "results")
+    assert gzip.decompress((target / "metrics.jsonl.gz").read_bytes()) == json.dumps(longer).encode() + b"\n"

@@ -95,6 +95,60 @@ def test_environments_may_answer_in_any_arrays(convert, mode, old_names, success
     assert all(type(rows[name]) is np.ndarray for name in rows)
 
 
+@pytest.mark.parametrize("mode", list(AutoresetMode)[:2])
+@pytest.mark.parametrize("final_info", [None, {}, {"other": np.ones(2)}, "absent"], ids=str)
+def test_what_a_vector_wrapper_reports_is_of_the_step(final_info, mode):
+    """An array without a mask, which the environment within knows nothing of: neither then nor in its last infos."""
+
+    class Judge(gym.vector.VectorWrapper):
+        def step(self, actions):
+            obs, rewards, terminations, truncations, infos = self.env.step(actions)
+            infos = {name: infos[name] for name in infos if name == "final_obs"}
+            infos |= {"success": terminations & [False, True], "place": rewards * terminations}
+            if final_info != "absent" and "final_obs" in infos:
+                infos["final_info"] = final_info
+            return obs, rewards, terminations, truncations, infos
+
+    metrics = {"place": "last"}
+    collector = QMPCollector(
+        Judge(Native(mode=mode)), [fixed(0.5)] * 2, [total] * 2, episode_metrics=metrics, seed=0
+    )  # fmt: skip
+    stats = collector.collect(n_step=8)
+    assert stats.successes.tolist() == [False, True] * 2
+    assert stats.metrics["place"].tolist() == [1.0, 2.0] * 2
+
+
+def test_what_a_reset_reports_is_not_of_the_step():
+    class Reports(Native):  # of its rows, each in its mask; the last step reported nothing
+        def step(self, actions):
+            *outcome, infos = super().step(actions)
+            if "final_info" in infos:
+                return *outcome, infos | {"final_info": {}, "success": np.ones(2, bool), "_success": np.ones(2, bool)}
+            return *outcome, {"success": np.zeros(2, bool), "_success": np.ones(2, bool)}
+
+    envs = Reports(mode=AutoresetMode.SAME_STEP)
+    assert collected_successes(envs) == [False] * 4
+
+
+def collected_successes(envs):
+    return QMPCollector(envs, [fixed(0.5)] * 2, [total] * 2, seed=0).collect(n_step=8).successes.tolist()
+
+
+def test_last_observations_of_another_kind_than_those_of_a_reset():
+    class Whole(Native):  # integers where an episode begins, and only there
+        def obs(self, t):
+            return super().obs(t)[:, :2].astype(np.int64) if t == 0 else super().obs(t)[:, :2] + 0.25
+
+        single_observation_space = Box(-9.0, 9.0, (2,))
+        observation_space = batch_space(single_observation_space, 2)
+
+    sink = Recorder()
+    envs = Whole(mode=AutoresetMode.SAME_STEP)
+    QMPCollector(envs, [fixed(0.5)] * 2, [total] * 2, buffer=sink, seed=0).collect(n_step=8)
+    assert sink.of_env(1)["next_obs"].tolist() == [[1.25, 1.25], [1.25, 2.25]] * 2
+    assert sink.of_env(1)["obs"].tolist() == [[1.0, 0.0], [1.25, 1.25]] * 2
+
+
 @pytest.mark.parametrize("wrapper", ["NumpyToTorch", "JaxToTorch", "JaxToNumpy"])
 def test_gymnasiums_array_wrappers(wrapper):
     for name in ("torch", "jax", "array_api_compat"):
@@ -135,6 +189,21 @@ def test_infos_that_are_no_dict(mode):
 
 
 @pytest.mark.parametrize("said", ["NextStep", "Disabled"])
+def test_a_last_observation_of_nan_is_told_as_that(said):
+    class Broken(Native):
+        def step(self, actions):
+            obs, *outcome, infos = super().step(actions)
+            if self.t == 2:
+                obs[1, 2] = np.nan
+                infos["final_obs"] = obs.copy()
+            return obs, *outcome, infos
+
+    collector = QMPCollector(Broken(), [fixed(0.5)] * 2, [total] * 2, autoreset_mode=said, seed=0)
+    with pytest.raises(FloatingPointError, match=r"the environment returned the observation \[1.0, 2.0, nan\]"):
+        collector.collect(n_step=8)
+
+
+@pytest.mark.parametrize("said", [AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED])
 def test_an_environment_that_resets_in_the_same_step_and_says_otherwise(said):
     """Its resets would be stored as successors, and its episodes' first steps dropped."""
     envs = Native(mode=AutoresetMode.SAME_STEP)
@@ -268,6 +337,27 @@ def test_check_callables_gives_what_the_collector_gives():
 
 
 # ---- several kinds of callables in one list ----
+
+
+def test_arrays_that_step_backwards_beside_tensors():
+    torch = _import("torch")
+
+    def backwards(obs):
+        return obs[:, 1::-1]
+
+    def batched(obs):
+        return np.stack([backwards(obs), fixed(0.5)(obs)], 1)[:, ::-1]
+
+    sink, net = Recorder(), torch.nn.Sequential(torch.nn.Linear(3, 2))
+    torch.nn.init.zeros_(net[0].weight), torch.nn.init.constant_(net[0].bias, -1.0)
+    for policies, q_functions, own in (
+        (torch.nn.ModuleList([net, net]), [total] * 2, [-1.0, -1.0]),
+        ([net, backwards], [total] * 2, [0.0, 1.0]),
+        (batched, lambda obs, actions, task_ids: torch.as_tensor(actions).sum(-1), [0.0, 1.0]),
+    ):
+        collector = QMPCollector(Native(), policies, q_functions, task_ids=[0, 1], buffer=sink, seed=0)
+        collector.collect(n_step=2)
+        assert sink.of_env(1)["actions"][-1].tolist() == own
 
 
 def test_every_callable_of_a_list_has_the_backend_that_it_needs():

@@ -628,6 +628,13 @@ def test_jump_start():
     ]
     vetoed = {"switch": JumpStart(2, 2), "candidate_mask": [[True, True, False]]}
     assert behaviors(*collector_of([MORE, MOST, HALF], envs=make_envs({"lengths": (4,)}), **vetoed), 4) == [0] * 4
+    never_own = {"switch": JumpStart(2, 2), "candidate_mask": [[False, True, True]]}
+    assert behaviors(*collector_of([MORE, MOST, HALF], envs=make_envs({"lengths": (4,)}), **never_own), 4) == [
+        2,
+        2,
+        1,
+        1,
+    ]
     with pytest.raises(ValueError, match=r"shape \(1,\), but there is a task 1: give one index, or one for each task"):
         collector_of([HALF, MORE], [first] * 2, task_ids=[0, 1], switch=JumpStart([1], 2))[0].collect(n_step=1)
     assert JumpStart(1, 2, then=lambda scores, own, rng: own).needs_scores

@@ -18,6 +18,8 @@ from qmp_collect import (
     check_callables,
     evaluate,
 )
+from qmp_collect.records import record_dtype
+from qmp_collect.replay_records import RecordCells
 from qmp_collect.runs import load_checkpoint, save_checkpoint
 
 LARGE = 2**40  # no float32, and not one of 2**24
@@ -230,6 +232,33 @@ def test_random_actions_evaluation_and_the_checker():
         num_tasks=2,
         own_policy=own,
     )
+
+
+@pytest.mark.parametrize(
+    ("part", "values"),
+    [
+        (gym.spaces.MultiDiscrete([200, 255], dtype=np.uint8), [133, 254]),
+        (gym.spaces.MultiDiscrete([90, 127], dtype=np.int8, start=[-100, -128]), [-11, -128]),
+        (gym.spaces.MultiDiscrete([60_000, 2], dtype=np.uint16), [59_999, 1]),
+        (gym.spaces.MultiDiscrete([2**40, 2], dtype=np.uint64), [2**40 - 1, 1]),
+        (gym.spaces.Discrete(255, dtype=np.uint8), 254),
+        (gym.spaces.Discrete(100, dtype=np.int8, start=-100), -100),
+        (gym.spaces.MultiBinary(2), [1, 0]),
+        (gym.spaces.Box(0, 255, (2,), np.uint8), [133.0, 255.0]),
+        (gym.spaces.Box(-128, 127, (2,), np.int8), [-128.0, 127.0]),
+        (gym.spaces.Box(0, 60_000, (2,), np.uint16), [59_999.0, 0.0]),
+        (gym.spaces.Box(0, 1, (2,), np.bool_), [1.0, 0.0]),
+    ],
+    ids=str,
+)
+def test_integers_of_every_width_come_back(part, values):
+    space = gym.spaces.Dict(part=part)
+    cells = RecordCells(space)
+    record = np.zeros(1, record_dtype(space))
+    record["part"] = np.array(values).astype(part.dtype)
+    read = cells.read(torch.from_numpy(cells.write("obs", record, lambda name, values: values)))["part"]
+    assert read.tolist() == [values]
+    assert read.dtype == (torch.float32 if isinstance(part, gym.spaces.Box) else torch.int64)
 
 
 def test_what_the_space_cannot_hold_is_refused():

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qmp_collect import TaskReplayBuffer, Transitions, own_rows
+from qmp_collect import OwnPolicy, QMPCollector, TaskReplayBuffer, Transitions, own_rows
 
 OBS, ACTION = gym.spaces.Box(-np.inf, np.inf, (2,)), gym.spaces.Box(-1, 1, (1,))
 
@@ -140,6 +140,27 @@ def test_own_rows_lie_evenly_in_a_batch():
     batch = buffer.sample(8, own_fraction=(0.5, 0.25))
     assert (batch.behavior_ids == batch.task_ids).int().tolist() == [[1, 0, 1, 0, 1, 0, 1, 0], [1, 0, 0, 0, 1, 0, 0, 0]]
     assert buffer.own_share().tolist() == [0.5, 0.25]
+
+
+def test_in_groups_who_acted_is_numbered_within_them():
+    buffer = TaskReplayBuffer(9, 4, OBS, ACTION, seed=0, num_groups=2)
+    buffer.add(rows([0, 0, 1, 1, 2, 2, 3, 3], [0, 1, 1, 0, 1, 0, 0, 1]))
+    assert buffer.sample(4, own_fraction=1).rewards.tolist() == [[0] * 4, [2] * 4, [5] * 4, [7] * 4]
+    assert buffer.own_share().tolist() == [1] * 4
+    assert set(buffer.sample_joint(40, own_fraction=0.0).rewards.tolist()) == {1, 3, 4, 6}
+    with pytest.raises(ValueError, match="4 tasks are no 3 groups of equally many"):
+        TaskReplayBuffer(9, 4, OBS, ACTION, num_groups=3)
+
+
+def test_a_buffer_that_knows_of_other_groups_is_refused():
+    envs = gym.vector.SyncVectorEnv([lambda: gym.make("Pendulum-v1", disable_env_checker=True)] * 4)
+    spaces = envs.single_observation_space, envs.single_action_space
+    settings = {"own_policy": lambda obs, task_ids: np.zeros((len(obs), 1)), "switch": OwnPolicy()}
+    settings |= {"task_ids": range(4), "own_ids": [0, 1, 0, 1], "num_tasks": 4, "seed": [0, 1]}
+    collector = QMPCollector(envs, None, None, buffer=TaskReplayBuffer(9, 4, *spaces, num_groups=2), **settings)
+    assert collector.collect(n_step=8).own_fraction.tolist() == [1] * 4
+    with pytest.raises(ValueError, match=r"made for 1 group\(s\) of tasks, but own_ids make 2: .* num_groups=2"):
+        QMPCollector(envs, None, None, buffer=TaskReplayBuffer(9, 4, *spaces), **settings)
 
 
 def test_a_task_with_one_kind_of_rows_gives_those():

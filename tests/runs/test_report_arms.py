@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import subprocess
 import sys
 
@@ -145,10 +146,29 @@ def arm_labels(*settings):
             ["QMP, horizon 1", "QMP, horizon 5"],
         ),
         ([("mine", "qmp", 1, 1), ("yours", "qmp", 1, 1)], ["mine + QMP", "yours + QMP"]),
+        (  # a name that is another script's, in words
+            [("dnc", None, 1, 1), ("DnC", None, 1, 1), ("decaf", "own", 1, 1)],
+            ["DnC, exp name dnc", "DnC, exp name DnC", "DECAF"],
+        ),
+        (  # a script that had no switch once
+            [("mine", None, 1, 1), ("mine", "own", 1, 1), ("mine", "qmp", 1, 1), ("yours", "own", 1, 1)],
+            ["mine, switch null", "mine, switch own", "mine + QMP", "yours"],
+        ),
     ],
 )
 def test_labels_say_what_differs(settings, expected):
     assert arm_labels(*settings) == expected
+
+
+def test_a_script_from_before_it_had_a_switch(tmp_path):
+    config = write_run(tmp_path, "before", evaluations(0.1), exp_name="mine") / "config.json"
+    config.write_text(
+        json.dumps({key: value for key, value in json.loads(config.read_text()).items() if key != "switch"})
+    )
+    for place, (name, switch) in enumerate([("mine", "own"), ("mine", "qmp"), ("yours", "own")]):
+        write_run(tmp_path, str(place), evaluations(0.5), exp_name=name, switch=switch)
+    (study,) = studies(loaded(tmp_path))
+    assert [arm.label for arm in study.arms] == ["mine, switch own", "yours", "mine + QMP", "mine, no switch"]
 
 
 def test_the_reference_is_the_same_method_without_sharing(tmp_path):

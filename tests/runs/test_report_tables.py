@@ -196,6 +196,22 @@ def test_a_hypothesis_over_several_methods(tmp_path):
             hypotheses(study, [tables.hypothesis(wrong)])
 
 
+def test_hypotheses_about_arms_that_go_by_one_name(tmp_path):
+    for exp_name, value in (("dnc", 0.2), ("DnC", 0.9)):
+        for seed in (1, 2):
+            write_run(tmp_path, f"{exp_name}{seed}", evaluations(value), exp_name=exp_name, switch=None, seed=seed)
+    study = study_of(tmp_path)
+    asked = ("DnC, exp name dnc > 0.5", "DnC, exp name DnC > 0.5")
+    rows = hypotheses(study, [tables.hypothesis(text) for text in asked])
+    assert [(row[0], row[2]) for row in rows] == [(asked[0], "-0.300 [all equal]"), (asked[1], "+0.400 [all equal]")]
+    efficiency = tables.efficiency(study, "eval/success").rows
+    assert [row[-1] for row in efficiency] == ["0.200 [all equal]", "0.900 [all equal]"]
+    with pytest.raises(ValueError, match="there is no arm 'DnC'"):
+        hypotheses(study, [tables.hypothesis("DnC > 0.5")])
+    with pytest.raises(ValueError, match=r"expected one arm before a number, got \['DnC, exp name .*, 'DnC, exp name"):
+        hypotheses(study, [tables.hypothesis("dnc, exp name dnc > 0.5")])
+
+
 def test_many_arms_are_compared_with_their_references(tmp_path):
     for place, exp_name in enumerate(["sac_qmp_separate", "sac_qmp_multihead", "uds_qmp", "mcal_qmp"]):
         for switch in ("own", "qmp"):

@@ -126,6 +126,21 @@ def test_p_values_are_those_of_scipy():
     assert pooled_test([([1.0, 3.0], [0.0, 2.0]), ([2.0, 6.0], [1.0, 1.0])]) == pytest.approx(1 - math.sqrt(4 / 7))
 
 
+def test_runs_that_do_not_vary_are_not_made_to_by_rounding():
+    """The mean of 0.1, three times, is 0.10000000000000002."""
+    for n, x in itertools.product(range(2, 21), (0.01, 0.1, 0.57, 0.9, 0.95, 1234.5, -3e-7)):
+        runs = [x] * n
+        assert mean(runs) == (x, x, x)
+        assert mean_test(runs, x) == mean_test([*runs[1:], x * (1 + 1e-15)], x) == 1.0
+        assert mean_test(runs, x + abs(x) / 10) == 0.0
+        assert pooled_test([(runs, [x] * 7)]) == pooled_test([(runs, [2 * x] * 3), ([2 * x] * 5, runs)]) == 1.0
+        assert pooled_test([(runs, [1.1 * x] * 2)]) == 0.0
+        assert difference(runs, [x] * 7) == (0.0, 0.0, 0.0)
+        low, high = np.linspace(0.1, 0.9, n), np.linspace(0.1, 0.9, n) + x
+        assert paired_difference(high, low) == pytest.approx((x, x, x))
+        assert len(set(paired_difference(low * 3, low * 0.3 / 0.1))) == 1
+
+
 @pytest.mark.parametrize(
     ("runs", "quantile"), [(2, 12.706), (5, 2.776), (10, 2.262), (11, 2.228), (12, 2.201), (20, 2.093), (30, 2.045)]
 )

@@ -195,10 +195,21 @@ def labels(settings: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[str]
         parts = [method_name(script, None if switch is None else str(switch), "exp_name" in telling)]
         for key in telling:
             if key not in ("exp_name", "switch") and _value(config, key) != usual.get(key):
-                name = key.replace("_", " ")
-                parts.append(f"{name} {_value(config, key)}" if key in config else f"no {name}")
+                parts.append(_setting(config, key))
         texts.append(", ".join(parts))
+    # Two scripts may go by the same name, and own policies by that of a script without a switch.
+    for text in {text for text in texts if texts.count(text) > 1}:
+        alike = [place for place, other in enumerate(texts) if other == text]
+        for key in ("exp_name", "switch"):
+            if key in values and len({values[key][place] for place in alike}) > 1:
+                for place in alike:
+                    texts[place] += f", {_setting(settings[place], key)}"
     return texts
+
+
+def _setting(settings: dict[str, Any], key: str) -> str:
+    name = key.replace("_", " ")
+    return f"{name} {_value(settings, key)}" if key in settings else f"no {name}"
 
 
 def method_name(exp_name: str, switch: str | None, with_method: bool) -> str:

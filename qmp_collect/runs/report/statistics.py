@@ -28,6 +28,8 @@ Statistic = Callable[..., float]
 
 CONFIDENCE = 0.95
 
+_ROUNDING = 1e-9  # part of the largest number that runs must differ by to differ
+
 
 class Interval(NamedTuple):
     """An estimate with its 95 % confidence interval."""
@@ -47,14 +49,14 @@ def half_width(values: ArrayLike) -> Floats:
     if len(runs) < 2:
         raise ValueError(f"an interval needs 2 runs at least, got {len(runs)}")
     quantile = stats.t.ppf(0.5 + CONFIDENCE / 2, len(runs) - 1)
-    half: Floats = quantile * runs.std(axis=0, ddof=1) / np.sqrt(len(runs))
+    half: Floats = quantile * np.sqrt(_moments(runs)[1] / len(runs))
     return half
 
 
 def mean(values: ArrayLike) -> Interval:
     """Mean of ``(R,)`` runs with its t interval."""
     runs = _runs(values)
-    return _around(float(runs.mean()), float(half_width(runs)))
+    return _around(float(_moments(runs)[0]), float(half_width(runs)))
 
 
 def difference(a: ArrayLike, b: ArrayLike) -> Interval:
@@ -80,7 +82,8 @@ def pooled_test(pairs: Sequence[tuple[ArrayLike, ArrayLike]]) -> float:
     """
     estimate, error, freedom = _pooled(pairs)
     if not error:
-        return float(estimate == 0.0)
+        largest = max(float(np.abs(_runs(arm)).max()) for pair in pairs for arm in pair)
+        return float(abs(estimate) <= _ROUNDING * largest)
     return float(2.0 * stats.t.sf(abs(estimate) / error, freedom))
 
 
@@ -89,9 +92,9 @@ def _pooled(pairs: Sequence[tuple[ArrayLike, ArrayLike]]) -> tuple[float, float,
     if not pairs:
         raise ValueError("expected one pair of arms at least")
     first, second = ([_runs(arm) for arm in arms] for arms in zip(*pairs, strict=True))
-    estimate = float(np.mean([a.mean() - b.mean() for a, b in zip(first, second, strict=True)]))
+    estimate = float(np.mean([_moments(a)[0] - _moments(b)[0] for a, b in zip(first, second, strict=True)]))
     every = [*first, *second]
-    parts = np.array([runs.var(ddof=1) / len(runs) for runs in every]) / len(pairs) ** 2
+    parts = np.array([_moments(runs)[1] / len(runs) for runs in every]) / len(pairs) ** 2
     if not parts.any():
         return estimate, 0.0, math.inf
     shares = parts / parts.max()  # which neither underflow nor overflow when they are squared
@@ -121,8 +124,8 @@ def permutation_test(pairs: Sequence[tuple[ArrayLike, ArrayLike]], permutations:
 def mean_test(values: ArrayLike, mean: float) -> float:
     """Two-sided p-value of this mean of ``(R,)`` runs, Student's. Where the runs do not vary it is 0 or 1."""
     runs = _runs(values)
-    if runs.std() == 0.0:
-        return float(runs[0] == mean)
+    if _moments(runs)[1] == 0.0:
+        return float(abs(runs[0] - mean) <= _ROUNDING * abs(mean))
     return float(stats.ttest_1samp(runs, mean).pvalue)
 
 
@@ -131,7 +134,9 @@ def paired_difference(a: ArrayLike, b: ArrayLike) -> Interval:
     first, second = _runs(a), _runs(b)
     if len(first) != len(second):
         raise ValueError(f"pairs need as many runs on both sides, got {len(first)} and {len(second)}")
-    return mean(first - second)
+    differences = first - second
+    differences[np.abs(differences) <= _ROUNDING * np.maximum(np.abs(first), np.abs(second))] = 0.0
+    return mean(differences)
 
 
 def interquartile_mean(values: ArrayLike) -> float:
@@ -207,6 +212,12 @@ def _runs(values: ArrayLike) -> Floats:
     if runs.ndim != 1 or len(runs) < 2:
         raise ValueError(f"expected one score for each of 2 runs or more, got an array of shape {runs.shape}")
     return runs
+
+
+def _moments(runs: Floats) -> tuple[Floats, Floats]:
+    """Mean and variance over runs, ``(R, ...) -> (...)``. Of runs that rounding alone tells apart, exactly 0."""
+    equal = np.ptp(runs, axis=0) <= _ROUNDING * np.abs(runs).max(axis=0)
+    return np.where(equal, runs[0], runs.mean(axis=0)), np.where(equal, 0.0, runs.var(axis=0, ddof=1))
 
 
 def _around(estimate: float, half: float) -> Interval:

@@ -250,9 +250,10 @@ def with_labels(study: Study, given: Hypothesis) -> Hypothesis:
     Raises:
         ValueError: for an arm that there is not, or arms that are no pairs.
     """
-    by_label = {arm.label.casefold(): [arm] for arm in study.arms}
+    by_label: dict[str, list[Arm]] = {}
     by_switch: dict[str, list[Arm]] = {}
     for arm in study.arms:
+        by_label.setdefault(arm.label.casefold(), []).append(arm)
         by_switch.setdefault(str(arm.settings.get("switch")).casefold(), []).append(arm)
     names = {word.casefold(): switch for switch, word in SWITCHES.items()}
 
@@ -266,7 +267,8 @@ def with_labels(study: Study, given: Hypothesis) -> Hypothesis:
                     f"hypothesis '{given}': there is no arm {name!r} in {study.env_id}:{did_you_mean(name, labels)} "
                     f"expected one of {labels}"
                 )
-            found += by_label.get(word) or by_switch[names.get(word, word)]
+            written = [arm for arm in study.arms if arm.label == name]
+            found += written or by_label.get(word) or by_switch[names.get(word, word)]
         return found
 
     first = arms(given.arms)
@@ -487,6 +489,7 @@ def _fewer(counted: int, expected: int) -> str:
 def _text(value: Interval, signed: bool = False, note: str = "") -> str:
     estimate, low, high = (number(x, signed, value.high - value.low) for x in value)
     between = f"{low}, {high}" if value.low < value.high else "all equal"  # of which no interval can be estimated
+    between = "not finite" if math.isnan(value.low) else between
     return Measured.of(f"{estimate} [{between}]{note}", value)
 
 
