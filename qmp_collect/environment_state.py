@@ -7,7 +7,6 @@ a ``SyncVectorEnv`` or the processes of an ``AsyncVectorEnv``. A wrapper of one'
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -16,11 +15,12 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorWrapper
+from gymnasium.vector import AsyncVectorEnv, VectorWrapper
 from gymnasium.wrappers import vector
 
 from qmp_collect.concat import ConcatVectorEnv
-from qmp_collect.states import check_like
+from qmp_collect.states import check_like, has_own_state
+from qmp_collect.sub_environments import saved_by
 
 _RUNNING = ("mean", "var", "count")
 _AVERAGES = ("obs_rms", "return_rms")
@@ -44,8 +44,8 @@ class EnvironmentState:
         layers = list(_layers(envs))
         self.touched = False
         self._envs = envs.unwrapped
-        self._saved = _Singles(self._envs) if _save_themselves(self._envs) else self._envs
-        self._here = [layer for layer in layers if _own(layer) or _known(layer)]
+        self._saved = saved_by(self._envs)
+        self._here = [layer for layer in layers if has_own_state(layer) or _known(layer)]
         self._others = [
             (layer, _fingerprint(layer))
             for layer in layers
@@ -84,7 +84,7 @@ class EnvironmentState:
         if saved != here:
             raise ValueError(f"the state is of the stateful wrappers {saved}, this environment has {here}")
         for layer, entry in zip(self._stateful, state["wrappers"], strict=True):
-            if not _own(layer) or isinstance(layer, _InProcesses):
+            if not has_own_state(layer) or isinstance(layer, _InProcesses):
                 _check_form(type(layer).__name__, entry["state"], _state_of(layer))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -93,7 +93,7 @@ class EnvironmentState:
             self._saved.set_state(state["envs"])
         self.touched = bool(state["touched"])
         for layer, entry in zip(self._stateful, state["wrappers"], strict=True):
-            if _own(layer):
+            if has_own_state(layer):
                 layer.set_state(entry["state"])
                 continue
             for name, value in entry["state"].items():
@@ -138,59 +138,6 @@ def _bases(envs: Any) -> Iterator[Any]:
             yield from _bases(part.unwrapped)
     else:
         yield envs
-
-
-def _save_themselves(envs: Any) -> bool:
-    """Whether not the vector environment has a state, but all single ones in it have."""
-    if not isinstance(envs, SyncVectorEnv) or _own(envs):
-        return False
-    return all(_own(env.unwrapped) for env in envs.envs)
-
-
-class _Singles:
-    """The single environments of a ``SyncVectorEnv``, and what it and time limits know of the running episodes."""
-
-    def __init__(self, envs: SyncVectorEnv) -> None:
-        self._envs = envs
-
-    def get_state(self) -> dict[str, Any]:
-        """Of each environment its own, and the steps of its time limits; and which ones will reset themselves."""
-        return {
-            "singles": [env.unwrapped.get_state() for env in self._envs.envs],  # type: ignore[attr-defined]
-            "elapsed": [[limit._elapsed_steps for limit in _time_limits(env)] for env in self._envs.envs],
-            "autoreset": np.array(self._envs._autoreset_envs),
-            "obs": copy.deepcopy(list(self._envs._env_obs)),  # what a reset of other rows answers of these
-        }
-
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from ``get_state()`` of as many environments. One may refuse its state; then nothing has changed."""
-        here = self.get_state()
-        if not isinstance(state, Mapping) or sorted(state) != sorted(here):
-            raise ValueError(f"the state holds that of a vector environment, but {self._envs} itself has no set_state")
-        saved, limits = ([len(steps) for steps in each["elapsed"]] for each in (state, here))
-        if saved != limits or {len(state["singles"]), len(state["obs"])} != {len(limits)}:
-            raise ValueError(f"the state is of environments with {saved} time limits, here are {limits}")
-        check_like("autoreset", state["autoreset"], here["autoreset"])
-        try:
-            self._set(state)
-        except Exception:
-            self._set(here)
-            raise
-
-    def _set(self, state: Mapping[str, Any]) -> None:
-        for env, single, elapsed in zip(self._envs.envs, state["singles"], state["elapsed"], strict=True):
-            env.unwrapped.set_state(single)  # type: ignore[attr-defined]
-            for limit, steps in zip(_time_limits(env), elapsed, strict=True):
-                limit._elapsed_steps = steps
-        self._envs._autoreset_envs = np.array(state["autoreset"])
-        self._envs._env_obs = copy.deepcopy(list(state["obs"]))
-
-
-def _time_limits(env: Any) -> Iterator[Any]:
-    while isinstance(env, gym.Wrapper):
-        if isinstance(env, gym.wrappers.TimeLimit):
-            yield env
-        env = env.env
 
 
 class _InProcesses:
@@ -243,17 +190,12 @@ def _in_processes(envs: Any) -> Iterator[_InProcesses]:
         yield _InProcesses(envs, names)
 
 
-def _own(layer: Any) -> bool:
-    """Whether a wrapper saves itself; asked of its class, as wrappers pass on what they do not have."""
-    return all(callable(getattr(type(layer), name, None)) for name in ("get_state", "set_state"))
-
-
 def _known(layer: Any) -> tuple[str, ...]:
     return next((names for kind, names in _KNOWN if isinstance(layer, kind)), ())
 
 
 def _state_of(layer: Any) -> Any:
-    if _own(layer):
+    if has_own_state(layer):
         return layer.get_state()
     values = {name: getattr(layer, name) for name in _known(layer) if hasattr(layer, name)}
     return {

@@ -1,11 +1,27 @@
-"""States that are loaded must be of the same form as what is there, before anything is changed."""
+"""States: asked for and given as copies; and of the same form as what is there, before anything is changed."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+
+def has_own_state(owner: Any) -> bool:
+    """Whether an environment or wrapper saves itself; asked of its class, as wrappers pass on what they do not have."""
+    return all(callable(getattr(type(owner), name, None)) for name in ("get_state", "set_state"))
+
+
+def state_of(owner: Any) -> Any:
+    """A copy of ``owner.get_state()``, which may hold the very arrays that its steps write to."""
+    return copy.deepcopy(owner.get_state())
+
+
+def restore(owner: Any, state: Any) -> None:
+    """``owner.set_state`` with a copy of ``state``, which it may keep and write to."""
+    owner.set_state(copy.deepcopy(state))
 
 
 def check_like(name: str, got: Any, expected: Any) -> None:

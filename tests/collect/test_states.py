@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from collect_envs import CountingEnv, Recorder, SnapshotVectorEnv, assert_same, make_envs, policy, q_function
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorWrapper
 from gymnasium.wrappers.vector import NormalizeObservation, NormalizeReward, RecordEpisodeStatistics
 
@@ -168,6 +169,41 @@ def test_single_environments_that_save_themselves_go_on_in_the_middle_of_their_e
     for steps in range(2, 24, 2):
         expected, got = continued(make, tmp_path, before=steps)
         assert_same(got.columns(), expected.columns())
+
+
+class MadeByReset(CountingEnv):
+    """Whose attributes come into being in its first reset."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        del self.t
+
+    def get_state(self):
+        assert self.t >= 0
+        return super().get_state()
+
+
+MADE = EnvSpec("Made-v0", entry_point=MadeByReset, max_episode_steps=5, kwargs={"lengths": (3, 9)})
+
+
+def made_by_gymnasium(mode="NextStep"):
+    """In the wrappers of ``gymnasium.make``: time limit, order of calls, and the checker of the first calls."""
+    make = [functools.partial(gym.make, MADE, env_id=i) for i in range(2)]
+    return SyncVectorEnv(make, autoreset_mode=AutoresetMode(mode))
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_environments_of_gymnasium_make_go_on_in_a_new_process(mode):
+    """They refuse to step where reset was never called."""
+    for steps in range(2, 14, 2):
+        sinks = Recorder(), Recorder()
+        original, restored = (collector_of(made_by_gymnasium(mode), sink) for sink in sinks)
+        original.collect(n_step=steps)
+        restored.load_state_dict(original.state_dict())
+        sinks[0].parts.clear()
+        original.collect(n_step=14)
+        restored.collect(n_step=14)
+        assert_same(sinks[1].columns(), sinks[0].columns())
 
 
 def test_normalisations_inside_a_sync_vector_env_are_saved():
