@@ -17,10 +17,9 @@ _ENTRIES = ("autoreset", "elapsed", "obs", "singles")
 
 def saved_by(envs: Any) -> Any:
     """Whose ``get_state`` and ``set_state`` are those of the vector environment ``envs``: its own, if it has them."""
-    if isinstance(envs, SyncVectorEnv) and not has_own_state(envs):
-        if all(has_own_state(env.unwrapped) for env in envs.envs):
-            return SubEnvironments(envs)
-    return envs
+    if not isinstance(envs, SyncVectorEnv) or has_own_state(envs):
+        return envs
+    return SubEnvironments(envs) if all(has_own_state(env.unwrapped) for env in envs.envs) else envs
 
 
 class SubEnvironments:

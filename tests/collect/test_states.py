@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import warnings
+from collections import deque
 from typing import Any
 
 import gymnasium as gym
@@ -15,7 +16,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorWrapper
 from gymnasium.wrappers.vector import NormalizeObservation, NormalizeReward, RecordEpisodeStatistics
 
-from qmp_collect import QMPCollector, SoftmaxQSwitch
+from qmp_collect import OwnPolicy, QMPCollector, SoftmaxQSwitch
 from qmp_collect.runs import load_checkpoint, save_checkpoint
 
 POLICIES, QS = [policy(0), policy(1)], [q_function(0), q_function(1)]
@@ -254,6 +255,100 @@ def test_a_wrapper_that_changes_and_cannot_be_saved_is_named():
         collector.state_dict()  # nothing has changed yet
     collector.collect(n_step=4)
     with pytest.warns(UserWarning, match=r"Counter changes its count while.*get_state\(\) and set_state\(state\)"):
+        collector.state_dict()
+
+
+def zeros(obs):
+    return np.zeros((len(obs), 2, 2), np.float32)
+
+
+class SingleCounter(gym.Wrapper):
+    """Adds the steps of the running episode to every reward."""
+
+    def reset(self, **kwargs):
+        self.count = 0
+        return self.env.reset(**kwargs)
+
+    def step(self, action):
+        obs, reward, *rest = self.env.step(action)
+        self.count += 1
+        return obs, reward + self.count, *rest
+
+
+class SavedSingleCounter(SingleCounter):
+    get_state, set_state = SavedCounter.get_state, SavedCounter.set_state
+
+
+def around_each(*wraps, env=CountingEnv):
+    def single(i):
+        return functools.reduce(lambda inner, wrap: wrap(inner), wraps, env(i, lengths=(5,)))
+
+    return SyncVectorEnv([functools.partial(single, i) for i in range(2)])
+
+
+def test_a_wrapper_around_single_environments_takes_part(tmp_path):
+    expected, got = continued(lambda: around_each(SavedSingleCounter, gym.Wrapper), tmp_path, before=8)
+    assert_same(got.columns(), expected.columns())
+
+
+def test_what_gymnasium_counts_of_single_environments_goes_on():
+    def time_aware(env):
+        return gym.wrappers.TimeAwareObservation(gym.wrappers.TimeLimit(env, 9))
+
+    envs = [around_each(time_aware, gym.wrappers.RecordEpisodeStatistics) for _ in range(2)]
+    original, restored = (QMPCollector(each, zeros, None, switch=OwnPolicy(), num_tasks=2) for each in envs)
+    original.collect(n_step=6)
+    restored.load_state_dict(original.state_dict())
+    assert [(env.episode_lengths, env.env.timesteps) for env in envs[1].envs] == [(3, 3), (3, 3)]
+    assert [env.episode_returns for env in envs[1].envs] == [3.0, 51.0]  # rewards of 0, 1, 2 and 16, 17, 18
+
+
+class Unsaved(CountingEnv):
+    get_state = set_state = None
+
+
+@pytest.mark.parametrize(
+    ("wrap", "said", "in_new_episodes"),
+    [
+        (SingleCounter, "SingleCounter changes its count", True),
+        (lambda env: gym.wrappers.FrameStackObservation(env, 2), "FrameStackObservation changes its obs_queue", False),
+        (lambda env: gym.wrappers.DelayObservation(env, 1), "DelayObservation changes its observation_queue", False),
+        (lambda env: gym.wrappers.StickyAction(env, 0.5), "StickyAction changes its .*last_action", False),
+    ],
+)
+def test_a_wrapper_around_single_environments_that_cannot_be_saved_is_named(wrap, said, in_new_episodes):
+    """Those of Gymnasium forget with the episode, so that it matters only where episodes go on."""
+    for env in (CountingEnv, Unsaved):
+        collector = QMPCollector(around_each(wrap, env=env), zeros, None, switch=OwnPolicy(), num_tasks=2)
+        collector.state_dict()  # nothing has changed yet
+        collector.collect(n_step=6)
+        if env is CountingEnv or in_new_episodes:
+            with pytest.warns(UserWarning, match=said) as warned:
+                collector.state_dict()
+            assert len(warned) == 1
+        else:
+            collector.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (deque([np.zeros(2)], maxlen=1), deque([np.ones(2)], maxlen=1)),
+        ([0, 1], [0, 2]),
+        ({"a": (0.0, "x")}, {"a": (0.0, "y")}),
+        (None, 3),
+        (3, None),
+        (np.random.default_rng(0), np.random.default_rng(1)),
+    ],
+)
+def test_changes_are_seen_in_containers_too(first, then):
+    envs = type("Remembering", (VectorWrapper,), {})(snapshots())
+    envs.memory, envs.same = first, (copy.deepcopy(first), [float("nan")])
+    collector = collector_of(envs)
+    envs.memory = copy.deepcopy(first)
+    collector.state_dict()
+    envs.memory = then
+    with pytest.warns(UserWarning, match="Remembering changes its memory while"):
         collector.state_dict()
 
 
