@@ -16,7 +16,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorWrapper
 from gymnasium.wrappers.vector import NormalizeObservation, NormalizeReward, RecordEpisodeStatistics
 
-from qmp_collect import OwnPolicy, QMPCollector, SoftmaxQSwitch
+from qmp_collect import ConcatVectorEnv, OwnPolicy, QMPCollector, SoftmaxQSwitch
 from qmp_collect.runs import load_checkpoint, save_checkpoint
 
 POLICIES, QS = [policy(0), policy(1)], [q_function(0), q_function(1)]
@@ -357,6 +357,74 @@ def test_a_state_of_other_wrappers():
     for envs in (snapshots(), NormalizeReward(snapshots())):
         with pytest.raises(ValueError, match=r"stateful wrappers \['NormalizeObservation'\].*has \["):
             collector_of(envs).load_state_dict(state)
+
+
+class Refusing(SavedSingleCounter):
+    """Takes no state of a count of 5; the environment and the wrapper of the row before have taken theirs by then."""
+
+    def set_state(self, state):
+        if state["count"] == 5 and self.env.env_id == 1:
+            raise OverflowError
+        super().set_state(state)
+
+
+def test_a_wrapper_that_refuses_leaves_all_as_it_was():
+    sinks = Recorder(), Recorder()
+    expected, collector = (collector_of(NormalizeReward(around_each(Refusing)), sink) for sink in sinks)
+    for each in (expected, collector):
+        each.collect(n_step=4)
+    ahead = collector_of(NormalizeReward(around_each(Refusing)), seed=5)
+    ahead.collect(n_step=10)
+    with pytest.raises(OverflowError):
+        collector.load_state_dict(ahead.state_dict())
+    np.testing.assert_equal(collector.state_dict()["environment"], expected.state_dict()["environment"])
+    for each in (expected, collector):
+        each.collect(n_step=12)
+    assert_same(sinks[1].columns(), sinks[0].columns())
+
+
+class Live(CountingEnv):
+    """Its state is what it writes to."""
+
+    def reset(self, **kwargs):
+        self.sum = np.zeros(2)
+        return super().reset(**kwargs)
+
+    def step(self, action):
+        self.sum += action
+        return super().step(action)
+
+    def get_state(self):
+        return super().get_state() | {"sum": self.sum}
+
+    def set_state(self, state):
+        super().set_state(state)
+        self.sum = state["sum"]
+
+
+class LiveVectorEnv(SyncVectorEnv):
+    def get_state(self):
+        return {"singles": [env.get_state() for env in self.envs]}
+
+    def set_state(self, state):
+        for env, single in zip(self.envs, state["singles"], strict=True):
+            env.set_state(single)
+
+
+@pytest.mark.parametrize("vector", [SyncVectorEnv, LiveVectorEnv, lambda make: ConcatVectorEnv([LiveVectorEnv(make)])])
+def test_a_state_is_not_changed_by_later_steps(vector):
+    def make():
+        return collector_of(vector([lambda: Live(lengths=(99,))] * 2))
+
+    collector, other = make(), make()
+    collector.collect(n_step=4)
+    state = collector.state_dict()
+    before = copy.deepcopy(state)
+    collector.collect(n_step=4)
+    other.reset()
+    other.load_state_dict(state)
+    other.collect(n_step=4)
+    np.testing.assert_equal(state, before)
 
 
 # ---- before the first reset, and without a state of the environment ----
