@@ -16,6 +16,8 @@ from qmp_collect.autoreset import find_autoreset_mode
 from qmp_collect.backends import to_numpy
 from qmp_collect.outcome import flags_of
 from qmp_collect.records import is_composite, named, of_state, pack, to_state
+from qmp_collect.states import restore, state_of
+from qmp_collect.sub_environments import saved_by
 
 __all__ = ["ConcatVectorEnv"]
 
@@ -88,6 +90,7 @@ class ConcatVectorEnv(VectorEnv[Array, Array, Array]):
         self.single_action_space = first.single_action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self._saved = [saved_by(part.unwrapped) for part in self.parts]
         self._obs: list[Array] = []  # the last ones, of which a partial reset keeps some
 
     def reset(
@@ -171,16 +174,18 @@ class ConcatVectorEnv(VectorEnv[Array, Array, Array]):
         return array
 
     def get_state(self) -> dict[str, Any] | None:
-        """The parts' states, from their own ``get_state``; `None` if one has none. Wrappers' are the collector's."""
-        if not self._obs or not all(hasattr(part.unwrapped, "get_state") for part in self.parts):
+        """The parts' states; `None` if one has none. Those of wrappers around the parts are the collector's to save."""
+        if not self._obs or not all(hasattr(part, "get_state") for part in self._saved):
             return None
-        states = [part.unwrapped.get_state() for part in self.parts]  # type: ignore[attr-defined]
-        return {"parts": states, "obs": [to_state(obs) for obs in self._obs]}
+        return {"parts": [state_of(part) for part in self._saved], "obs": [to_state(obs) for obs in self._obs]}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continue from ``get_state()`` of as many parts. A part may refuse its state; then nothing has changed."""
         if len(state["parts"]) != len(self.parts):
             raise ValueError(f"the state is of {len(state['parts'])} parts, this environment has {len(self.parts)}")
+        for index, part in enumerate(self._saved):
+            if not hasattr(part, "set_state"):
+                raise ValueError(f"the state holds that of envs[{index}], but {part} has no set_state")
         found = [of_state(self.single_observation_space, saved) for saved in state["obs"]]
         obs = [self._checked(index, "observations", rows) for index, rows in enumerate(found)]
         before = self.get_state()
@@ -193,8 +198,8 @@ class ConcatVectorEnv(VectorEnv[Array, Array, Array]):
         self._obs = obs
 
     def _set_parts(self, states: list[Any]) -> None:
-        for part, state in zip(self.parts, states, strict=True):
-            part.unwrapped.set_state(state)  # type: ignore[attr-defined]
+        for part, state in zip(self._saved, states, strict=True):
+            restore(part, state)
 
     def render(self) -> tuple[Any, ...]:
         """The parts' pictures, one after the other."""

@@ -242,12 +242,13 @@ def test_closing_closes_every_part():
     assert [part.closed for part in parts] == [True, False, True]
 
 
+@pytest.mark.parametrize("vector", [SnapshotVectorEnv, SyncVectorEnv])
 @pytest.mark.parametrize("mode", MODES)
-def test_collection_goes_on_as_if_it_had_not_stopped(mode):
-    """Parts with a state, in wrappers with states of their own."""
+def test_collection_goes_on_as_if_it_had_not_stopped(mode, vector):
+    """Parts with a state, or whose single environments have one, in wrappers with states of their own."""
 
     def collector():
-        parts = [make_envs(*SETTINGS[rows], mode=mode, vector=SnapshotVectorEnv) for rows in (slice(2), slice(2, 4))]
+        parts = [make_envs(*SETTINGS[rows], mode=mode, vector=vector) for rows in (slice(2), slice(2, 4))]
         if mode is AutoresetMode.NEXT_STEP:  # the only one that the wrapper can
             parts = [NormalizeObservation(part) for part in parts]
         recorder = Recorder()
@@ -302,7 +303,20 @@ def test_a_refused_state_changes_no_part():
     np.testing.assert_equal(envs.get_state(), now)
     with pytest.raises(ValueError, match="the state is of 1 parts, this environment has 2"):
         envs.set_state({"parts": state["parts"][:1], "obs": state["obs"][:1]})
-    assert ConcatVectorEnv([make_envs({})]).get_state() is None, "CountingEnv's own vector environment has no state"
+
+
+def test_parts_without_a_state():
+    class Stateless(CountingEnv):
+        get_state = set_state = None
+
+    with_one, without = make_envs(SETTINGS[0], mode="NextStep"), SyncVectorEnv([Stateless])
+    envs, other = ConcatVectorEnv([with_one, without]), ConcatVectorEnv([make_envs(SETTINGS[0], SETTINGS[1])])
+    envs.reset(seed=0)
+    other.reset(seed=0)
+    assert envs.get_state() is None
+    state = other.get_state()
+    with pytest.raises(ValueError, match=r"that of envs\[1\], but SyncVectorEnv.* has no set_state"):
+        envs.set_state({"parts": state["parts"] * 2, "obs": state["obs"]})
 
 
 def test_envpool_pools():

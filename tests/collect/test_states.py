@@ -411,7 +411,9 @@ class LiveVectorEnv(SyncVectorEnv):
             env.set_state(single)
 
 
-@pytest.mark.parametrize("vector", [SyncVectorEnv, LiveVectorEnv, lambda make: ConcatVectorEnv([LiveVectorEnv(make)])])
+@pytest.mark.parametrize(
+    "vector", [SyncVectorEnv, LiveVectorEnv, lambda make: ConcatVectorEnv([LiveVectorEnv([fn]) for fn in make])]
+)
 def test_a_state_is_not_changed_by_later_steps(vector):
     def make():
         return collector_of(vector([lambda: Live(lengths=(99,))] * 2))
