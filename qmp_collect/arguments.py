@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium.vector import VectorEnv
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from qmp_collect.amount import integer
 from qmp_collect.backends import to_numpy
@@ -55,7 +55,7 @@ def resolve_tasks(
     if task_ids is None:
         task_ids = getattr(envs.unwrapped, "task_ids", None)
     if task_ids is None:
-        task_ids = _told_by_sub_environments(envs)
+        task_ids = told_by_sub_environments(envs)
     if num_tasks is None:
         # A list of Q-functions has one per task; a list of policies may have more, unless nothing else tells.
         tellers = (q_functions, policies) if task_ids is None else (q_functions,)
@@ -88,7 +88,7 @@ def resolve_tasks(
     return ids.astype(np.int64), num_tasks
 
 
-def _told_by_sub_environments(envs: VectorEnv[Any, Any, Any]) -> ArrayLike | None:
+def told_by_sub_environments(envs: VectorEnv[Any, Any, Any]) -> NDArray[Any] | None:
     """Tasks ``(N,)`` of sub-environments whose metadata name the attribute that holds theirs, else `None`."""
     attribute = envs.metadata.get("task_attribute")
     return None if attribute is None else np.array(envs.unwrapped.get_attr(attribute))  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
-from qmp_collect.arguments import check_envs
+from qmp_collect.arguments import check_envs, told_by_sub_environments
 from qmp_collect.autoreset import find_autoreset_mode
 from qmp_collect.backends import to_numpy
 from qmp_collect.outcome import flags_of
@@ -37,7 +37,8 @@ class ConcatVectorEnv(VectorEnv[Array, Array, Array]):
     Args:
         envs: At least one vector environment, the parts. They are closed with this one.
         task_ids: ``(N,)`` integers, the task of each sub-environment. Default: each part is one task; a part that has
-            ``task_ids`` of its own keeps them, counted on from the tasks of the parts before it.
+            ``task_ids`` of its own, or whose sub-environments are of several tasks (``metadata["task_attribute"]``),
+            keeps them, counted on from the tasks of the parts before it.
         autoreset_mode: Default: what each part states.
 
     Attributes:
@@ -224,10 +225,18 @@ def _tasks(parts: list[VectorEnv[Any, Any, Any]], given: ArrayLike | None) -> tu
         return ids.astype(np.int64), int(ids.max()) + 1
     found, before = [], 0
     for part in parts:
-        own = to_numpy(getattr(part.unwrapped, "task_ids", np.zeros(part.num_envs, np.int64)))
+        own = _own_tasks(part)
         found.append(before + own)
         before += int(getattr(part.unwrapped, "num_tasks", own.max() + 1))
     return np.concatenate(found).astype(np.int64), before
+
+
+def _own_tasks(part: VectorEnv[Any, Any, Any]) -> NDArray[Any]:
+    """Tasks ``(n,)`` of a part, counted from 0; one task unless the part or its sub-environments tell several."""
+    if (own := getattr(part.unwrapped, "task_ids", None)) is not None:
+        return to_numpy(own)
+    told = told_by_sub_environments(part)
+    return np.zeros(part.num_envs, np.int64) if told is None or len(np.unique(told)) == 1 else told
 
 
 def _united(metrics: list[Mapping[str, Any]]) -> dict[str, Any]:

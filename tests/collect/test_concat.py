@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import gymnasium as gym
 import numpy as np
@@ -23,7 +24,7 @@ from collect_envs import (
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import NormalizeObservation
 
-from qmp_collect import ConcatVectorEnv, QMPCollector
+from qmp_collect import ConcatVectorEnv, OwnPolicy, QMPCollector
 
 SIZES = (2, 1, 3)  # sub-environments of each part
 SETTINGS = [
@@ -142,6 +143,27 @@ def test_tasks_of_the_parts():
     nested = ConcatVectorEnv([ConcatVectorEnv(parts[:2]), parts[2], swapped])  # parts that have tasks keep them
     assert nested.task_ids.tolist() == [0, 0, 1, 2, 2, 2, 4, 4, 3, 4, 4, 4]
     assert nested.num_tasks == 5
+
+
+def test_tasks_that_only_the_sub_environments_tell():
+    """As a collector tells them of a part alone: all were of one task. Parts of one task each stay one task each."""
+
+    class Told(CountingEnv):
+        metadata = {"task_attribute": "env_id"}
+
+    def part(*tasks):
+        return SyncVectorEnv([functools.partial(gym.Wrapper, Told(task)) for task in tasks])
+
+    def tasks(*parts):
+        envs = ConcatVectorEnv(parts)
+        return envs.task_ids.tolist(), envs.num_tasks
+
+    several = part(0, 1, 2, 1)
+    alone = QMPCollector(several, [policy(k) for k in range(3)], None, switch=OwnPolicy())
+    assert alone.task_ids.tolist() == [0, 1, 2, 1]
+    assert tasks(several) == ([0, 1, 2, 1], 3)
+    assert tasks(part(5), gym.vector.VectorWrapper(several), part(0, 0)) == ([0, 1, 2, 3, 2, 4, 4], 5)
+    assert tasks(part(0, 0), part(1, 1)) == ([0, 0, 1, 1], 2)
 
 
 def test_parts_that_do_not_fit_are_refused():
