@@ -345,6 +345,9 @@ class Loop:
         With it, and the callables' own state, collection continues exactly as if it had not stopped, but for the times
         in its statistics. The environment's state is part of it if ``envs.unwrapped`` has ``get_state``, or all single
         environments of a ``SyncVectorEnv`` have; if not, a continued collector starts new episodes.
+
+        Between `act` and `observe` it is no such state: the random numbers of that `act` are drawn, and who continues
+        acts again, with others. Save before `act` or after `observe`.
         """
         state = {name: part.state_dict() for name, part in self._parts().items()} | self._ledger.state_dict()
         obs = None if self._next_obs is None else to_state(self._next_obs)
