@@ -100,7 +100,7 @@ class _Known:
     """What the fleet knows of a host.
 
     Attributes:
-        sequence: parts that the learner was given.
+        sequence: parts that count.
         state: of its collector after the last of those; ``None``: new.
         version: of the weights that it has, if it is there and ended where ``sequence`` and ``state`` are.
         call: what it works on.
@@ -122,8 +122,9 @@ class _Known:
 class Fleet:
     """Collectors on hosts, and what the learner's process knows of them; see `RayFleet`, and `LocalFleet`.
 
-    A host's part counts from the moment in which `collect` yields it. Whatever happens to a host before, its next call
-    begins with the state after its last part that counted, on whichever machine it is then.
+    A host's part counts from the moment in which `collect` yields it, or `collect_into` has stored it. Whatever happens
+    to a host before, its next call begins with the state after its last part that counted, on whichever machine it is
+    then.
 
     Args:
         executor: how the hosts are reached.
@@ -138,7 +139,7 @@ class Fleet:
 
     Attributes:
         version: of the newest weights; -1 before the first.
-        num_steps: transitions of all parts that were yielded.
+        num_steps: transitions of all parts that count.
     """
 
     def __init__(
@@ -196,7 +197,7 @@ class Fleet:
         be too old after the next `publish`; hosts go on with the next meanwhile.
 
         After an error, another call goes on with what is there: no part is lost, and the host that failed begins with
-        its last state.
+        its last state. A part that was yielded is the caller's to store; see `collect_into`.
 
         Raises:
             ValueError: ``n_step`` is less than one for each host.
@@ -204,18 +205,33 @@ class Fleet:
             HostError: An environment or a callable failed; names host and task, and has the traceback.
             HostLostError: A host was lost again and again.
         """
-        n_step = integer("n_step", n_step)
-        if n_step < self.hosts:
-            raise ValueError(f"n_step must be at least one for each of {self.hosts} hosts, got {n_step}")
-        if self._weights is None:
-            raise NoWeightsError("no host has weights: publish(version, weights) first")
-        self._shares = [n_step // self.hosts + (host < n_step % self.hosts) for host in range(self.hosts)]
-        return self._round() if self.synchronous else self._as_they_come(n_step)
+        return self._yielded(self._arriving(n_step))
+
+    def collect_into(self, store: Callable[[Part], object], n_step: int) -> None:
+        """Call ``store(part)`` with what `collect` yields; a part counts when that has returned.
+
+        If it raises, the part is still there, as are those that came with it: `drain_into` hands them on.
+
+        Raises:
+            ValueError, NoWeightsError, HostError, HostLostError: As `collect`; what was stored before is counted.
+        """
+        self._store(self._arriving(n_step), store)
+
+    def drain_into(self, store: Callable[[Part], object]) -> None:
+        """Call ``store(part)`` with what an error left behind, all that would be too old after the next `publish`.
+
+        Parts that hosts are collecting are waited for. Without an error before, there is nothing.
+
+        Raises:
+            HostError: One of those failed, too; another call goes on with the others.
+            HostLostError: A host was lost again and again.
+        """
+        self._store(self._overdue(), store)
 
     def state_dict(self) -> State:
-        """All hosts' states after their last parts that were yielded, and how many those are: arrays and plain values.
+        """All hosts' states after their last parts that count, and how many those are: arrays and plain values.
 
-        What was collected since, and not yielded, is not part of it: it will be collected again.
+        What was collected since is not part of it: it will be collected again.
         """
         hosts = {str(host): {"sequence": k.sequence, "state": k.state} for host, k in enumerate(self._hosts)}
         return {"version": self.version, "num_steps": self.num_steps, "hosts": hosts}
@@ -258,14 +274,23 @@ class Fleet:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _round(self) -> Iterator[Part]:
+    def _arriving(self, n_step: int) -> Iterator[_Known]:
+        """Hosts whose parts of a collection are ready, each until it was counted."""
+        n_step = integer("n_step", n_step)
+        if n_step < self.hosts:
+            raise ValueError(f"n_step must be at least one for each of {self.hosts} hosts, got {n_step}")
+        if self._weights is None:
+            raise NoWeightsError("no host has weights: publish(version, weights) first")
+        self._shares = [n_step // self.hosts + (host < n_step % self.hosts) for host in range(self.hosts)]
+        return self._round() if self.synchronous else self._as_they_come(n_step)
+
+    def _round(self) -> Iterator[_Known]:
         while waiting := [known for known in self._hosts if known.ready is None]:
             self._ask()
             self._receive(waiting)
-        for known in self._hosts:
-            yield self._hand_on(known)
+        yield from self._hosts
 
-    def _as_they_come(self, n_step: int) -> Iterator[Part]:
+    def _as_they_come(self, n_step: int) -> Iterator[_Known]:
         collected = 0
         while wanted := self._hosts if collected < n_step else [known for known in self._hosts if self._late(known)]:
             self._ask()
@@ -273,10 +298,25 @@ class Fleet:
             if not ready:
                 self._receive(wanted)
                 continue
-            part = self._hand_on(min(ready, key=lambda known: known.asked))
-            collected += len(part.transitions)
-            self._ask()  # this host goes on while the learner uses its part
+            first = min(ready, key=lambda known: known.asked)
+            collected += len(self._part(first).transitions)
+            yield first
+
+    def _overdue(self) -> Iterator[_Known]:
+        while waiting := [known for known in self._hosts if self._late(known) and known.ready is None]:
+            self._receive(waiting)
+        yield from [known for known in self._hosts if self._late(known)]
+
+    def _yielded(self, arriving: Iterator[_Known]) -> Iterator[Part]:
+        for known in arriving:
+            part = self._part(known)
+            self._count(known)
             yield part
+
+    def _store(self, arriving: Iterator[_Known], store: Callable[[Part], object]) -> None:
+        for known in arriving:
+            store(self._part(known))
+            self._count(known)
 
     def _late(self, known: _Known) -> bool:
         """Whether its next part would be too old if weights were published now."""
@@ -320,13 +360,19 @@ class Fleet:
         known.lost, known.version = 0, version
         known.ready = (version, transitions, stats), state
 
-    def _hand_on(self, known: _Known) -> Part:
+    def _part(self, known: _Known) -> Part:
         assert known.ready is not None
-        (version, transitions, stats), known.state = known.ready
-        part = Part(known.host, known.sequence, version, self._published - known.asked, transitions, stats)
+        (version, transitions, stats), _ = known.ready
+        return Part(known.host, known.sequence, version, self._published - known.asked, transitions, stats)
+
+    def _count(self, known: _Known) -> None:
+        """Its part is the learner's from now on."""
+        assert known.ready is not None
+        (_, transitions, _), known.state = known.ready
         known.sequence, known.ready = known.sequence + 1, None
         self.num_steps += len(transitions)
-        return part
+        if not self.synchronous:
+            self._ask()  # this host goes on while the learner uses its part
 
 
 class LocalFleet(Fleet):

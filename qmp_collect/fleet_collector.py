@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from qmp_collect.amount import asks_to_stop
-from qmp_collect.fleet import Fleet
+from qmp_collect.fleet import Fleet, Part
 from qmp_collect.groups import Seeds
 from qmp_collect.host import State
 from qmp_collect.ledger import Ledger
@@ -65,6 +65,9 @@ class FleetCollector:
     def collect(self, *, n_step: int, stop: Callable[[], Any] | Any = None, resume: bool = False) -> CollectStats:
         """Publish the weights, and store parts of ``n_step`` transitions, summed over hosts and tasks.
 
+        After an error, another call first stores what the hosts had collected, or are collecting, by then. A part whose
+        ``add`` raised is handed on again, as a whole; it does not count before.
+
         Args:
             n_step: as for `Fleet.collect`.
             stop: Asked before anything is asked of the hosts, see `QMPCollector.collect`; a collection that has begun
@@ -76,7 +79,8 @@ class FleetCollector:
 
         Raises:
             RuntimeError: ``resume``.
-            HostError, HostLostError: See `Fleet.collect`. What had been handed on before is stored and counted.
+            HostError, HostLostError: See `Fleet.collect`. What had been handed on before is stored and counted, and so
+                it is with what ``buffer`` raises.
         """
         if resume:
             raise RuntimeError("resume=True, but a fleet leaves no collection in the middle: there is nothing to go on")
@@ -84,10 +88,9 @@ class FleetCollector:
         if asks_to_stop(stop)():
             self._ledger.add(unfinished=1)
             return self._ledger.stretch()
+        self.fleet.drain_into(self._store)
         self.fleet.publish(self.fleet.version + 1, self._weights())
-        for part in self.fleet.collect(n_step):
-            self._buffer.add(part.transitions)
-            self._ledger.absorb(part.stats)
+        self.fleet.collect_into(self._store, n_step)
         return self._ledger.stretch()
 
     def stats(self, *, clear: bool = False) -> CollectStats:
@@ -114,6 +117,10 @@ class FleetCollector:
             raise ValueError(f"the state is damaged, or of another version: {error!r}") from error
         self.fleet.load_state_dict(fleet)
         self._ledger.load_state_dict(state)
+
+    def _store(self, part: Part) -> None:
+        self._buffer.add(part.transitions)
+        self._ledger.absorb(part.stats)
 
     def close(self) -> None:
         """End all hosts."""

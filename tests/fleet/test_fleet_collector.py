@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from drifts import SEED, Make, T, digest, weights
@@ -98,3 +100,79 @@ def test_a_damaged_state_changes_nothing(damage):
         collector.load_state_dict(before | damage)
     assert collector.num_steps == before["num_steps"]
     assert collector.fleet.state_dict()["version"] == 0
+
+
+class Fails(Recorder):
+    """Stores nothing at the calls that ``at`` names, and raises."""
+
+    def __init__(self, *at: int, error: type[BaseException] = OSError) -> None:
+        super().__init__()
+        self.at, self.error, self.calls = at, error, 0
+
+    def add(self, transitions: Any) -> None:
+        self.calls += 1
+        if self.calls - 1 in self.at:
+            raise self.error("the disk is full")
+        super().add(transitions)
+
+
+@pytest.mark.parametrize("at", [(0,), (1, 2), (3, 4, 7), (5, 6)])  # a call of three parts at a time
+def test_what_a_sink_refused_comes_again_before_anything_else(at):
+    expected = Recorder()
+    whole = make(Learner(), expected)
+    for _ in range(3):
+        whole.collect(n_step=N_STEP)
+    buffer = Fails(*at)
+    collector = make(Learner(), buffer)
+    while collector.fleet.version < 2:
+        try:
+            collector.collect(n_step=N_STEP)
+        except OSError:
+            state = collector.state_dict()  # of what is stored
+            assert state["num_steps"] == state["fleet"]["num_steps"] == sum(map(len, buffer._kept))
+    assert digest(buffer.take()) == digest(expected.take())
+    assert collector.stats().returns.tolist() == whole.stats().returns.tolist()
+    assert collector.num_steps == collector.fleet.num_steps == whole.num_steps
+
+
+@pytest.mark.parametrize("synchronous", [True, False])
+@pytest.mark.parametrize("error", [ArithmeticError, KeyboardInterrupt])
+def test_after_a_failure_on_a_host_it_goes_on(synchronous, error):
+    class Breaks:
+        """Policies of host 1, in its next part."""
+
+        host = -1
+
+        def __call__(self, shard):
+            collector, set_weights = Make()(shard)
+
+            def set_or_break(weights):
+                if shard.host == self.host:
+                    self.host = -1
+                    raise error("mended by itself")
+                set_weights(weights)
+
+            return collector, set_or_break
+
+    def repeat(collect):
+        for _ in range(2):  # asynchronous: host 1 may be working already
+            collect(n_step=N_STEP)
+
+    make_collector, buffer = Breaks(), Recorder()
+    fleet = LocalFleet(make_collector, HOSTS, seed=SEED, synchronous=synchronous)
+    collector = FleetCollector(fleet, Learner().weights, buffer, num_tasks=T)
+    parts = []
+    store, collector._store = collector._store, lambda part: (parts.append(part), store(part))
+    collector.collect(n_step=N_STEP)
+    make_collector.host = 1
+    with pytest.raises((HostError, KeyboardInterrupt), match="mended by itself"):
+        repeat(collector.collect)
+    for _ in range(3):
+        assert collector.collect(n_step=N_STEP).n_collected_steps >= N_STEP
+    for host in range(HOSTS):  # none left out, none twice
+        ours = [part for part in parts if part.host == host]
+        assert [part.sequence for part in ours] == list(range(len(ours)))
+        assert len(ours) >= 3
+        assert [part.version for part in ours] == sorted(part.version for part in ours)
+        assert max(part.staleness for part in ours) <= fleet.max_staleness
+    assert len(buffer.take()) == collector.num_steps == sum(len(part.transitions) for part in parts)
