@@ -180,6 +180,7 @@ class QMPCollector(Loop):
         finally:
             if self._acted is not None:  # failed or interrupted: the environments may have moved on unseen
                 self._started = False
+        self._sinks.hand_on_block()
         self._ledger.add(
             act_time=acted - reset, env_time=(reset - start) + (stepped - acted), store_time=perf_counter() - stepped
         )

@@ -348,7 +348,12 @@ class Loop:
 
         Between `act` and `observe` it is no such state: the random numbers of that `act` are drawn, and who continues
         acts again, with others. Save before `act` or after `observe`.
+
+        Raises:
+            RuntimeError: The buffer raised when it was given a block of transitions (`TransitionSink`), which are
+                counted and not stored: the next ``collect`` hands them on first.
         """
+        self._sinks.check_stored()
         state = {name: part.state_dict() for name, part in self._parts().items()} | self._ledger.state_dict()
         obs = None if self._next_obs is None else to_state(self._next_obs)
         own = {"started": self._started, "first_seed": self._first_seed, "next_obs": obs}
@@ -365,6 +370,7 @@ class Loop:
             self._check_state(state)
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise ValueError(f"the state is damaged, or of another version: {error!r}") from error
+        self._sinks.forget()
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self._ledger.load_state_dict(state)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from qmp_collect.amount import integer
 from qmp_collect.raised_by import RaisedBy
 
 __all__ = ["TransitionSink", "Transitions"]
@@ -58,7 +59,11 @@ class TransitionSink(Protocol):
     """
 
     def add(self, transitions: Transitions, /) -> None:
-        """Take M new transitions. The arrays are the sink's to keep: nobody writes to them afterwards."""
+        """Take M new transitions. The arrays are the sink's to keep: nobody writes to them afterwards.
+
+        Whoever raises has stored none of them and not written to them: the same block comes again, first of all, at the
+        next call of the collector.
+        """
 
 
 def joined(parts: Sequence[Transitions]) -> Transitions:
@@ -77,34 +82,64 @@ class Sinks:
     def __init__(self, sinks: TransitionSink | list[TransitionSink] | None) -> None:
         self._sinks = sinks
         every = sinks if isinstance(sinks, list) else [] if sinks is None else [sinks]
-        self._block_size = min((int(getattr(sink, "block_size", 1)) for sink in every), default=1)
+        sizes = [
+            integer(f"block_size of sink {index} of buffer", getattr(sink, "block_size", 1))
+            for index, sink in enumerate(every)
+        ]
+        self._block_size = min(sizes, default=1)
         self._holding = False
         self._held: list[Transitions] = []
-        self._rows = 0  # held
+        self._rows = 0  # held, while holding
 
     def add(self, transitions: Transitions) -> None:
-        """Hand on a vector step's transitions, or hold them until there are enough."""
-        if not self._holding:
-            self._hand_on(transitions)
+        """Hand on a vector step's transitions, or hold them until `release`."""
+        if self._holding:
+            self._held.append(transitions)
+            self._rows += len(transitions)
             return
-        self._held.append(transitions)
-        self._rows += len(transitions)
-        if self._rows >= self._block_size:
-            self._hand_on_held()
+        self._hand_on_held()
+        self._hand_on(transitions)
 
     def hold(self) -> None:
         """From now on until `release`, blocks are made for sinks that ask for them."""
-        self._holding = self._block_size > 1
+        self._hand_on_held()
+        self._holding, self._rows = self._block_size > 1, 0
+
+    def hand_on_block(self) -> None:
+        """Hand on what is held if it is enough. Whoever calls this has counted it."""
+        if self._holding and self._rows >= self._block_size:
+            self._holding = False  # a sink that raises is not asked again at once, by `release`
+            self._hand_on_held()
+            self._holding, self._rows = True, 0
 
     def release(self) -> None:
         """Hand on whatever is held."""
-        self._holding = False
-        if self._held:
+        if self._holding:
+            self._holding = False
             self._hand_on_held()
 
+    def check_stored(self) -> None:
+        """`RuntimeError` if a state of now would count transitions that are stored nowhere."""
+        if self._held:
+            raise RuntimeError(
+                f"{sum(map(len, self._held))} transitions are counted, but not stored: the buffer raised when it was "
+                "given them, or their block is not full yet. Save the state after the next collect, which hands them "
+                "on first"
+            )
+
+    def forget(self) -> None:
+        """Drop what is held: it belongs to another past."""
+        self._held = []
+
     def _hand_on_held(self) -> None:
-        held, self._held, self._rows = self._held, [], 0
-        self._hand_on(joined(held))
+        if not self._held:
+            return
+        rows = joined(self._held)
+        per_task = isinstance(self._sinks, list)
+        self._held = [rows[rows.task_ids == task] for task in np.unique(rows.task_ids)] if per_task else [rows]
+        while self._held:  # of a sink each
+            self._hand_on(self._held[0])
+            del self._held[0]
 
     def _hand_on(self, transitions: Transitions) -> None:
         if isinstance(self._sinks, list):
