@@ -32,7 +32,7 @@ class FleetCollector:
         buffer: Where transitions go: one sink with ``add(transitions)`` for all tasks.
         num_tasks: ``T`` of the hosts' collectors.
         num_policies: ``K`` of those. Default: ``T``.
-        episode_metrics: Names of what they measure of episodes.
+        episode_metrics: Names of what they measure of episodes. Default: those of the first part.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class FleetCollector:
         *,
         num_tasks: int,
         num_policies: int | None = None,
-        episode_metrics: Iterable[str] = (),
+        episode_metrics: Iterable[str] | None = None,
     ) -> None:
         self.fleet, self._weights, self._buffer = fleet, weights, buffer
         self.num_policies = num_tasks if num_policies is None else num_policies
@@ -79,6 +79,8 @@ class FleetCollector:
 
         Raises:
             RuntimeError: ``resume``.
+            ValueError: ``n_step`` is less than one for each host, or a host's statistics are of other tasks or metrics
+                than this collector's: its part is not stored.
             HostError, HostLostError: See `Fleet.collect`. What had been handed on before is stored and counted, and so
                 it is with what ``buffer`` raises.
         """
@@ -119,6 +121,13 @@ class FleetCollector:
         self._ledger.load_state_dict(state)
 
     def _store(self, part: Part) -> None:
+        try:
+            self._ledger.check(part.stats)
+        except ValueError as error:
+            raise ValueError(
+                f"host {part.host} collects other things than num_tasks and episode_metrics of this FleetCollector "
+                f"say: {error}"
+            ) from None
         self._buffer.add(part.transitions)
         self._ledger.absorb(part.stats)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,16 @@ _ANY_SHAPE = (*_OF_EPISODES, "metrics", "behavior_counts")  # they grow
 class Ledger:
     """Counters, and two tallies: of the stretch that is being collected, and of what came before it.
 
+    Args:
+        metrics: what is measured of episodes; ``None``: whatever the first statistics to be absorbed have.
+
     Attributes:
         num_steps, num_episodes: stored transitions and finished episodes since construction, never cleared.
     """
 
-    def __init__(self, num_tasks: int, num_policies: int, metrics: Iterable[str], num_groups: int = 1) -> None:
-        self._form = num_tasks, num_policies, tuple(metrics), num_groups
+    def __init__(self, num_tasks: int, num_policies: int, metrics: Iterable[str] | None, num_groups: int = 1) -> None:
+        self._form = num_tasks, num_policies, tuple(metrics or ()), num_groups
+        self._told = self._known = metrics is not None  # what is measured of episodes
         self.num_steps = self.num_episodes = 0
         self.clear(num_policies)
 
@@ -63,8 +68,15 @@ class Ledger:
         self.add(success_known=len(task_ids) * success_known)
         self._now.add_episodes({**episodes, "episode_task_ids": task_ids})
 
+    def check(self, stats: CollectStats) -> None:
+        """`ValueError` unless `absorb` will take them."""
+        if not self._known:
+            self._measure(stats.metrics)
+        self._now.check(stats)
+
     def absorb(self, stats: CollectStats) -> None:
         """Steps and episodes that were collected elsewhere, as a part of the present stretch."""
+        self.check(stats)
         self.num_steps += stats.n_collected_steps
         self.num_episodes += stats.n_collected_episodes
         self._now.absorb(stats)
@@ -93,15 +105,30 @@ class Ledger:
         for name in ("num_steps", "num_episodes"):
             check_like(name, state[name], getattr(self, name))
         check_like("stats", dict.fromkeys(state["stats"]), dict.fromkeys(self._tallies()))
+        empty = _saved(CollectStats.empty(*self._form[:2], self._metrics_in(state), self._form[3]))
         for name, stats in state["stats"].items():
-            _check_stats(f"stats.{name}", stats, _saved(CollectStats.empty(*self._form)))
+            _check_stats(f"stats.{name}", stats, empty)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a `state_dict` that passes `check_state`."""
+        self._form = *self._form[:2], self._metrics_in(state), self._form[3]
+        self._known = self._told or bool(self._form[2] or state["num_steps"])
         self.clear(self._form[1])
         self.num_steps, self.num_episodes = int(state["num_steps"]), int(state["num_episodes"])
         for name, tally in self._tallies().items():
             tally.absorb(CollectStats(**copy.deepcopy(state["stats"][name]), num_groups=self._form[3]))
+
+    def _measure(self, metrics: Iterable[str]) -> None:
+        """Now it is known what is measured of episodes, of which there was none before."""
+        self._form, self._known = (*self._form[:2], tuple(metrics), self._form[3]), True
+        none = {name: np.zeros(0) for name in self._form[2]}
+        before = [replace(tally.stats(), metrics=none) for tally in self._tallies().values()]
+        self._past, self._now = Tally(*self._form), Tally(*self._form)
+        for tally, stats in zip(self._tallies().values(), before, strict=True):
+            tally.absorb(stats)
+
+    def _metrics_in(self, state: Mapping[str, Any]) -> tuple[str, ...]:
+        return self._form[2] if self._told else tuple(state["stats"]["past"]["metrics"])
 
     def _tallies(self) -> dict[str, Tally]:
         return {"past": self._past, "stretch": self._now}

@@ -213,12 +213,12 @@ class Tally:
         """Episodes that just ended: the fields of `CollectStats` that have an entry for each of them."""
         self._episodes.append(dict(episodes))
 
-    def absorb(self, stats: CollectStats) -> None:
-        """Add a finished stretch; costs as much as that stretch has episodes, however many there were before.
-
-        Raises:
-            ValueError: It has other metrics, or other groups.
-        """
+    def check(self, stats: CollectStats) -> None:
+        """`ValueError` for statistics of other tasks, of other groups, or with other metrics."""
+        if len(stats.steps_per_task) != self._num_tasks:
+            raise ValueError(
+                f"these statistics are of {self._num_tasks} tasks, those to be added of {len(stats.steps_per_task)}"
+            )
         if stats.num_groups != self._num_groups:
             raise ValueError(
                 f"these statistics are of {self._num_groups} groups, those to be added of {stats.num_groups}"
@@ -226,6 +226,14 @@ class Tally:
         expected, got = sorted(self._episodes[0]["metrics"]), sorted(stats.metrics)
         if expected != got:
             raise ValueError(f"these statistics have the metrics {expected}, those to be added have {got}")
+
+    def absorb(self, stats: CollectStats) -> None:
+        """Add a finished stretch; costs as much as that stretch has episodes, however many there were before.
+
+        Raises:
+            ValueError: See `check`.
+        """
+        self.check(stats)
         for name in _SUMMED:
             self._add(name, getattr(stats, name))
         if stats.n_collected_episodes:

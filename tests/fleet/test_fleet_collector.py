@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drifts import SEED, Make, T, digest, weights
+from drifts import SEED, Drift, Drifts, Make, T, digest, weights
 from test_fleet import HOSTS, N_STEP
 
 from qmp_collect.fleet import HostError, LocalFleet
@@ -100,6 +100,58 @@ def test_a_damaged_state_changes_nothing(damage):
         collector.load_state_dict(before | damage)
     assert collector.num_steps == before["num_steps"]
     assert collector.fleet.state_dict()["version"] == 0
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """The environments measure something of episodes by themselves: how far they ended from the middle."""
+    step = Drift.step
+
+    def step_and_report(env, action):
+        *outcome, info = step(env, action)
+        return *outcome, info | {"drift": abs(env.position)}
+
+    monkeypatch.setattr(Drift, "step", step_and_report)
+    monkeypatch.setattr(Drifts, "episode_metrics", {"drift": "last"}, raising=False)
+
+
+@pytest.mark.usefixtures("measured")
+def test_what_hosts_measure_of_episodes_comes_with_their_parts():
+    buffer = Recorder()
+    collector = make(Learner(), buffer)
+    fresh = collector.state_dict()
+    collector.collect(n_step=N_STEP, stop=True)  # counted before anything is known of the hosts
+    stats = collector.collect(n_step=N_STEP)
+    assert sorted(stats.metrics) == ["drift"]
+    rows = buffer.take()
+    assert sorted(stats.metrics["drift"]) == sorted(np.abs(rows.next_obs[rows.truncations, 2]))
+    assert collector.stats().unfinished == 1
+    saved = collector.state_dict()
+
+    resumed = make(Learner(), Recorder())
+    resumed.load_state_dict(saved)
+    again = resumed.collect(n_step=N_STEP)
+    expected = stats.metrics["drift"].tolist() + again.metrics["drift"].tolist()
+    assert resumed.stats().metrics["drift"].tolist() == expected
+    resumed.load_state_dict(fresh)
+    assert resumed.collect(n_step=N_STEP).metrics["drift"].tolist() == stats.metrics["drift"].tolist()
+
+
+@pytest.mark.usefixtures("measured")
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"num_tasks": T, "episode_metrics": ()}, r"the metrics \[\], those to be added have \['drift'\]"),
+        ({"num_tasks": T + 1}, "of 4 tasks, those to be added of 3"),
+    ],
+)
+def test_parts_of_other_hosts_than_expected_are_not_stored(settings, said):
+    buffer = Recorder()
+    collector = FleetCollector(LocalFleet(Make(), HOSTS), Learner().weights, buffer, **settings)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=f"^host 0 collects other things .* {said}"):
+            collector.collect(n_step=N_STEP)
+    assert (buffer._kept, collector.num_steps, collector.fleet.num_steps) == ([], 0, 0)
 
 
 class Fails(Recorder):
