@@ -42,10 +42,9 @@ class OnlyOne:
         self._refusal = refusal
         self._first: int | None = None
 
-    @staticmethod
-    def of(buffer: Any, refusal: str) -> OnlyOne:
-        """The one of ``buffer``, for however many sinks there are around it."""
-        return _of_buffer.setdefault(buffer, OnlyOne(refusal))
+    def of(self, buffer: Any) -> OnlyOne:
+        """The one of ``buffer``, for however many sinks there are around it: this one, if it has none."""
+        return _of_buffer.setdefault(buffer, self)
 
     def check(self, ids: NDArray[np.int64]) -> None:
         """`ValueError` unless all ``ids`` are the first one ever given."""

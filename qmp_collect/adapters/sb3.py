@@ -30,7 +30,8 @@ class SB3Sink:
 
     Args:
         learner: A Stable-Baselines3 off-policy model, or a replay buffer of one task, made with ``n_envs=1`` however
-            many sub-environments the task has. A model's rows are counted as its own steps are (``num_timesteps``,
+            many sub-environments the task has. A model's rows go into the buffer that it has by then (it gets another
+            from ``model.load_replay_buffer``) and are counted as its own steps are (``num_timesteps``,
             and what it does after each: DQN updates its target network there), and it gets a silent logger if it has
             none, without which ``model.train`` does not run.
         scale_actions: Whether actions are stored rescaled from ``[low, high]`` to [-1, 1], as Stable-Baselines3's
@@ -46,30 +47,43 @@ class SB3Sink:
     """
 
     def __init__(self, learner: Any, *, scale_actions: bool | None = None) -> None:
-        self._model = learner if hasattr(learner, "replay_buffer") else None
-        self.replay_buffer = _checked_buffer(learner if self._model is None else learner.replay_buffer, learner)
-        self._bounds = _bounds(self.replay_buffer.action_space, scale_actions, self._model is not None)
-        self._one_task = OnlyOne.of(
-            self.replay_buffer,
+        self._learner, self._model = learner, learner if hasattr(learner, "replay_buffer") else None
+        self._scale_actions = scale_actions
+        self._one_task = OnlyOne(
             "an SB3Sink takes one task's rows, got rows of task {got} after rows of task {first}: give every task a "
-            "model or buffer of its own, buffer=[SB3Sink(model) for model in models]",
+            "model or buffer of its own, buffer=[SB3Sink(model) for model in models]"
         )
-        n_step = getattr(self.replay_buffer, "n_steps", 1) > 1
-        self._one_stream = n_step and OnlyOne(
+        self._one_stream = OnlyOne(
             "an n-step replay buffer needs the consecutive rows of one sub-environment, got rows of {got} after rows "
             "of {first}: use one sub-environment per task, or a one-step buffer"
         )
+        self._checked: Any = None  # the buffer that was
+        self._check(self.replay_buffer)
         if self._model is not None and not hasattr(self._model, "_logger"):
             from stable_baselines3.common.logger import Logger
 
             self._model.set_logger(Logger(None, []))
 
+    @property
+    def replay_buffer(self) -> Any:
+        """Where rows go now."""
+        return self._learner if self._model is None else self._model.replay_buffer
+
+    def _check(self, buffer: Any) -> None:
+        if buffer is self._checked:
+            return
+        _checked_buffer(buffer, self._learner)
+        self._bounds = _bounds(buffer.action_space, self._scale_actions, self._model is not None)
+        self._one_task = self._one_task.of(buffer)
+        self._checked = buffer
+
     def add(self, transitions: Transitions) -> None:
         """Add M transitions in order; see the class for errors."""
-        self._one_task.check(transitions.task_ids)
-        if self._one_stream:
-            self._one_stream.check(transitions.env_ids)
         buffer = self.replay_buffer
+        self._check(buffer)
+        self._one_task.check(transitions.task_ids)
+        if getattr(buffer, "n_steps", 1) > 1:
+            self._one_stream.check(transitions.env_ids)
         count, action_space = len(transitions), buffer.action_space
         for name, space in (
             ("obs", buffer.observation_space),

@@ -41,11 +41,10 @@ class TianshouSink:
         self.replay_buffer, self.policy = replay_buffer, policy
         self._parts = int(getattr(replay_buffer, "buffer_num", 1))
         self._slots: dict[int, int] = {}
-        self._one_task = OnlyOne.of(
-            replay_buffer,
+        self._one_task = OnlyOne(
             "a TianshouSink takes one task's rows, got rows of task {got} after rows of task {first}: give every task "
-            "a buffer and a policy of its own",
-        )
+            "a buffer and a policy of its own"
+        ).of(replay_buffer)
 
     def add(self, transitions: Transitions) -> None:
         """Add M transitions in order; see the class for errors."""

@@ -111,6 +111,25 @@ def test_sb3_buffers_that_would_mix_things_up_are_refused():
         SB3Sink(sb3_buffer("RolloutBuffer"))
 
 
+def test_sb3_rows_go_where_the_model_has_its_buffer_now(tmp_path):
+    sb3 = pytest.importorskip("stable_baselines3")
+    env = type("Env", (gym.Env,), {"observation_space": OBS, "action_space": ACTION})  # nobody steps it
+    model = sb3.SAC("MlpPolicy", env(), buffer_size=8, device="cpu", policy_kwargs={"net_arch": [2]})
+    sink = SB3Sink(model)
+    sink.add(FOUR_ROWS)
+    model.save_replay_buffer(tmp_path / "replay")
+    model.load_replay_buffer(tmp_path / "replay")
+    sink.add(FOUR_ROWS[:2])
+    assert sink.replay_buffer is model.replay_buffer
+    assert model.replay_buffer.rewards[:6, 0].tolist() == [10.0, 11.0, 12.0, 13.0, 10.0, 11.0]
+    assert model.num_timesteps == 6
+    with pytest.raises(ValueError, match="rows of task 0 after rows of task 2"):
+        sink.add(dataclasses.replace(FOUR_ROWS, task_ids=np.zeros(4, np.int64)))
+    model.replay_buffer = sb3_buffer(n_envs=2)
+    with pytest.raises(ValueError, match="got n_envs=2"):
+        sink.add(FOUR_ROWS)
+
+
 def test_a_buffer_that_ignores_time_outs_is_given_terminations_alone():
     buffer = sb3_buffer(handle_timeout_termination=False)  # as CleanRL's scripts make theirs
     SB3Sink(buffer).add(FOUR_ROWS)
