@@ -107,5 +107,5 @@ def moved(obs: NDArray[Any], before: NDArray[Any]) -> Mask:
     same = obs == before
     if obs.dtype.kind == "f":
         same |= np.isnan(obs) & np.isnan(before)
-    differs: Mask = ~same.reshape(len(obs), -1).all(axis=1)
+    differs: Mask = ~same.all(axis=tuple(range(1, same.ndim)))
     return differs

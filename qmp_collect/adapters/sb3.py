@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from qmp_collect.adapters.common import OnlyOne
 from qmp_collect.foreign import is_unit
+from qmp_collect.outcome import moved
 from qmp_collect.proposal import Proposal
 from qmp_collect.records import as_dict
 from qmp_collect.transitions import Transitions
@@ -27,6 +28,10 @@ class SB3Sink:
     Stable-Baselines3 marks them (``TimeLimit.truncated`` in the infos), one that does not (CleanRL's scripts make
     theirs so) gets the terminations alone. Its rows have no place for who acted, which the infos say
     (``behavior_id``), for buffers of one's own that keep them.
+
+    An n-step buffer reads an episode on from row to row: where an episode was given up (``reset``, an error, a new
+    process without the environment's state), which shows in a row that does not begin where the last one ended, the
+    last row becomes a time-out.
 
     Args:
         learner: A Stable-Baselines3 off-policy model, or a replay buffer of one task, made with ``n_envs=1`` however
@@ -82,7 +87,8 @@ class SB3Sink:
         buffer = self.replay_buffer
         self._check(buffer)
         self._one_task.check(transitions.task_ids)
-        if getattr(buffer, "n_steps", 1) > 1:
+        n_step = getattr(buffer, "n_steps", 1) > 1
+        if n_step:
             self._one_stream.check(transitions.env_ids)
         count, action_space = len(transitions), buffer.action_space
         for name, space in (
@@ -101,6 +107,11 @@ class SB3Sink:
         dones, timeouts = transitions.terminations, np.zeros(count, np.bool_)
         if buffer.handle_timeout_termination:
             dones, timeouts = dones | transitions.truncations, transitions.truncations & ~dones
+        if n_step and count:
+            given_up = moved(transitions.obs[1:], transitions.next_obs[:-1]) & ~dones[:-1]
+            dones[:-1] |= given_up
+            timeouts[:-1] |= given_up
+            _end_episode_before(buffer, as_dict(transitions.obs[:1]))
         for row in range(count):  # the buffer takes one transition per call
             one = slice(row, row + 1)
             buffer.add(
@@ -151,6 +162,17 @@ def _checked_buffer(buffer: Any, learner: Any) -> Any:
             "over time-outs into the next episode"
         )
     return buffer
+
+
+def _end_episode_before(buffer: Any, obs: Any) -> None:
+    """Make the last row of an n-step buffer a time-out, unless ``obs (1, *O)`` is where it ended."""
+    last = (buffer.pos - 1) % buffer.buffer_size
+    if not (buffer.full or buffer.pos) or buffer.dones[last].any():
+        return
+    stored = buffer.next_observations
+    pairs = [(obs, stored)] if not isinstance(stored, dict) else [(obs[key], part) for key, part in stored.items()]
+    if any(moved(part.astype(like.dtype).reshape(like[last].shape), like[last]).any() for part, like in pairs):
+        buffer.dones[last] = buffer.timeouts[last] = 1
 
 
 def _check_parts(name: str, parts: Any, space: Dict) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from qmp_collect.adapters import FunctionSink, SB3Sink, TianshouSink, TorchRLSink
-from qmp_collect.transitions import Transitions
+from qmp_collect.transitions import Transitions, joined
 
 OBS, ACTION = gym.spaces.Box(-10, 10, (2,)), gym.spaces.Box(-1, 1, (1,))
 
@@ -217,6 +217,42 @@ def test_sb3_n_step_buffer_takes_one_stream_only():
     with pytest.raises(ValueError, match="got rows of 5 after rows of 4"):
         sink.add(FOUR_ROWS)
     SB3Sink(sb3_buffer("NStepReplayBuffer", n_steps=1)).add(FOUR_ROWS)
+
+
+def stream(*rewards, at=0.0):
+    """A running episode of one sub-environment from position ``at``, which nothing has ended."""
+    here = np.arange(at, at + len(rewards))
+    return Transitions(
+        obs=np.stack([here, here], 1).astype(np.float32),
+        actions=np.zeros((len(rewards), 1), np.float32),
+        rewards=np.array(rewards),
+        next_obs=np.stack([here, here], 1).astype(np.float32) + 1,
+        terminations=np.zeros(len(rewards), np.bool_),
+        truncations=np.zeros(len(rewards), np.bool_),
+        task_ids=np.zeros(len(rewards), np.int64),
+        behavior_ids=np.zeros(len(rewards), np.int64),
+        env_ids=np.zeros(len(rewards), np.int64),
+    )
+
+
+@pytest.mark.parametrize("how", ["row by row", "another sink", "one batch"])
+def test_sb3_n_step_returns_end_with_an_episode_that_was_given_up(how):
+    buffer = sb3_buffer("NStepReplayBuffer", n_steps=3, gamma=1.0)
+    first, second = stream(1.0, 1.0, 1.0), stream(10.0, 10.0, 10.0, at=-5.0)
+    if how == "one batch":
+        SB3Sink(buffer).add(joined([first, second]))
+    else:
+        sink = SB3Sink(buffer)
+        for row in range(3):
+            sink.add(first[row : row + 1])
+        sink = sink if how == "row by row" else SB3Sink(buffer)
+        for row in range(3):
+            sink.add(second[row : row + 1])
+    samples = buffer._get_samples(np.arange(6))
+    assert samples.rewards[:, 0].tolist() == [3.0, 2.0, 1.0, 30.0, 20.0, 10.0]
+    assert samples.next_observations[:, 0].tolist() == [3.0, 3.0, 3.0, -2.0, -2.0, -2.0]
+    assert samples.dones[:, 0].tolist() == [0.0] * 6
+    assert buffer.timeouts[:6, 0].tolist() == [0.0, 0.0, 1.0, 0.0, 0.0, 0.0]
 
 
 def test_torchrl_layout():
