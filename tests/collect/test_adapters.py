@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import importlib
+import sys
 import types
 
 import gymnasium as gym
@@ -190,6 +193,7 @@ def test_tianshou_buffer_gets_every_sub_environment_in_its_own_part(parts):
     data = pytest.importorskip("tianshou.data")
     buffer = data.VectorReplayBuffer(16, 2) if parts == 2 else data.ReplayBuffer(8)
     rows = FOUR_ROWS if parts == 2 else FOUR_ROWS[np.array([0, 2])]
+    rows = dataclasses.replace(rows, next_obs=np.concatenate([rows.obs[parts:], rows.next_obs[parts:]]))  # running on
     TianshouSink(buffer, HalfPolicy()).add(rows)
     order = [0, 2, 1, 3] if parts == 2 else [0, 1]
     places = [0, 1, 8, 9][: len(order)]
@@ -202,6 +206,70 @@ def test_tianshou_buffer_gets_every_sub_environment_in_its_own_part(parts):
         TianshouSink(data.ReplayBuffer(8) if parts == 1 else buffer, HalfPolicy()).add(
             dataclasses.replace(FOUR_ROWS, env_ids=np.arange(4))
         )
+
+
+class Part(list):
+    """Stands for a part of a Tianshou buffer, of which the sink asks how long it is."""
+
+
+class TianshouBuffer:
+    """What Tianshou's ``VectorReplayBuffer(4 * parts, parts)`` shows of itself, where it is not installed."""
+
+    def __init__(self, parts):
+        self.buffer_num, self.buffers = parts, [Part() for _ in range(parts)]
+        self.last_index = 4 * np.arange(parts)
+
+    def add(self, batch, buffer_ids):
+        if not hasattr(self, "done"):
+            self.obs_next = np.zeros((4 * len(self.buffers), 2), np.float32)
+            self.rew = np.zeros(4 * len(self.buffers))
+            self.done, self.terminated, self.truncated = (np.zeros(len(self.rew), np.bool_) for _ in range(3))
+            self.info = types.SimpleNamespace(env_id=np.zeros(len(self.rew), np.int64))
+        for row, slot in enumerate(buffer_ids):
+            place = self.last_index[slot] = 4 * slot + len(self.buffers[slot])
+            self.buffers[slot].append(place)
+            for name in ("obs_next", "rew", "terminated", "truncated"):
+                getattr(self, name)[place] = getattr(batch, name)[row]
+            self.done[place] = batch.terminated[row] | batch.truncated[row]
+            self.info.env_id[place] = batch.info[row]["env_id"]
+
+
+@pytest.fixture
+def tianshou_buffer(monkeypatch):
+    """A buffer with two parts of four rows."""
+    try:
+        return importlib.import_module("tianshou.data").VectorReplayBuffer(8, 2)
+    except ModuleNotFoundError:
+        data = types.SimpleNamespace(Batch=types.SimpleNamespace)
+        monkeypatch.setitem(sys.modules, "tianshou.data", data)
+        monkeypatch.setitem(sys.modules, "tianshou", types.SimpleNamespace(data=data))
+        return TianshouBuffer(2)
+
+
+def of(env_id, rows):
+    return dataclasses.replace(rows, env_ids=np.full(len(rows), env_id))
+
+
+def test_tianshou_parts_are_those_of_the_loaded_buffer(tianshou_buffer):
+    buffer = tianshou_buffer
+    TianshouSink(buffer, HalfPolicy()).add(joined([of(0, stream(1.0)), of(1, stream(2.0))]))
+    again = TianshouSink(copy.deepcopy(buffer), HalfPolicy())  # saved, and loaded into a new program
+    again.add(of(1, stream(3.0, at=1.0)))  # the other one has just ended its episode, and is reset
+    with pytest.raises(ValueError, match=r"parts for 2 sub-environments, got rows of \[0, 1, 7\]"):
+        again.add(of(7, stream(9.0)))
+    again.add(joined([of(1, stream(5.0, 6.0, at=2.0)), of(0, stream(4.0, at=1.0))]))
+    assert again.replay_buffer.rew.tolist() == [1.0, 4.0, 0.0, 0.0, 2.0, 3.0, 5.0, 6.0]
+    assert not again.replay_buffer.done.any()
+
+
+def test_tianshou_episodes_that_were_given_up_end(tianshou_buffer):
+    buffer = tianshou_buffer
+    sink = TianshouSink(buffer, HalfPolicy())
+    sink.add(joined([of(0, stream(1.0, 1.0)), of(1, stream(1.0, 1.0))]))
+    TianshouSink(buffer, HalfPolicy()).add(joined([of(1, stream(1.0, at=2.0)), of(0, stream(1.0, 1.0, at=-7.0))]))
+    assert buffer.truncated.tolist() == [False, True, False, False, False, False, False, False]
+    assert buffer.done.tolist() == buffer.truncated.tolist()
+    assert not buffer.terminated.any()
 
 
 def test_tianshou_sink_says_what_it_needs():
