@@ -430,7 +430,7 @@ if __name__ == "__main__":
     if args.switch != "own" and args.total_timesteps <= warmup_steps:
         print(f"only own policies act: all {args.total_timesteps} steps are warm-up, see --warmup-rounds")
     if args.hosts:
-        collector = run.fleet(partial(make_host, args=args), agent.acting_weights, buffer, eval_envs)
+        collector = run.fleet(partial(make_host, args=args), agent.acting_weights, buffer)
     else:
         of_run = {"buffer": buffer, "device": device, "seed": run.seed, **run.rows(envs.num_envs)}
         collector = make_collector(args, agent, envs, **of_run)

@@ -113,10 +113,10 @@ def step_report(mode: AutoresetMode, key: str, done: Mask, infos: dict[str, Any]
     final_info: Any = infos.get("final_info")
     if mode is not AutoresetMode.SAME_STEP or final_info is None:
         return values, reported
-    if (found := _report(final_info, key, len(done)))[1].any() or f"_{key}" in infos:
-        final_values, final_reported = found
-        values, reported = np.where(done, final_values, values), np.where(done, final_reported, reported)
-    return values, reported
+    final_values, final_reported = _report(final_info, key, len(done))
+    if not final_reported.any() and f"_{key}" not in infos:
+        return values, reported
+    return np.where(done, final_values, values), np.where(done, final_reported, reported)
 
 
 def _report(infos: Any, key: str, num_envs: int) -> tuple[NDArray[np.float64], Mask]:

@@ -77,7 +77,7 @@ class SB3Sink:
     def _check(self, buffer: Any) -> None:
         if buffer is self._checked:
             return
-        _checked_buffer(buffer, self._learner)
+        _check_buffer(buffer, self._learner)
         self._bounds = _bounds(buffer.action_space, self._scale_actions, self._model is not None)
         self._one_task = self._one_task.of(buffer)
         self._checked = buffer
@@ -134,7 +134,7 @@ class SB3Sink:
         return scaled
 
 
-def _checked_buffer(buffer: Any, learner: Any) -> Any:
+def _check_buffer(buffer: Any, learner: Any) -> None:
     if not all(hasattr(buffer, name) for name in ("add", "n_envs", "handle_timeout_termination", "action_space")):
         raise TypeError(
             "expected an off-policy model of Stable-Baselines3 or its replay buffer, got "
@@ -161,7 +161,6 @@ def _checked_buffer(buffer: Any, learner: Any) -> Any:
             "expected an n-step buffer with handle_timeout_termination=True, got False: its returns would run on "
             "over time-outs into the next episode"
         )
-    return buffer
 
 
 def _end_episode_before(buffer: Any, obs: Any) -> None:

@@ -82,9 +82,6 @@ class Progress:
 
     def _in_round(self) -> tuple[int, int, float]:
         """What `Pace` counts with: steps at the round's start and now, and the share of its gradient steps left."""
-        place = self._place()
-        return (
-            self._first,
-            place.step,
-            place.updates_due / self._updates if place.updates_due and self._updates else 1.0,
-        )
+        step, updates_due, _ = self._place()
+        due = updates_due / self._updates if updates_due and self._updates else 1.0
+        return self._first, step, due

@@ -46,7 +46,7 @@ def summary(
     best = max(evaluations, key=lambda evaluation: evaluation.get(f"eval/{name}", -np.inf))
     if (mean := best[f"eval/{name}"]) > last[f"eval/{name}"]:
         lines.append(f"  the best mean was {mean:.2f}, at step {best['global_step']}; the policy is that of the end")
-    shares = [others_share(row["qmp/mixture"]) for row in evaluations if "qmp/mixture" in row]
+    shares = _others_shares(evaluations)
     if shared := any(shares):
         lines.append(f"  others' policies acted in {shares[0]:.0%} of the first steps and {shares[-1]:.0%} of the last")
     folder = shlex.quote(str(run_dir))
@@ -78,7 +78,7 @@ def summary_of_seeds(
         lines.append(
             f"  seed {seed:<4} {name} {values[0]:8.2f} -> {values[-1]:8.2f}  {shown}  {shlex.quote(str(run_dir))}"
         )
-        shared |= any(others_share(row["qmp/mixture"]) for row in evaluations if "qmp/mixture" in row)
+        shared |= any(_others_shares(evaluations))
     first = next(iter(folders.values()))
     return "\n".join(
         [
@@ -104,6 +104,11 @@ def _next_steps(
 def others_share(mixture: Sequence[Sequence[float]]) -> float:
     """Of a ``(T, K)`` mixture: share of steps by others than the own policy, mean over the tasks with any steps."""
     return 1.0 - float(np.nanmean(np.array(mixture, dtype=np.float64).diagonal()))
+
+
+def _others_shares(evaluations: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Of each evaluation before which somebody acted."""
+    return [others_share(row["qmp/mixture"]) for row in evaluations if "qmp/mixture" in row]
 
 
 def curve(values: Sequence[float], share: bool) -> str:

@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 
@@ -198,14 +197,12 @@ class TrainingRun:
         make_collector: Callable[[Shard], Any],
         weights: Callable[[], Any],
         buffer: TransitionSink,
-        envs: gym.vector.VectorEnv[Any, Any, Any],
     ) -> FleetCollector:
         """What collects on ``args.hosts`` hosts of a Ray cluster, which ends with the run.
 
         Args:
             make_collector, weights: See `qmp_collect.fleet.RayFleet` and `qmp_collect.fleet_collector.FleetCollector`.
             buffer: where transitions go.
-            envs: some of the same task set.
 
         Raises:
             SystemExit: ``args`` have several seeds, too.
@@ -213,8 +210,7 @@ class TrainingRun:
         if self.num_seeds > 1:
             raise SystemExit(f"--hosts {self.args.hosts}: not together with --num-seeds")  # type: ignore[attr-defined]
         fleet = RayFleet(make_collector, self.args.hosts, seed=self.args.seed)  # type: ignore[attr-defined]
-        metrics = getattr(envs.unwrapped, "episode_metrics", ())
-        return FleetCollector(fleet, weights, buffer, num_tasks=len(self.task_names), episode_metrics=metrics)
+        return FleetCollector(fleet, weights, buffer, num_tasks=len(self.task_names))
 
     def accelerate(self, agent: object, *methods: str) -> None:
         """Replace these methods of ``agent`` by compiled or recorded ones, as --compile and --cudagraphs ask."""
