@@ -111,10 +111,12 @@ def film_mixture(
 
     Raises:
         ValueError: The run's tasks act with their own policies only, or do so at its present step; or what lies there
-            is no checkpoint of a run of this version.
+            is no checkpoint of a run of this version; or no step is to be filmed.
     """
     if not 0 < speed < math.inf:
         raise ValueError(f"speed must be a positive number, got {speed}")
+    if max_steps is not None and max_steps < 1:
+        raise ValueError(f"max_steps must be 1 or more, got {max_steps}")
     saved = load_checkpoint(run_dir / "checkpoint.npz")
     try:
         run, step, learned = saved["run"], saved["collector"]["num_steps"], saved["agent"]
@@ -159,11 +161,12 @@ def film_mixture(
     out.mkdir(parents=True, exist_ok=True)
     paths = []
     for task, (name, (frames, actors)) in enumerate(zip(names, films, strict=True)):
-        base = out / f"mixture_{checked_name(name)}"
-        paths += [base.with_suffix(".gif"), base.with_suffix(".png")]
+        # Not by with_suffix, which takes what follows a dot in the name for one.
+        film, strip = (out / f"mixture_{checked_name(name)}.{kind}" for kind in ("gif", "png"))
         episode = WhoActed(task, names, frames, actors, scene)
-        episode.save_gif(paths[-2], speed * fps)
-        episode.save_strip(paths[-1])
+        episode.save_gif(film, speed * fps)
+        episode.save_strip(strip)
+        paths += [film, strip]
     return paths
 
 

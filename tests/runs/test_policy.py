@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import subprocess
@@ -241,6 +242,27 @@ def test_a_mixture_of_what_is_no_run(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="its checkpoint is of another version, or of no run"):
             film_mixture(tmp_path, tmp_path / "out", seed=0, max_steps=3)
     assert not (tmp_path / "out").exists()
+
+
+def test_each_task_has_its_own_film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two tasks, of whose names that which follows the dot tells them apart."""
+    facts = dataclasses.replace(qmp_envs.TASK_SETS["PointReach-v0"], env_id="Dotted-v0", task_names=("to.1", "to.2"))
+    monkeypatch.setattr(qmp_envs, "_OWN", dict(qmp_envs._OWN))
+    qmp_envs.register_envs(facts, [functools.partial(gym.make, "PointReach-v0")] * 2)
+    try:
+        agent, _ = saved("sac_qmp_separate", tmp_path, "Dotted-v0")
+        settings = of_the_run(load_script("sac_qmp_separate").Args(env_id="Dotted-v0", hidden_dim=8))
+        run = {"script": "sac_qmp_separate", "settings": settings}
+        tree = {"run": run, "collector": {"num_steps": 9}, "agent": agent.state_dict()}
+        save_checkpoint(tmp_path / "checkpoint.npz", tree)
+        paths = film_mixture(tmp_path, tmp_path / "out", seed=0, max_steps=3)
+        with pytest.raises(ValueError, match="max_steps must be 1 or more, got 0"):
+            film_mixture(tmp_path, tmp_path / "out", seed=0, max_steps=0)
+    finally:
+        del gym.registry["Dotted-v0"]
+    named = ["mixture_to.1.gif", "mixture_to.1.png", "mixture_to.2.gif", "mixture_to.2.png"]
+    assert [path.name for path in paths] == named
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == named
 
 
 def test_scripts_that_are_not_there() -> None:
