@@ -56,6 +56,25 @@ def test_a_run_that_fails_is_recorded_and_the_others_go_on(tmp_path: Path, capsy
     assert not (tmp_path / "runs" / "bad.failed.json").exists()
 
 
+def test_a_run_that_cannot_be_started_recorded_or_made_slim_stops_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a file").touch()
+    nowhere = replace(fake_run(tmp_path, "nowhere"), run_dir=str(tmp_path / "a file" / "nowhere"))
+    in_the_way = "Path(folder.parent, 'unrecorded.failed.json').mkdir(); sys.exit('it went wrong')"
+    linked = fake_run(tmp_path, "linked", "(folder / 'latest').symlink_to(folder.parent)")
+    runs = [nowhere, fake_run(tmp_path, "unrecorded", in_the_way), linked, fake_run(tmp_path, "good")]
+    assert execute(tmp_path, *runs, slim=True) == 1
+    assert starts(tmp_path) == ["unrecorded 0", "linked 0", "good 0"]
+    said = capsys.readouterr().out
+    assert "nowhere: failed to start: [Errno " in said
+    assert "unrecorded: failed at step 0\n    it went wrong\n" in said
+    assert "linked: its checkpoint and replay are kept: " in said
+    assert [standing(run).state for run in runs] == ["waiting", "stale", "done", "done"]
+    assert (linked.dir / "checkpoint.npz").exists()
+    assert not (runs[-1].dir / "checkpoint.npz").exists()
+
+
 def test_what_ends_well_without_being_finished_has_failed(tmp_path: Path) -> None:
     assert execute(tmp_path, fake_run(tmp_path, "a", "sys.exit(0)")) == 1
     assert starts(tmp_path) == ["a 0"]

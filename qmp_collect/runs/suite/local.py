@@ -124,8 +124,15 @@ class LocalExecutor:
             if not self._free:
                 return
             if self._startable(run):
-                cores = self._free.pop(0)
-                self._working[run.name] = Process(run, self.root, cores=cores, nice=self.nice), cores
+                cores = self._free[0]
+                try:
+                    process = Process(run, self.root, cores=cores, nice=self.nice)
+                except OSError as error:  # as where its folder cannot be: the others may do better
+                    self._failed.add(run.name)
+                    say(f"{run.name}: failed to start: {error}")
+                    continue
+                del self._free[0]
+                self._working[run.name] = process, cores
                 say(f"{run.name}: started on cores {','.join(map(str, cores)) or 'all'}")
 
     def _startable(self, run: Run) -> bool:

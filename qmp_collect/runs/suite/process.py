@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from qmp_collect.runs.checkpoint import atomic_file
+from qmp_collect.runs.console import say
 from qmp_collect.runs.folder import RunFolder, finished
 from qmp_collect.runs.stop import SAVED, STOP_SIGNALS
 from qmp_collect.runs.suite.manifest import Run
@@ -100,10 +101,10 @@ class Process:
         return "failed"
 
     def record_failure(self, code: int, why: str | None = None) -> None:
-        """Keep the exit code and the last lines of the log."""
+        """Keep the exit code and the last lines of the log, if there is place for them: a full disk may be why."""
         lines = [why] if why else self.last_lines()
         record = {"code": code, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "log": lines}
-        with atomic_file(self._failed) as file:
+        with suppress(OSError), atomic_file(self._failed) as file:
             file.write((json.dumps(record) + "\n").encode())
 
     def last_lines(self) -> list[str]:
@@ -130,10 +131,16 @@ class Patience:
 
 
 def slim(run: Run) -> None:
-    """Remove the checkpoint and the replay of a run that is finished, which cannot be made longer then."""
+    """Remove the checkpoint and the replay of a run that is finished, which cannot be made longer then.
+
+    They stay where that cannot be done, which is said: the run is no less finished.
+    """
     if finished(run.dir) is not None and (run.dir / "checkpoint.npz").exists():
-        with RunFolder.reopen(run.dir) as folder:
-            folder.slim()
+        try:
+            with RunFolder.reopen(run.dir) as folder:
+                folder.slim()
+        except (OSError, ValueError) as error:
+            say(f"{run.name}: its checkpoint and replay are kept: {error}")
 
 
 def _allowed() -> int:
