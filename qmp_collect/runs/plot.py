@@ -8,6 +8,7 @@ share of each task's steps that each policy collected, early to late in training
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -128,11 +129,12 @@ def main(args: Args) -> None:
         ValueError: for no run at all, or another number of labels than of scripts and switches.
     """
     runs = []
-    for path in find_runs(path for path in args.run_dirs if not path.is_file()):  # as the suite puts beside folders
-        if not any((path / name).exists() for name in ("metrics.jsonl", "metrics.jsonl.gz")):
-            print(f"{path}: skipped, it holds no metrics.jsonl", file=sys.stderr)
-            continue
+    folders = [path for path in args.run_dirs if not os.path.isfile(path)]  # the suite puts files beside them
+    for path in find_runs(folders):
         try:
+            if not any((path / name).exists() for name in ("metrics.jsonl", "metrics.jsonl.gz")):
+                print(f"{path}: skipped, it holds no metrics.jsonl", file=sys.stderr)
+                continue
             runs.append(load_run(path))
         except (OSError, ValueError) as error:
             print(f"{path}: skipped: {error}", file=sys.stderr)

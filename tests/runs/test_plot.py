@@ -27,6 +27,7 @@ from qmp_collect.runs.plot import (
     plot_curves,
     plot_mixture,
 )
+from qmp_collect.runs.report.runs import find_runs
 
 
 def write_run(folder, rows, *, env_id="Maze10-v0", exp_name="sac", switch="q", seed=0):
@@ -196,6 +197,15 @@ def test_a_run_that_just_began_does_not_cost_the_others_their_figure(mixture, ro
     assert "skipped" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"no run has anything to draw: .*'eval/typo'"):
         main(Args(tuple(paths), tmp_path / "figure.png", metric="eval/typo"))
+
+
+def test_a_run_that_nobody_may_look_into_does_not_cost_the_others_their_figure(tmp_path, capsys):
+    """As another user's; for a name that is too long the system has an error as well, whoever asks."""
+    path, other = write_run(tmp_path, curve(0.1, 0.2)), tmp_path / ("x" * 300)
+    assert find_runs([path, other]) == [path, other]
+    main(Args((path, other), tmp_path / "figure.png"))
+    assert f"{other}: skipped: [Errno " in capsys.readouterr().err
+    assert (tmp_path / "figure.png").exists()
 
 
 @pytest.mark.parametrize("line", ["[1]", "3", '{"a": 1}', '{"global_step": "x"}'])

@@ -287,6 +287,12 @@ def test_a_damaged_folder_costs_no_other_run_its_line(
     assert table([found]).count("\n") == 1
 
 
+def test_a_folder_that_nobody_may_look_into_costs_no_other_run_its_line(tmp_path: Path) -> None:
+    """As another user's; for a name that is too long the system has an error as well, whoever asks."""
+    found = standing(Run("a", str(tmp_path / ("x" * 300)), ("x.py",), "cpu", 1.0))
+    assert (found.state, found.steps, found.hours_left) == ("waiting", 0, 1.0)
+
+
 def test_a_script_is_named_or_lies_somewhere() -> None:
     for word, path in (("dnc", "cleanrl_scripts/dnc.py"), ("mine/dnc.py", "mine/dnc.py"), ("/x/y.py", "/x/y.py")):
         assert Run("a", "runs/a", (word,), "cpu", 1.0).script == Path(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import os
 import re
 import sys
 import zlib
@@ -122,12 +123,13 @@ class Run:
 def find_runs(paths: Iterable[Path]) -> list[Path]:
     """Run folders among and under ``paths``, each once: a folder without ``config.json`` stands for those inside it.
 
-    One in which there is none is returned as it is, for `load_run` to say what is missing.
+    One in which there is none, or into which nobody may look, is returned as it is, for `load_run` to say what is
+    missing.
     """
     found: list[Path] = []
     for path in paths:
-        inside = sorted(config.parent for config in path.rglob("config.json")) if path.is_dir() else []
-        found += [path] if (path / "config.json").is_file() else inside or [path]
+        inside = sorted(config.parent for config in path.rglob("config.json")) if os.path.isdir(path) else []
+        found += [path] if os.path.isfile(path / "config.json") else inside or [path]
     return list(dict.fromkeys(found))
 
 

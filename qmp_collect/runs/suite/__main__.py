@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -107,7 +108,7 @@ class Report:
 
     def main(self) -> int:
         folders = [folder for run in _load(self.manifest) for folder in folders_of_seeds(run.dir)]
-        begun = [folder for folder in folders if (folder / "metrics.jsonl").exists()]
+        begun = [folder for folder in folders if os.path.exists(folder / "metrics.jsonl")]
         if not begun:
             raise SystemExit(f"{self.manifest}: none of its runs has begun")
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ def standing(run: Run) -> Standing:
         state = "failed"
     elif lock is not None:
         state = "stale"
-    elif (run.dir / "checkpoint.npz").exists():
+    elif os.path.exists(run.dir / "checkpoint.npz"):  # Path.exists raises if it may not look
         state = "stopped"
     if not total:
         left, due = run.hours, run.hours / _CHECKPOINTS
