@@ -30,7 +30,7 @@ with needs("report"):
 
 from qmp_collect.runs.palette import looks
 from qmp_collect.runs.report.arms import method_name, varied
-from qmp_collect.runs.report.runs import Run, align, find_runs, load_run, mixture_over_training
+from qmp_collect.runs.report.runs import MIXTURE, Run, align, find_runs, load_run, mixture_over_training
 from qmp_collect.runs.report.tables import in_words
 
 __all__ = [
@@ -160,7 +160,7 @@ def main(args: Args) -> None:
 
 def _with_something_to_draw(runs: Sequence[Run], args: Args) -> list[Run]:
     """Those that have logged what is drawn: a run that has only just begun does not cost the others their figure."""
-    kept = []
+    drawn, kept = MIXTURE if args.mixture else args.metric, []
     for run in runs:
         try:
             steps, _ = run.mixtures if args.mixture else run.series(args.metric)
@@ -174,7 +174,7 @@ def _with_something_to_draw(runs: Sequence[Run], args: Args) -> list[Run]:
     longest = max(count for _, count in kept)
     for run, count in kept:
         if count == 1 < longest:
-            print(f"{run.path}: skipped, it has only one value of {args.metric} yet", file=sys.stderr)
+            print(f"{run.path}: skipped, it has only one value of {drawn} yet", file=sys.stderr)
     return [run for run, count in kept if count > 1 or longest == 1]
 
 

@@ -208,6 +208,14 @@ def test_a_run_that_nobody_may_look_into_does_not_cost_the_others_their_figure(t
     assert (tmp_path / "figure.png").exists()
 
 
+@pytest.mark.parametrize(("mixture", "drawn"), [(False, "eval/success"), (True, "qmp/mixture")])
+def test_what_a_run_has_too_little_of_is_named(mixture, drawn, tmp_path, capsys):
+    logged = [row | {"qmp/mixture": A} for row in curve(0.1, 0.2, 0.3)]
+    paths = [write_run(tmp_path, logged[: 3 - 2 * seed], seed=seed) for seed in range(2)]
+    main(Args(tuple(paths), tmp_path / "figure.png", mixture=mixture))
+    assert f"{paths[1]}: skipped, it has only one value of {drawn} yet" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("line", ["[1]", "3", '{"a": 1}', '{"global_step": "x"}'])
 def test_lines_that_are_no_rows_are_skipped(line, tmp_path, capsys):
     path = write_run(tmp_path, curve(0.1))
