@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -291,7 +292,7 @@ class TrainingRun:
                 self._bar.draw()
                 self._save()
             if not self._complete:
-                say(f"stopped at step {self.global_step}; continue it with --resume {self.dir}")
+                say(f"stopped at step {self.global_step}; continue it with --resume {shlex.quote(str(self.dir))}")
                 raise SystemExit(SAVED)
             for folder in reversed(list(self._every_folder())):
                 folder.finish(global_step=self.global_step, total_timesteps=self.args.total_timesteps)

@@ -6,6 +6,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -123,17 +124,18 @@ def test_stopped_anywhere(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    root = tmp_path / "my runs"  # what is said can be typed all the same
     left = iter([False] * questions)
     with monkeypatch.context() as patch:
         patch.setattr(StopSignal, "__bool__", lambda stop: next(left, True))
         with pytest.raises(SystemExit) as ended:
-            run_script(name, *tiny(name), "--run-dir-root", tmp_path)
+            run_script(name, *tiny(name), "--run-dir-root", root)
     assert ended.value.code == 75  # not what a finished run ends with
-    assert f"--resume {only_run(tmp_path)}" in capsys.readouterr().out
-    run = load_checkpoint(only_run(tmp_path) / "checkpoint.npz")["run"]
+    assert f"--resume {shlex.quote(str(only_run(root)))}\n" in capsys.readouterr().out
+    run = load_checkpoint(only_run(root) / "checkpoint.npz")["run"]
     assert (run["updates_due"] > 0, run["interrupted"]) == (amid == "updates", amid == "steps")
-    run_script(name, "--resume", only_run(tmp_path))
-    assert_same(only_run(tmp_path), uninterrupted(name, run_script))
+    run_script(name, "--resume", only_run(root))
+    assert_same(only_run(root), uninterrupted(name, run_script))
 
 
 def run_to_be_killed(name: str, root: Path, sender: Any) -> None:
