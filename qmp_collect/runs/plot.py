@@ -8,7 +8,6 @@ share of each task's steps that each policy collected, early to late in training
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -129,8 +128,7 @@ def main(args: Args) -> None:
         ValueError: for no run at all, or another number of labels than of scripts and switches.
     """
     runs = []
-    folders = [path for path in args.run_dirs if not os.path.isfile(path)]  # the suite puts files beside them
-    for path in find_runs(folders):
+    for path in find_runs(args.run_dirs):
         try:
             if not any((path / name).exists() for name in ("metrics.jsonl", "metrics.jsonl.gz")):
                 print(f"{path}: skipped, it holds no metrics.jsonl", file=sys.stderr)

@@ -220,6 +220,14 @@ def test_runs_that_have_only_begun(tmp_path):
     assert "no tables yet" in text
 
 
+def test_files_that_the_suite_puts_beside_the_folders_are_no_runs(tmp_path):
+    for name in ("a", "b"):
+        write_run(tmp_path / "runs", name, evaluations(0.5), seed=ord(name))
+        (tmp_path / "runs" / f"{name}.log").touch()
+    text = write_report(sorted((tmp_path / "runs").iterdir()), tmp_path / "out").read_text()
+    assert "2 finished, 0 not finished, 0 excluded, 0 not readable" in text
+
+
 def test_what_cannot_be_reported(tmp_path):
     with pytest.raises(ValueError, match="expected a run folder at least"):
         write_report([tmp_path / "absent"], tmp_path)

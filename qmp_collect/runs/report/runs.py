@@ -124,10 +124,12 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
     """Run folders among and under ``paths``, each once: a folder without ``config.json`` stands for those inside it.
 
     One in which there is none, or into which nobody may look, is returned as it is, for `load_run` to say what is
-    missing.
+    missing. Files are left out: the suite puts some beside the folders.
     """
     found: list[Path] = []
     for path in paths:
+        if os.path.isfile(path):
+            continue
         inside = sorted(config.parent for config in path.rglob("config.json")) if os.path.isdir(path) else []
         found += [path] if os.path.isfile(path / "config.json") else inside or [path]
     return list(dict.fromkeys(found))
