@@ -62,7 +62,7 @@ class Args:
     run_dirs: tyro.conf.Positional[tuple[Path, ...]]
     """run folders, or folders of them"""
     out: Path
-    """the figure to write; its ending says the format (png, pdf, svg)"""
+    """the figure to write; its ending says the format (png, pdf, svg), png without one"""
     metric: str = "eval/success"
     """tag of the scalar to plot"""
     labels: tuple[str, ...] = ()
@@ -151,9 +151,10 @@ def main(args: Args) -> None:
         figure = plot_mixture(groups, labels, args.windows)
     else:
         figure = plot_curves(groups, labels, args.metric, args.spread)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(args.out, dpi=200)
-    print(args.out)
+    out = args.out if args.out.suffix else args.out.with_suffix(".png")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=200)
+    print(out)
 
 
 def _with_something_to_draw(runs: Sequence[Run], args: Args) -> list[Run]:

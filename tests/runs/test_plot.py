@@ -322,6 +322,12 @@ def test_the_command_writes_a_figure(options, tmp_path, monkeypatch, capsys):
     assert out.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_figure_without_a_format_is_a_png_and_is_said_where_it_lies(tmp_path, capsys):
+    main(Args((write_run(tmp_path, curve(0.1, 0.9)),), tmp_path / "success"))
+    assert capsys.readouterr().out == f"{tmp_path / 'success.png'}\n"
+    assert (tmp_path / "success.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_refused_arguments(tmp_path):
     path = write_run(tmp_path, curve(0.1))
     with pytest.raises(ValueError, match="at least one run directory"):
