@@ -57,7 +57,7 @@ class Make:
     """which runs"""
     executor: Literal["local", "slurm", "submitit-local"] = "local"
     """on this machine; as jobs of a Slurm cluster, which are submitted and left to it; or on submitit's imitation of
-    one"""
+    one, which begins all of them at once"""
     jobs: int = 1
     """runs at a time"""
     device: Device | None = None
