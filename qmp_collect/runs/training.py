@@ -280,8 +280,8 @@ class TrainingRun:
                 locks.enter_context(folder)
             self._prepare(collector, parts)
             with (
+                StopSignal() as asked,  # first: what is loaded, and trackers that begin and end, may take a while
                 self._logging(),
-                StopSignal() as asked,
                 closing(Progress(self.args.total_timesteps, self.args.eval_every, self._place)) as self._bar,
             ):
                 say(f"{self.dir} on {self.device}; Ctrl-C saves a checkpoint and stops")

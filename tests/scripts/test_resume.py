@@ -8,9 +8,11 @@ import multiprocessing
 import os
 import shlex
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -136,6 +138,38 @@ def test_stopped_anywhere(
     assert (run["updates_due"] > 0, run["interrupted"]) == (amid == "updates", amid == "steps")
     run_script(name, "--resume", only_run(root))
     assert_same(only_run(root), uninterrupted(name, run_script))
+
+
+def test_stopped_while_it_begins_or_ends(
+    uninterrupted: Callable[[str, RunScript], Path],
+    run_script: RunScript,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As when a tracker, whose network is slow, takes its time."""
+
+    def stop(**_: object) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    def nothing(*_: object, **__: object) -> None: ...
+
+    tracker = SimpleNamespace(init=stop, log=nothing, finish=nothing)
+    monkeypatch.setitem(sys.modules, "slow_tracker", tracker)  # type: ignore[arg-type]
+    deaths: list[int] = []  # what a program would have died of
+    former = signal.signal(signal.SIGUSR1, lambda number, _: deaths.append(number))
+    try:
+        flags = [*tiny("point_reaching"), "--tracker", "slow_tracker", "--run-dir", tmp_path / "run"]
+        for _ in ("begun", "continued"):
+            with pytest.raises(SystemExit, match=r"^75$"):
+                run_script("point_reaching", *flags)
+            assert load_checkpoint(tmp_path / "run" / "checkpoint.npz")["collector"]["num_steps"] == 0
+        tracker.init, tracker.finish = nothing, stop
+        run_script("point_reaching", *flags)
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+    assert not deaths
+    assert (tmp_path / "run" / "done.json").exists()
+    assert_same(tmp_path / "run", uninterrupted("point_reaching", run_script))
 
 
 def run_to_be_killed(name: str, root: Path, sender: Any) -> None:
