@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from qmp_collect.runs import console
+from qmp_collect.runs import console, progress
 
 FLAGS = {
     "env-id": "Maze3", "total-timesteps": 120, "env-steps-per-round": 20, "gradient-steps-per-round": 4,
@@ -32,6 +34,8 @@ def test_the_bar_moves_during_all_that_a_run_does(
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(console, "_INTERVAL", -1.0)  # drawn whenever there is something to draw
+    # A second later whenever it is looked at: a round's env steps take as long as its gradient steps, on any machine.
+    monkeypatch.setattr(progress, "time", SimpleNamespace(perf_counter=map(float, itertools.count()).__next__))
     run_script("sac_qmp_separate", *WORDS, "--run-dir", str(tmp_path / "run"))
     bars = re.findall(
         r"(\d+)/120 \[\S+<(\S+), [^\]]+\](?:, success (\d\.\d\d))?(, evaluating \.\.\.)?\s*[\r\n]", terminal.getvalue()
