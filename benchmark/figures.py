@@ -293,7 +293,7 @@ def main(args: Args) -> None:
             print(f"figure {name}: no run of it is published")
             continue
         out = args.out / f"figure_{name}.png"
-        figure.savefig(out, dpi=150)
+        figure.savefig(out, dpi=100)
         print(out)
 
 

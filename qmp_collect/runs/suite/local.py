@@ -113,8 +113,8 @@ class LocalExecutor:
                 outcome = "failed"
             if outcome == "failed":
                 self._failed.add(name)
-            if outcome == "done" and self.slim:
-                slim(process.run)
+            if outcome == "done" and self.slim and (kept := slim(process.run)):
+                say(kept)
             why = "".join(f"\n    {line}" for line in process.last_lines()) if outcome == "failed" else ""
             say(f"{name}: {outcome} at step {steps}{why}")
         return len(self._free) > free

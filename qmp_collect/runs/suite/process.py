@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Literal
 
 from qmp_collect.runs.checkpoint import atomic_file
-from qmp_collect.runs.console import say
 from qmp_collect.runs.folder import RunFolder, finished
 from qmp_collect.runs.stop import SAVED, STOP_SIGNALS
 from qmp_collect.runs.suite.manifest import Run
@@ -130,17 +129,19 @@ class Patience:
         return True
 
 
-def slim(run: Run) -> None:
+def slim(run: Run) -> str | None:
     """Remove the checkpoint and the replay of a run that is finished, which cannot be made longer then.
 
-    They stay where that cannot be done, which is said: the run is no less finished.
+    Returns:
+        What there is to say where that cannot be done: they are kept then, and the run is no less finished.
     """
     if finished(run.dir) is not None and (run.dir / "checkpoint.npz").exists():
         try:
             with RunFolder.reopen(run.dir) as folder:
                 folder.slim()
         except (OSError, ValueError) as error:
-            say(f"{run.name}: its checkpoint and replay are kept: {error}")
+            return f"{run.name}: its checkpoint and replay are kept: {error}"
+    return None
 
 
 def _allowed() -> int:

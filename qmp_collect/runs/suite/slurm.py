@@ -82,8 +82,8 @@ class Job:
                 outcome = "failed"
         if outcome == "failed":
             raise RuntimeError("\n".join([f"{self.run.name} failed, its log ends with", *process.last_lines()]))
-        if outcome == "done" and self.slim:
-            slim(self.run)
+        if outcome == "done" and self.slim and (kept := slim(self.run)):
+            print(kept)  # into the job's log
         return outcome
 
     def checkpoint(self) -> DelayedSubmission:
