@@ -38,7 +38,7 @@ from baselines import SeparateNetworks, SeparateSACs
 from numpy.typing import NDArray
 
 import qmp_collect
-from qmp_collect import QMPCollector, TaskReplayBuffer
+from qmp_collect import QMPCollector, TaskReplayBuffer, highest
 from qmp_collect.runs.acceleration import accelerate
 from qmp_collect.runs.precision import set_matmul_precision
 from qmp_collect.runs.provenance import provenance
@@ -311,6 +311,25 @@ def act(args: Args) -> Iterator[Comparison]:
                 (Side("forward passes", forward, calls=100),),
                 unit="vector step",
             )
+    if args.device == "cuda":
+        for envs_per_task in (1, 8, 64):
+            collector = make_collector(agent, envs_per_task, "qmp")
+            obs, _ = collector.reset()
+            yield Comparison(
+                f"choice on the device, {_per_task(envs_per_task)}",
+                "cost",
+                1.0,
+                Side("chosen there", functools.partial(act_choosing, collector, obs, from_numbers=0), calls=100),
+                (Side("chosen here", functools.partial(act_choosing, collector, obs, from_numbers=2**62), calls=100),),
+                unit="vector step",
+            )
+
+
+def act_choosing(collector: QMPCollector, obs: NDArray[Any], from_numbers: int) -> None:
+    """Act; the device chooses if there are so many numbers."""
+    highest.MANY, usual = from_numbers, highest.MANY
+    collector.act(obs)
+    highest.MANY = usual
 
 
 class Physics(NamedTuple):

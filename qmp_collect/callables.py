@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 from qmp_collect.asked import Asked, Shared, SharedParts, asking, common
 from qmp_collect.backends import Backend, host, no_grad, to_numpy
 from qmp_collect.foreign import check_callable
+from qmp_collect.highest import Highest, better_there, highest
 from qmp_collect.observations import shared
 from qmp_collect.proposal import (
     Proposal,
@@ -58,6 +59,7 @@ Policies = Sequence[Callable[..., Any]] | Callable[..., Any]
 QFunctions = Sequence[Callable[..., Any]] | Callable[..., Any]
 OwnPolicyFunction = Callable[..., Any]
 Inputs = Shared | SharedParts
+Answer = tuple[NDArray[Any], Floats | None, Floats | None]  # actions, scores, values of an ensemble
 
 
 class Callables:
@@ -124,7 +126,7 @@ class Callables:
         self._num_tasks = num_tasks
         self._rows_of = [(int(t), np.flatnonzero(task_ids == t)) for t in np.unique(task_ids)]
         # The same at every step, so converted once for each backend.
-        self._ids = Shared(task_ids)
+        self._ids, self._own = Shared(task_ids), Shared(self._own_ids)
         self._rows = {t: Shared(rows) for t, rows in self._rows_of}
 
         self._listed, self._backend = policies if isinstance(policies, list) else [], (backend, device)
@@ -193,18 +195,29 @@ class Callables:
     def _of_task(self, task: int, inputs: Inputs) -> Callable[[Backend], tuple[Any, ...]]:
         return lambda b: (inputs.of(self._rows[task], b),)
 
-    def candidates(
-        self, obs: NDArray[Any], scoring: QScored | None, asked: NDArray[np.bool_] | None = None
-    ) -> tuple[NDArray[Any], Floats | None, Floats | None]:
+    def candidates(self, obs: NDArray[Any], scoring: QScored | None) -> Answer:
         """All candidate actions ``(N, K, *A)`` and, if ``scoring`` is given, their scores.
-
-        Args:
-            asked: ``(K,)`` which policies of a list must be asked, at least one. What stands in the columns of the
-                others is of no meaning.
 
         Returns:
             Actions, scores ``(N, K)``, and the values ``(E, N, K)`` of an ensemble of which ``scoring.reduce`` made
             them. A candidate that is not finite, or whose Q-value is not, scores ``nan``.
+        """
+        return cast(Answer, self.answer(obs, scoring))
+
+    def answer(
+        self,
+        obs: NDArray[Any],
+        scoring: QScored | None,
+        asked: NDArray[np.bool_] | None = None,
+        only_highest: bool = False,
+    ) -> Answer | Highest:
+        """What `candidates` returns, or less where less is needed.
+
+        Args:
+            asked: ``(K,)`` which policies of a list must be asked, at least one. What stands in the columns of the
+                others is of no meaning.
+            only_highest: In each row the candidate of the highest score is all that is needed, and scores are bare
+                Q-values. Where they are many on an accelerator, and finite, only that candidate comes from there.
         """
         inputs, n = shared(self._obs_space, obs), len(obs)
         with no_grad():
@@ -223,6 +236,8 @@ class Callables:
                     scored.append(Proposal(backend.copy(sample.actions), entropies=entropies))
             ensemble = scoring.reduce is not None
             values = self._score(inputs, [scored_actions(p, scoring) for p in scored], ensemble)
+            if only_highest and (chosen := self._highest(proposal.actions, values)) is not None:
+                return chosen
             entropies = [entropies_of(p) for p in scored] if with_entropies else []
             actions, *fetched = host(proposal.actions, *entropies, *values)
             scores = self._assemble(fetched[len(entropies) :], scored, scoring)
@@ -232,6 +247,13 @@ class Callables:
                 bonus = sum(fetched[: len(entropies)]) / len(entropies)
                 scores = scores + _per_row(scoring.entropy_weight, self._task_ids, self._num_tasks) * bonus
             return (actions, scoring.reduced(scores), scores) if ensemble else (actions, scores, None)
+
+    def _highest(self, actions: Any, values: list[Any]) -> Highest | None:
+        """What the accelerator chooses; ``None`` if it should not, or Q-values do not lie as the candidates do."""
+        if not isinstance(self._q_functions, Asked) or self._discrete is not None:
+            return None
+        own = self._own.on(self._q_functions.known)
+        return highest(actions, values[0], own) if better_there(actions, values[0], own) else None
 
     def _propose(self, inputs: Inputs, n: int, asked: NDArray[np.bool_] | None = None) -> tuple[Proposal, Backend]:
         """Ask every policy: fields ``(N, K, ...)``, and the backend whose arrays they are."""

@@ -22,8 +22,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from qmp_collect.amount import integer
 from qmp_collect.backends import to_numpy
-from qmp_collect.callables import Callables
-from qmp_collect.mixture import Answer, Decision, Mixture
+from qmp_collect.callables import Answer, Callables
+from qmp_collect.highest import Highest
+from qmp_collect.mixture import Decision, Mixture
 from qmp_collect.spread import Spread
 from qmp_collect.states import check_like
 from qmp_collect.switch import Ids
@@ -101,6 +102,16 @@ def seeds_of_rows(seed: Seeds, rows: Sequence[Rows], num_envs: int) -> Any:
     return seeds.tolist()
 
 
+def _part(answer: Answer | Highest, rows: Rows, score: bool) -> Answer | Highest:
+    """What the callables answer to one group."""
+    if isinstance(answer, Highest):
+        return answer.of(rows)
+    actions, scores, ensemble = answer
+    if not score or scores is None:
+        return actions[rows], None, None
+    return actions[rows], scores[rows], None if ensemble is None else ensemble[:, rows]
+
+
 class Groups:
     """Several groups' `Mixture` as one, with one question to the callables for all of them.
 
@@ -140,23 +151,23 @@ class Groups:
         if not mixing:
             own = self._callables.own_actions(obs, first.means)
             decisions = [m.own(obs[rows], own[rows], steps, recorded[rows]) for m, rows, steps in parts]
-            return self._joined(obs, own, decisions)
+            return self._joined(obs, decisions)
         scoring = first.scoring if any(turn.score for turn in mixing) else None
-        actions, scores, ensemble = self._callables.candidates(obs, scoring)
+        only_highest = all(turn is not None and turn.only_highest for turn in turns)
+        answer = self._callables.answer(obs, scoring, only_highest=only_highest)
         decisions = []
         for (mixture, rows, steps), turn in zip(parts, turns, strict=True):
             if turn is None:  # its warm-up lasts longer
-                own = actions[rows][np.arange(len(obs[rows])), self._task_ids[rows] % self._size]
+                own = answer[0][rows][np.arange(len(obs[rows])), self._task_ids[rows] % self._size]
                 decisions.append(mixture.own(obs[rows], own, steps, recorded[rows]))
                 continue
-            answer: Answer = actions[rows], None, None
-            if turn.score and scores is not None:
-                answer = actions[rows], scores[rows], None if ensemble is None else ensemble[:, rows]
-            decisions.append(mixture.decide(turn, answer, obs[rows], steps, recorded[rows], episode_steps[rows]))
-        return self._joined(obs, np.empty_like(actions[:, 0]), decisions)
+            part = _part(answer, rows, turn.score)
+            decisions.append(mixture.decide(turn, part, obs[rows], steps, recorded[rows], episode_steps[rows]))
+        return self._joined(obs, decisions)
 
-    def _joined(self, obs: NDArray[Any], actions: NDArray[Any], decisions: list[Decision]) -> Decision:
-        n = len(self._task_ids)
+    def _joined(self, obs: NDArray[Any], decisions: list[Decision]) -> Decision:
+        n, executed = len(self._task_ids), decisions[0].actions
+        actions = np.empty((n, *executed.shape[1:]), executed.dtype)
         behavior_ids, hold_left, held_for = (np.empty(n, np.int64) for _ in range(3))
         gaps = []
         for group, (rows, part) in enumerate(zip(self._rows, decisions, strict=True)):

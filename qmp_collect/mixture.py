@@ -10,15 +10,16 @@ from numpy.typing import NDArray
 
 from qmp_collect.amount import integer
 from qmp_collect.backends import to_numpy
-from qmp_collect.callables import Callables, is_zero
+from qmp_collect.callables import Answer, Callables, is_zero
 from qmp_collect.commitment import Commitment
+from qmp_collect.highest import Highest
 from qmp_collect.masks import Allowed, CandidateMask, Masks
 from qmp_collect.proposal import broken_actions
 from qmp_collect.raised_by import RaisedBy
 from qmp_collect.records import leaves
 from qmp_collect.spread import Spread
 from qmp_collect.states import check_like
-from qmp_collect.switch import AnySwitch, Candidates, Ids, OwnPolicy, QScored, ask, check_switch, scoring_of
+from qmp_collect.switch import AnySwitch, Candidates, Ids, OwnPolicy, QScored, QSwitch, ask, check_switch, scoring_of
 
 Schedule = Callable[[int], float]
 Gaps = tuple[Ids, NDArray[np.floating[Any]]]  # tasks that asked the switch, Q_i(chosen) - Q_i(own)
@@ -52,9 +53,7 @@ class Turn(NamedTuple):
     unknown: bool  # how wide a mask has to be: nobody knows before a batched callable's first answer
     score: bool
     asked: NDArray[np.bool_] | None  # (K,) policies of a list that must answer
-
-
-Answer = tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]  # actions, scores, values of an ensemble
+    only_highest: bool  # every row asks, and takes the highest score as it is
 
 
 class Mixture:
@@ -94,6 +93,13 @@ class Mixture:
         self._switch = switch
         self.scoring = scoring_of(switch)
         self._only_own = isinstance(switch, OwnPolicy)
+        self._only_highest = (  # a subclass may choose otherwise
+            type(switch) is QSwitch
+            and not (switch.adjusts or switch.reduce is not None)
+            and is_zero(switch.entropy_weight)
+            and self._commitment is None
+            and candidate_mask is None
+        )
         if self.scoring is None and self._commitment is not None and self._commitment.needs_scores:
             self.scoring = None if self._only_own else QScored()
         self.means = isinstance(switch, OwnPolicy) and switch.means
@@ -228,7 +234,8 @@ class Mixture:
         """
         if (turn := self.begin(obs, num_steps)) is None:
             return self.own(obs, self._callables.own_actions(obs, self.means), num_steps, recorded)
-        answer = self._callables.candidates(obs, self.scoring if turn.score else None, turn.asked)
+        scoring = self.scoring if turn.score else None
+        answer = self._callables.answer(obs, scoring, turn.asked, turn.only_highest)
         return self.decide(turn, answer, obs, num_steps, recorded, episode_steps)
 
     def begin(self, obs: NDArray[Any], num_steps: int) -> Turn | None:
@@ -243,7 +250,8 @@ class Mixture:
         if allowed is not None:
             asked = np.asarray(allowed.any(axis=0))
             asked[self._own] = True  # the last resort
-        return Turn(by_own, allowed, deciding, asking, unknown, score, asked)
+        only_highest = self._only_highest and bool(asking.all())
+        return Turn(by_own, allowed, deciding, asking, unknown, score, asked, only_highest)
 
     def own(self, obs: NDArray[Any], actions: NDArray[Any], num_steps: int, recorded: NDArray[np.bool_]) -> Decision:
         """The second half of `choose` where only own policies act: ``(N, *A)`` are their actions."""
@@ -253,15 +261,25 @@ class Mixture:
     def decide(
         self,
         turn: Turn,
-        answer: Answer,
+        answer: Answer | Highest,
         obs: NDArray[Any],
         num_steps: int,
         recorded: NDArray[np.bool_],
         episode_steps: NDArray[np.int64],
     ) -> Decision:
         """The second half of `choose`: who acts, now that the callables have answered."""
+        if isinstance(answer, Highest):
+            return self._chosen(answer, obs, recorded)
         decision, broken = self._mix(turn, answer, obs, num_steps, recorded, episode_steps)
         return self._finite(decision, num_steps, recorded) if broken else decision
+
+    def _chosen(self, chosen: Highest, obs: NDArray[Any], recorded: NDArray[np.bool_]) -> Decision:
+        """What `_mix` makes of all candidates where every row asks and takes the highest score."""
+        gain = chosen.scores - chosen.own_scores
+        counted = recorded & np.isfinite(gain)
+        hold_left = np.full_like(self._hold_left, self._longest - 1)
+        gaps = self._task_ids[counted], gain[counted]
+        return Decision(obs, chosen.actions, chosen.ids, hold_left, self._held_for, gaps)
 
     def _finite(self, decision: Decision, num_steps: int, recorded: NDArray[np.bool_]) -> Decision:
         if (broken := broken_actions(decision.actions) & recorded).any():
