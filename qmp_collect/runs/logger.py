@@ -181,13 +181,13 @@ class RunLogger:
         if self._tracker is not None:
             self._tracker.log_media(int(step), tag, "Video", os.fspath(gif))
 
-    def close(self) -> None:
-        """Close all files and finish the run at the tracker. Closing twice is fine."""
+    def close(self, failed: bool = False) -> None:
+        """Close all files and finish the run at the tracker, as a failed one if it is. Closing twice is fine."""
         self._metrics.close()
         if self._board is not None:
             self._board.close()
         if self._tracker is not None:
-            self._tracker.finish()
+            self._tracker.finish(failed)
         self._board = self._tracker = None
 
     def __enter__(self) -> RunLogger:
@@ -196,7 +196,7 @@ class RunLogger:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.close(failed=error is not None)
 
 
 def _keep_rows(metrics: Path, rows: int) -> int:

@@ -96,9 +96,12 @@ class Tracker:
         if (maker := getattr(self._module, kind, None)) is not None:
             self.log(step, {tag: maker(content)})
 
-    def finish(self) -> None:
-        """There is no more to come."""
-        self._module.finish()
+    def finish(self, failed: bool = False) -> None:
+        """There is no more to come; of a run that ``failed``, trackers are told that know of exit codes."""
+        if failed and _takes(self._module.finish, "exit_code"):
+            self._module.finish(exit_code=1)
+        else:
+            self._module.finish()
 
 
 def _takes(function: Any, keyword: str) -> bool:

@@ -347,8 +347,8 @@ class RecordingWandb(ModuleType):
     def Video(self, path):  # noqa: N802 (their name)
         return ("video", Path(path).read_bytes())
 
-    def finish(self):
-        self.calls.append(("finish",))
+    def finish(self, exit_code=None):
+        self.calls.append(("finish",) if exit_code is None else ("finish", exit_code))
 
 
 def test_films_reach_tensorboard_and_wandb_as_they_are(tmp_path, monkeypatch):
@@ -396,6 +396,18 @@ def test_tracking_sends_the_same_scalars_and_keeps_the_local_files(tmp_path, mon
         ("finish",),
     ]
     assert without_time(read(tmp_path)) == [{"global_step": 5, "value": 2.0}]
+
+
+def test_a_tracker_is_told_of_a_run_that_failed(tmp_path, monkeypatch):
+    wandb = RecordingWandb()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_tracker.py").write_text(PLAIN_TRACKER)  # knows of no exit codes
+    for tracker in (True, "my_tracker"):
+        with pytest.raises(ZeroDivisionError), plain(tmp_path / f"run{tracker}", track=tracker):
+            raise ZeroDivisionError
+    assert wandb.calls[-1] == ("finish", 1)
+    assert sys.modules.pop("my_tracker").calls[-1] == ["finish"]
 
 
 def test_the_id_that_others_know_a_run_by_is_its_own_and_stays(tmp_path, monkeypatch):

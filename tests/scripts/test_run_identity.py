@@ -497,6 +497,13 @@ def test_a_finished_run_without_checkpoint(finished: Path, run_script: RunScript
     assert content(finished) == before
 
 
+@pytest.mark.parametrize("flag", ["--resume", "--run-dir"])
+def test_a_folder_that_cannot_be_looked_into_is_said_in_a_line(flag: str, run_script: RunScript) -> None:
+    folder = 300 * "a"  # as where there is no permission, which root cannot lack
+    with pytest.raises(SystemExit, match=f"^{flag} {folder}: File name too long$"):
+        run_script(NAME, *TINY, flag, folder)
+
+
 def test_resume_and_run_dir_are_two_ways(own: Path, run_script: RunScript) -> None:
     said = str(code_of(run_script, "--resume", own, "--run_dir", own))
     assert "give one of them" in said

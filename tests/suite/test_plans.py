@@ -223,6 +223,8 @@ RUN = {"name": "a", "run_dir": "runs/a", "argv": ["x.py"], "device": "cpu", "hou
         ({**RUN, "hours": "1"}, "hours is '1'"),
         (RUN, "two runs have the name a"),
         ({**RUN, "name": "b"}, "two runs have the run_dir .*runs/a: a and b"),
+        ({**RUN, "name": "b", "run_dir": "."}, "run_dir is '.', expected a folder with a name, such as 'b'"),
+        ({**RUN, "name": "b", "run_dir": "runs/.."}, "run_dir is 'runs/..', expected a folder with a name"),
         ({**RUN, "name": "b", "run_dir": "runs/b/../a"}, "two runs have the run_dir .*runs/b/../a: a and b"),
         ({**RUN, "name": "b", "run_dir": "runs/a/b"}, "the run_dir of b lies in that of a"),
         ({**RUN, "name": "b", "run_dir": "runs"}, "the run_dir of a lies in that of b"),

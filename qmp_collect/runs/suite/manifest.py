@@ -106,6 +106,8 @@ def _run(given: Any) -> Run:
     if not isinstance(run.name, str) or not isinstance(run.run_dir, str) or not run.run_dir:
         raise ValueError("expected name and run_dir to be words")
     checked_name(run.name)
+    if run.dir.name in ("", ".."):  # its log lies beside it, under its name
+        raise ValueError(f"run_dir is {run.run_dir!r}, expected a folder with a name, such as {run.name!r}")
     for flag in ("--run-dir", "--resume"):
         if run.flag(flag) is not None or flag in run.argv:
             raise ValueError(f"argv has {flag}: the folder is said by run_dir")
