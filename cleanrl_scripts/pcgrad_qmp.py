@@ -59,6 +59,10 @@ class Args(settings.RunArgs):
     surgery: Literal["trunk", "all"] = "trunk"
     """gradients that are compared and projected: of the shared layers, or of the heads as well (authors' code)"""
 
+    # Seeds
+    num_seeds: int = 1
+    """above 1: so many runs side by side in this process, of seeds from --seed on, each with a folder of its own"""
+
     # Behaviour sharing
     switch: Literal["qmp", "own"] = "qmp"
     """which policy acts: highest value, own"""
@@ -105,26 +109,26 @@ class StackedLinear(nn.Module):
 
 
 def own_head(x, task_ids):
-    """Each row's own task's head: (m, B, T, out) -> (m, B, out)."""
-    return x.take_along_dim(task_ids.view(1, -1, 1, 1), dim=2).squeeze(2)
+    """Each row's own task's head: (m, N, T, out) -> (m, N, out)."""
+    return x.take_along_dim((task_ids % x.shape[2]).view(1, -1, 1, 1), dim=2).squeeze(2)
 
 
 class SoftQNetwork(nn.Module):
-    """Twin critics, a head for each task."""
+    """Twin critics, a head for each task: first the seeds' first critics, then their second ones."""
 
-    def __init__(self, num_tasks, obs_dim, action_dim, hidden_dim):
+    def __init__(self, num_tasks, obs_dim, action_dim, hidden_dim, num_seeds):
         super().__init__()
-        self.num_tasks = num_tasks
-        self.fc1 = StackedLinear(2, obs_dim + action_dim, hidden_dim, nn.init.xavier_normal_)
-        self.fc2 = StackedLinear(2, hidden_dim, hidden_dim, nn.init.xavier_normal_)
-        self.fc_q = StackedLinear(2, hidden_dim, 1, nn.init.xavier_normal_, num_heads=num_tasks)
+        self.num_tasks, self.num_seeds = num_tasks, num_seeds
+        self.fc1 = StackedLinear(2 * num_seeds, obs_dim + action_dim, hidden_dim, nn.init.xavier_normal_)
+        self.fc2 = StackedLinear(2 * num_seeds, hidden_dim, hidden_dim, nn.init.xavier_normal_)
+        self.fc_q = StackedLinear(2 * num_seeds, hidden_dim, 1, nn.init.xavier_normal_, num_heads=num_tasks)
 
     def forward(self, obs, actions, task_ids, twins=2):
-        """(B, O), (B, A) and (B,) -> (twins, B) by the heads of the rows' tasks."""
-        x = torch.cat([obs, actions], -1).repeat(twins, 1, 1)
-        x = F.relu_(self.fc1(x))
+        """(N, O), (N, A) and (N,) -> (twins, N) by the heads of the rows' tasks."""
+        x = torch.cat([obs, actions], -1).view(self.num_seeds, -1, obs.shape[-1] + actions.shape[-1])
+        x = F.relu_(self.fc1(x.repeat(twins, 1, 1)))
         x = F.relu_(self.fc2(x))
-        return own_head(self.fc_q(x).unflatten(-1, (self.num_tasks, 1)), task_ids).squeeze(-1)
+        return own_head(self.fc_q(x).view(twins, -1, self.num_tasks, 1), task_ids).squeeze(-1)
 
 
 LOG_STD_MIN, LOG_STD_MAX = -20, 2
@@ -133,30 +137,38 @@ LOG_STD_MIN, LOG_STD_MAX = -20, 2
 class Actor(nn.Module):
     """Policies, a head for each task: Gaussians squashed by one tanh, in training, acting and evaluation alike."""
 
-    def __init__(self, num_tasks, obs_dim, action_dim, hidden_dim):
+    def __init__(self, num_tasks, obs_dim, action_dim, hidden_dim, num_seeds):
         super().__init__()
-        self.num_tasks = num_tasks
-        self.fc1 = StackedLinear(1, obs_dim, hidden_dim, nn.init.xavier_uniform_)
-        self.fc2 = StackedLinear(1, hidden_dim, hidden_dim, nn.init.xavier_uniform_)
-        self.fc_mean = StackedLinear(1, hidden_dim, action_dim, nn.init.xavier_uniform_, num_heads=num_tasks)
-        self.fc_logstd = StackedLinear(1, hidden_dim, action_dim, nn.init.xavier_uniform_, num_heads=num_tasks)
+        self.num_tasks, self.num_seeds = num_tasks, num_seeds
+        self.fc1 = StackedLinear(num_seeds, obs_dim, hidden_dim, nn.init.xavier_uniform_)
+        self.fc2 = StackedLinear(num_seeds, hidden_dim, hidden_dim, nn.init.xavier_uniform_)
+        self.fc_mean = StackedLinear(num_seeds, hidden_dim, action_dim, nn.init.xavier_uniform_, num_heads=num_tasks)
+        self.fc_logstd = StackedLinear(num_seeds, hidden_dim, action_dim, nn.init.xavier_uniform_, num_heads=num_tasks)
 
     def forward(self, obs, task_ids=None):
-        """(B, O) -> mean and log standard deviation before the tanh, (B, A) of task_ids' heads or (B, T, A) of all."""
-        x = F.relu_(self.fc1(obs.unsqueeze(0)))
+        """(N, O) -> mean and log standard deviation before the tanh, (N, A) of task_ids' heads or (N, T, A) of all."""
+        x = F.relu_(self.fc1(obs.view(self.num_seeds, -1, obs.shape[-1])))
         x = F.relu_(self.fc2(x))
-        heads = [fc(x).unflatten(-1, (self.num_tasks, -1)) for fc in (self.fc_mean, self.fc_logstd)]
+        heads = [fc(x).view(1, len(obs), self.num_tasks, -1) for fc in (self.fc_mean, self.fc_logstd)]
         mean, log_std = [head[0] if task_ids is None else own_head(head, task_ids)[0] for head in heads]
         return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
 
+    def noise(self, like):
+        """Of an agent of several seeds, each has a generator of its own instead (qmp_collect.runs.seeds)."""
+        return torch.randn_like(like)
+
+    def uniform(self, like):
+        """And for what is drawn uniformly."""
+        return torch.rand_like(like)
+
     def get_action(self, obs, task_ids=None, with_log_prob=True):
-        """Sampled action (B, A), its log-probability (B,) or None, mean action (B, A); (B, T, ...) without task_ids."""
-        return sample(*self(obs, task_ids), with_log_prob)
+        """Sampled action (N, A), its log-probability (N,) or None, mean action (N, A); (N, T, ...) without task_ids."""
+        mean, log_std = self(obs, task_ids)
+        return sample(mean, log_std, self.noise(mean), with_log_prob)
 
 
-def sample(mean, log_std, with_log_prob=True):
+def sample(mean, log_std, noise, with_log_prob=True):
     """Sampled action, its log-probability or None, mean action."""
-    noise = torch.randn_like(mean)
     x = mean + log_std.exp() * noise
     if not with_log_prob:  # acting: these small operations cost a fifth of a forward pass of a few rows
         return torch.tanh(x), None, torch.tanh(mean)
@@ -166,10 +178,10 @@ def sample(mean, log_std, with_log_prob=True):
 
 
 # ALGO LOGIC: gradient surgery
-def task_gradients(loss, net, data):
+def task_gradients(loss, net, data, noise):
     """Each task's gradients of its own loss, (T, ...) by parameter name, in one backward pass; and what `loss` adds."""
     # Tasks have the same weights and rows of their own: a layer's T gradients are one batched product, of B rows each.
-    return vmap(grad(loss, has_aux=True), (None, 0), randomness="different")(dict(net.named_parameters()), data)
+    return vmap(grad(loss, has_aux=True), (None, 0, 0))(dict(net.named_parameters()), data, noise)
 
 
 def pcgrad(gram, order):
@@ -188,79 +200,111 @@ def pcgrad(gram, order):
 
 
 class Agent:
-    """The multi-task SAC: how it learns, and how it answers the collector."""
+    """The multi-task SAC: how it learns, and how it answers the collector.
+
+    Of S seeds there are S of them. Rows lie seed by seed then, and task_ids count on: those of seed s begin at s * T.
+    """
 
     PARTS = ("actor", "qf", "qf_target", "actor_optimizer", "q_optimizer", "a_optimizer")
+    TWINS = ("qf", "qf_target", "q_optimizer")  # have two of everything
 
-    def __init__(self, args, num_tasks, obs_dim, action_dim, device):
-        self.args, self.num_tasks = args, num_tasks
-        dims = (num_tasks, obs_dim, action_dim, args.hidden_dim)
+    def __init__(self, args, num_tasks, obs_dim, action_dim, device, num_seeds=1):
+        self.args, self.num_tasks, self.num_seeds = args, num_tasks, num_seeds
+        dims = (num_tasks, obs_dim, action_dim, args.hidden_dim, num_seeds)
         self.actor = Actor(*dims).to(device)
         self.qf = SoftQNetwork(*dims).to(device)
         self.qf_target = SoftQNetwork(*dims).to(device).requires_grad_(False)
         self.qf_target.load_state_dict(self.qf.state_dict())
-        self.log_alpha = torch.zeros(num_tasks, device=device, requires_grad=True)
+        self.log_alpha = torch.zeros(num_seeds * num_tasks, device=device, requires_grad=True)
         self.target_entropy = -action_dim * args.target_entropy_scale
         adam = {"lr": args.learning_rate, "fused": True, "capturable": args.cudagraphs}
         self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), **adam)
         self.q_optimizer = torch.optim.Adam(self.qf.parameters(), **adam)
         self.a_optimizer = torch.optim.Adam([self.log_alpha], **adam)
 
+    def tasks_first(self, x):
+        """Tasks before seeds: (S * T, B, ...) -> (T, S * B, ...)."""
+        return x.unflatten(0, (self.num_seeds, -1)).transpose(0, 1).flatten(1, 2)
+
+    def mean_of_each(self, x):
+        """What each task has of its rows' seeds, on average: (T, ..., S * B) -> (S * T, ...)."""
+        return x.unflatten(-1, (self.num_seeds, -1)).mean(-1).movedim(-1, 0).flatten(0, 1)
+
+    def random_order(self, gram):
+        """In what order each task's gradient meets the tasks': (m, T, T) -> (m, T, T)."""
+        by_seed = gram.unflatten(0, (-1, self.num_seeds)).transpose(0, 1)  # as the generators are
+        drawn = self.actor.uniform(by_seed.flatten(0, 1)).view(by_seed.shape)
+        return drawn.transpose(0, 1).flatten(0, 1).argsort(-1)
+
     def operate(self, net, gradients):
-        """Fill in net's gradients from those of the tasks. Returns the share of pairs of tasks in conflict."""
+        """Fill in net's gradients from those of the tasks. Returns the share of pairs in conflict, (S, 1)."""
         in_surgery = [name for name in gradients if self.args.surgery == "all" or name.startswith(("fc1", "fc2"))]
         flat = [gradients[name].flatten(2).transpose(0, 1) for name in in_surgery]
         gram = sum(x @ x.mT for x in flat)  # twin critics are two networks, each with inner products of its own
-        weights = pcgrad(gram, order=torch.rand_like(gram).argsort(-1))
+        weights = pcgrad(gram, self.random_order(gram))
         for name, parameter in net.named_parameters():
             # A head has a gradient from its own task only; 1 / T is also what all weights are where nothing conflicts.
             each = weights if name in in_surgery else torch.full_like(weights, 1 / self.num_tasks)
             parameter.grad = torch.einsum("mt,tm...->m...", each, gradients[name])
-        return (gram < 0).sum() / (len(gram) * self.num_tasks * max(self.num_tasks - 1, 1))
+        conflicts = (gram < 0).unflatten(0, (-1, self.num_seeds))
+        pairs = len(conflicts) * self.num_tasks * max(self.num_tasks - 1, 1)
+        return conflicts.sum((0, 2, 3)).unsqueeze(-1) / pairs
 
-    def q_loss(self, parameters, data):
-        """Of one task, fields (B, ...), as a function of the critics' parameters."""
+    def q_loss(self, parameters, data, noise):
+        """Of one task, fields (S * B, ...), as a function of the critics' parameters."""
         alpha = self.log_alpha.detach().exp()[data.task_ids]
-        next_actions, next_log_prob, _ = self.actor.get_action(data.next_obs, data.task_ids)
+        next_actions, next_log_prob, _ = sample(*self.actor(data.next_obs, data.task_ids), noise)
         next_value = self.qf_target(data.next_obs, next_actions, data.task_ids).amin(0) - alpha * next_log_prob
         target = data.rewards + (1 - data.terminations) * self.args.gamma * next_value
 
         qf_value = functional_call(self.qf, parameters, (data.obs, data.actions, data.task_ids))
-        qf_loss = (qf_value - target).square().mean(-1)
-        return qf_loss.sum(), (qf_loss, qf_value)
+        square = (qf_value - target).square()
+        return self.sum_of_seeds(square), (square, qf_value)
 
-    def actor_loss(self, parameters, data):
-        """Of one task, fields (B, ...), as a function of the policy's parameters."""
+    def actor_loss(self, parameters, data, noise):
+        """Of one task, fields (S * B, ...), as a function of the policy's parameters."""
         alpha = self.log_alpha.detach().exp()[data.task_ids]
-        actions, log_prob, _ = sample(*functional_call(self.actor, parameters, (data.obs, data.task_ids)))
-        actor_loss = (alpha * log_prob - self.qf(data.obs, actions, data.task_ids).amin(0)).mean(-1)
-        return actor_loss, (actor_loss, log_prob)
+        actions, log_prob, _ = sample(*functional_call(self.actor, parameters, (data.obs, data.task_ids)), noise)
+        value = alpha * log_prob - self.qf(data.obs, actions, data.task_ids).amin(0)
+        return self.sum_of_seeds(value), (value, log_prob)
+
+    def sum_of_seeds(self, x):
+        """Averaged over each seed's rows, which are its own loss: (..., S * B) -> ()."""
+        return x.unflatten(-1, (self.num_seeds, -1)).mean(-1).sum()
 
     def update(self, data):
-        """One gradient step on a batch of each task, fields (T, B, ...). Returns what to log."""
+        """One gradient step of each seed on a batch of each task, fields (S * T, B, ...).
+
+        Returns what to log, (S * T,) of what each task has and (S, 1) of what a seed has.
+        """
+        first = torch.arange(self.num_seeds, device=data.obs.device).repeat_interleave(self.num_tasks) * self.num_tasks
+        data = data._replace(task_ids=data.task_ids + first.unsqueeze(-1))
+        of_tasks = type(data)(*map(self.tasks_first, data))
         with torch.no_grad():
             alphas = self.log_alpha.exp()
-            gradients, (qf_loss, qf_value) = task_gradients(self.q_loss, self.qf, data)
+            noise = self.tasks_first(self.actor.noise(data.actions))
+            gradients, (square, qf_value) = task_gradients(self.q_loss, self.qf, of_tasks, noise)
             qf_conflicts = self.operate(self.qf, gradients)
             self.q_optimizer.step()
 
-            gradients, (actor_loss, log_prob) = task_gradients(self.actor_loss, self.actor, data)
+            noise = self.tasks_first(self.actor.noise(data.actions))
+            gradients, (actor_loss, log_prob) = task_gradients(self.actor_loss, self.actor, of_tasks, noise)
             actor_conflicts = self.operate(self.actor, gradients)
             self.actor_optimizer.step()
 
         # The factor is log(alpha), as in the authors' separate agents, and not alpha, as in their shared ones.
-        entropy = -log_prob.mean(-1)
+        entropy = self.mean_of_each(-log_prob)
         alpha_loss = self.log_alpha * (entropy - self.target_entropy)
         self.a_optimizer.zero_grad()
-        alpha_loss.mean().backward()
+        (alpha_loss.sum() / self.num_tasks).backward()
         self.a_optimizer.step()
 
         with torch.no_grad():
             torch._foreach_lerp_(list(self.qf_target.parameters()), list(self.qf.parameters()), self.args.tau)
         return {
-            "qf_loss": qf_loss.mean(-1),
-            "qf_value": qf_value.mean((1, 2)),
-            "actor_loss": actor_loss,
+            "qf_loss": self.mean_of_each(square).mean(-1),
+            "qf_value": self.mean_of_each(qf_value).mean(-1),
+            "actor_loss": self.mean_of_each(actor_loss),
             "alpha_loss": alpha_loss,
             "alpha": alphas,
             "entropy": entropy,
@@ -308,20 +352,22 @@ if __name__ == "__main__":
     # env setup. A simulation that diverges ends its episode, which charts/diverged counts: an error would come again
     # whenever the run is resumed.
     env_settings = {"autoreset_mode": gym.vector.AutoresetMode.SAME_STEP, "on_divergence": "end"}
-    num_envs = num_tasks * args.envs_per_task
+    num_envs = run.num_seeds * num_tasks * args.envs_per_task
     envs = gym.make_vec(args.env_id, num_envs=num_envs, **env_settings)
-    num_envs = num_tasks * args.eval_envs_per_task
+    num_envs = run.num_seeds * num_tasks * args.eval_envs_per_task
     eval_envs = gym.make_vec(args.env_id, num_envs=num_envs, **env_settings)
     obs_space, action_space = envs.single_observation_space, envs.single_action_space
     if action_space != gym.spaces.Box(-1.0, 1.0, action_space.shape):
         raise SystemExit(f"--env-id {args.env_id}: expected actions in [-1, 1], its action space is {action_space}")
 
     # ALGO LOGIC: initialize agent, replay buffer and collector here
-    agent = Agent(args, num_tasks, obs_space.shape[0], action_space.shape[0], device)
+    dims = obs_space.shape[0], action_space.shape[0]
+    agent = run.make_agent(lambda num_seeds: Agent(args, num_tasks, *dims, device, num_seeds))
     round_steps = num_tasks * args.env_steps_per_round
     capacity = args.buffer_size // num_tasks
-    rows = min(capacity, run.storable(round_steps, envs.num_envs))
-    buffer = qmp_collect.TaskReplayBuffer(rows, num_tasks, obs_space, action_space, device=device, seed=args.seed)
+    rows = min(capacity, run.storable(round_steps, num_tasks * args.envs_per_task))
+    of_tasks = rows, num_tasks, obs_space, action_space
+    buffer = run.make_buffer(lambda seed: qmp_collect.TaskReplayBuffer(*of_tasks, device=device, seed=seed))
     run.accelerate(agent, "update", "policies", "q_functions", "own_policy")
 
     run.check_learning_starts(
@@ -342,7 +388,8 @@ if __name__ == "__main__":
         warmup_steps=warmup_steps,
         backend="torch",
         device=device,
-        seed=args.seed,
+        seed=run.seed,
+        **run.rows(envs.num_envs),
     )
 
     task_batch_size = max(args.batch_size // num_tasks, 1)
@@ -358,13 +405,15 @@ if __name__ == "__main__":
                     device=device,
                     stop=run.stop,
                     seed=run.eval_seed,
+                    **run.rows(eval_envs.num_envs),
                 )
                 run.evaluated(stats)
                 continue
 
             # ALGO LOGIC: collect with the mixture
             if not run.updates_due:  # else a run is resumed that was stopped between its gradient steps
-                if not run.collected(collector.collect(n_step=round_steps, stop=run.stop, resume=run.interrupted)):
+                n_step = run.num_seeds * round_steps
+                if not run.collected(collector.collect(n_step=n_step, stop=run.stop, resume=run.interrupted)):
                     continue  # a resumed run collects the rest of the round
                 if len(buffer) >= args.min_buffer_size:
                     run.updates_due = num_tasks * args.gradient_steps_per_round

@@ -24,7 +24,8 @@ __all__ = ["SeedNoise", "SeedReplay", "policy_of_seed", "stack_agents", "state_o
 class SeedNoise:
     """Standard normal numbers like a tensor ``(S * L, ...)``, of each seed from a generator of its own.
 
-    A seed draws what ``torch.randn_like`` draws for it in a run of its own.
+    A seed draws what ``torch.randn_like`` draws for it in a run of its own; with `uniform`, what ``torch.rand_like``
+    does.
     """
 
     def __init__(self, generators: Sequence[torch.Generator]) -> None:
@@ -32,8 +33,15 @@ class SeedNoise:
 
     def __call__(self, like: Tensor) -> Tensor:
         """Noise of this shape, type and device."""
+        return self._drawn(torch.randn, like)
+
+    def uniform(self, like: Tensor) -> Tensor:
+        """Numbers in [0, 1) of this shape, type and device."""
+        return self._drawn(torch.rand, like)
+
+    def _drawn(self, draw: Callable[..., Tensor], like: Tensor) -> Tensor:
         shape, dtype, device = (len(like) // len(self.generators), *like.shape[1:]), like.dtype, like.device
-        return torch.cat([torch.randn(shape, generator=g, dtype=dtype, device=device) for g in self.generators])
+        return torch.cat([draw(shape, generator=g, dtype=dtype, device=device) for g in self.generators])
 
 
 def stack_agents(
@@ -61,6 +69,8 @@ def stack_agents(
     agent.load_state_dict(states_of_seeds(states, agent.TWINS))
     if own_noise:
         agent.actor.noise = SeedNoise(generators)
+        if hasattr(agent.actor, "uniform"):
+            agent.actor.uniform = agent.actor.noise.uniform
     return agent
 
 

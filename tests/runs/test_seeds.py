@@ -16,9 +16,9 @@ from qmp_collect.runs.seeds import SeedReplay, stack_agents, state_of_seed, stat
 
 SEEDS, T, O, A, B = [4, 1, 9, 2, 7], 2, 3, 2, 8  # noqa: E741
 CPU = torch.device("cpu")
-NAMES = ["sac_qmp_separate", "sac_qmp_multihead", "sac_shared", "mcal_qmp", "uds_qmp", "decaf", "dnc"]
+NAMES = ["sac_qmp_separate", "sac_qmp_multihead", "sac_shared", "mcal_qmp", "pcgrad_qmp", "uds_qmp", "decaf", "dnc"]
 SCRIPTS = {name: load_script(name) for name in NAMES}
-separate, multihead, shared, mcal, uds, decaf, dnc = SCRIPTS.values()
+separate, multihead, shared, mcal, pcgrad, uds, decaf, dnc = SCRIPTS.values()
 every = pytest.mark.parametrize("script", SCRIPTS.values(), ids=NAMES)
 JOINT = (multihead, shared)  # learn from batches of all tasks together
 
@@ -103,6 +103,7 @@ def assert_close(a, b, rtol=1e-9, atol=1e-11):
     [(separate, {"switch_critic_of": of, "entropy_term": True}) for of in ("task", "next", "proposer")]
     + [(multihead, {"switch_critic": critic, "entropy_term": True}) for critic in ("q1", "min")]
     + [(mcal, {"critic": critic}) for critic in ("mn", "mh")]
+    + [(pcgrad, {"surgery": surgery}) for surgery in ("trunk", "all")]
     + [(shared, {}), (uds, {}), (decaf, {}), (dnc, {"kl_coefficient": 0.1})],
 )
 def test_every_seed_is_a_run_of_its_own(script, settings):

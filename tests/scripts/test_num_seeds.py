@@ -27,7 +27,7 @@ from qmp_collect.runs.suite.status import standing
 
 NAME, SEEDS = "sac_qmp_separate", (4, 5, 6)
 NAMES = [NAME, "sac_qmp_multihead"]
-OTHERS = ["sac_shared", "mcal_qmp", "uds_qmp", "decaf", "dnc"]
+OTHERS = ["sac_shared", "mcal_qmp", "pcgrad_qmp", "uds_qmp", "decaf", "dnc"]
 SETTINGS = {
     "env-id": "Maze3", "env-steps-per-round": 20, "gradient-steps-per-round": 3, "min-buffer-size": 40,
     "buffer-size": 50, "batch-size": 6, "hidden-dim": 8, "learning-rate": 1e-2, "envs-per-task": 2,

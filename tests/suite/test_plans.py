@@ -14,6 +14,7 @@ from types import ModuleType
 import pytest
 from fake_runs import fake_run, suite
 
+from qmp_collect.runs.settings import num_seeds
 from qmp_collect.runs.suite.manifest import Run, dump, load
 from qmp_collect.runs.suite.plans import PLANS
 from qmp_collect.runs.suite.status import standing, table
@@ -151,7 +152,7 @@ def test_seeds_side_by_side() -> None:
         (f"{words[2]} --seed 11 --num-seeds 5 --switch qmp", "sac_qmp_separate_qmp_seeds11to15_proposer", 7.8),
     ]
     assert [(" ".join(run.argv), run.name, run.hours) for run in runs] == expected
-    # Scripts that cannot do it come one by one, after those that can; one seed is a run of its own.
+    # Compiled ones come one by one, after those that can do it; one seed is a run of its own.
     of_v = [(run.argv[0], run.flag("--num-seeds"), run.flag("--seed")) for run in PLANS["v"].runs("r", together=True)]
     pcgrad = [("cleanrl_scripts/pcgrad_qmp.py", None, str(seed)) for seed in (5, 6, 7, 8) for _ in ("own", "qmp")]
     assert of_v[-8:] == pcgrad
@@ -183,6 +184,10 @@ def test_scripts_understand_their_commands(name: str, scripts: dict[str, ModuleT
         args = scripts[script].parse_args([*run.argv[1:], "--run-dir", "/nowhere"])
         assert (args.seed, args.torch_threads, args.run_dir) == (3, 1, "/nowhere")
         assert run.name.startswith("_".join(filter(None, (script, getattr(args, "switch", "")))) + "_seed3")
+    for run in PLANS[name].runs("runs", seeds=(3, 4), together=True):
+        args = scripts[Path(run.argv[0]).stem].parse_args([*run.argv[1:], "--run-dir", "/nowhere"])
+        assert (args.seed, num_seeds(args)) in ([(3, 2)] if "--num-seeds" in run.argv else [(3, 1), (4, 1)])
+        assert not (num_seeds(args) > 1 and args.compile)
 
 
 def test_manifests(tmp_path: Path) -> None:

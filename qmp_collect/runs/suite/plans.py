@@ -31,6 +31,11 @@ class Arms:
         """Of one run, and of the folder that it is published in."""
         return "_".join(filter(None, (self.script, switch))) + f"_seed{seed}{self.suffix}"
 
+    @property
+    def side_by_side(self) -> bool:
+        """Whether its seeds can be one process: the didactic example's cannot, nor can those of compiled runs."""
+        return self.script != "point_reaching" and "--compile" not in self.flags.split()
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -47,7 +52,7 @@ class Plan:
         Args:
             root: folder of their folders.
             seeds: instead of its own.
-            together: all seeds of an arm side by side in one process, for scripts that have ``--num-seeds``.
+            together: all seeds of an arm side by side in one process (``--num-seeds``), unless they are compiled.
 
         Raises:
             ValueError: ``together``, and the seeds are not consecutive.
@@ -57,8 +62,8 @@ class Plan:
             return list(self._runs(root, [(seed, 1) for seed in seeds], self.arms))
         if seeds != tuple(range(seeds[0], seeds[0] + len(seeds))):
             raise ValueError(f"together: expected consecutive seeds, got {', '.join(map(str, seeds))}")
-        side_by_side = tuple(arms for arms in self.arms if arms.script in SIDE_BY_SIDE)
-        others = tuple(arms for arms in self.arms if arms.script not in SIDE_BY_SIDE)
+        side_by_side = tuple(arms for arms in self.arms if arms.side_by_side)
+        others = tuple(arms for arms in self.arms if not arms.side_by_side)
         alone = [(seed, 1) for seed in seeds]
         return [*self._runs(root, [(seeds[0], len(seeds))], side_by_side), *self._runs(root, alone, others)]
 
@@ -78,7 +83,6 @@ class Plan:
 
 
 SEPARATE, MULTIHEAD, HELPER = "sac_qmp_separate", "sac_qmp_multihead", "sac_qmp_helper"
-SIDE_BY_SIDE = (SEPARATE, MULTIHEAD, HELPER, "sac_shared", "mcal_qmp", "uds_qmp", "decaf", "dnc")  # have --num-seeds
 FIVE, FOUR_MORE = (11, 12, 13, 14, 15), (5, 6, 7, 8)
 
 REACHER = "--env-id Reacher5 --torch-threads 1"
