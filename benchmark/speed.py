@@ -447,7 +447,7 @@ def meta_world(args: Args) -> Iterator[Comparison]:
         tasks = META_WORLD["MetaWorldMT10-v0"].task_names[:2]
         made = [("MT10", 2, functools.partial(theirs, "custom-mt-envs", envs_list=list(tasks)))]
     for num_envs, target in ((2, 0.2),) if args.quick else ((10, 0.45), (80, 0.65)):
-        yield from _mt10_steps(num_envs, target, 4 if args.quick else 400 // num_envs)
+        yield from mt10_steps(num_envs, target, 4 if args.quick else 400 // num_envs)
     for benchmark, num_envs, other in made:
         yield Comparison(
             f"{benchmark} made and reset",
@@ -460,7 +460,7 @@ def meta_world(args: Args) -> Iterator[Comparison]:
         )
 
 
-def _mt10_steps(num_envs: int, target: float, num_steps: int) -> Iterator[Comparison]:
+def mt10_steps(num_envs: int, target: float, num_steps: int) -> Iterator[Comparison]:
     """A batched step against its physics alone, and against Meta-World's Python in a loop; without resets."""
     full = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
     inputs = mujoco.mjtState.mjSTATE_CTRL.value | mujoco.mjtState.mjSTATE_MOCAP_POS.value
