@@ -398,8 +398,8 @@ class Mixture:
     ) -> tuple[NDArray[Any], NDArray[Any] | None, Spread | None]:
         """Scores as the switch sees them ``(N, K)``, the own ones ``(N,)``, and their spread if that is the unit.
 
-        Of ``judged`` rows, ``(N,)``, the own score must be finite, as all are if ``finite`` says so; the others only
-        need something to compare.
+        Of ``judged`` rows, ``(N,)``, the own score must be finite, as all are if ``finite`` says so; where it is not,
+        the others only need something to compare.
         """
         own, own_scores, spread = self._own, None, None
         if scores is None:
@@ -410,8 +410,8 @@ class Mixture:
             if not finite:
                 self._check_own(obs, actions, own_scores, judged, num_steps)
                 usable[~np.isfinite(scores)] = -np.inf  # another policy's broken candidate cannot win
-            if not judged.all():
-                usable[~judged, own[~judged]] = 0.0
+                lost = ~np.isfinite(own_scores)  # in rows that nobody judges
+                usable[lost, own[lost]] = 0.0
             if self._spread is not None:
                 spread = self._spread.seen(self._task_ids[judged], own_scores[judged])
             if self.scoring is not None and self.scoring.adjusts:

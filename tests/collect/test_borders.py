@@ -507,6 +507,25 @@ def test_a_row_beyond_its_quota_is_not_judged():
     assert evaluate(envs, [fixed(0.5)] * 2).lens.tolist() == [3, 9]
 
 
+def test_in_a_row_beyond_its_quota_the_switch_chooses_as_ever():
+    """Row 0's quota is its first step. By its scores, whatever others' are; an own one that is broken can be chosen."""
+    seen = []
+
+    def switch(scores, own, rng):
+        seen.append(scores.tolist())
+        return own
+
+    def q_0(obs, actions):
+        return np.where((obs[:, 1] == 2) & (actions[:, 0] == 0.25), np.nan, -total(obs, actions))
+
+    def q_1(obs, actions):
+        return np.where(actions[:, 0] == 0.25, np.nan, -total(obs, actions))
+
+    envs = make_envs({"lengths": (1,)}, {"lengths": (3,)})
+    QMPCollector(envs, [fixed(0.25), fixed(0.5)], [q_0, q_1], switch=switch, seed=0).collect(n_episode=1)
+    assert seen == [[[-0.5, -1.0], [-np.inf, -1.0]]] * 2 + [[[0.0, -1.0], [-np.inf, -1.0]]]
+
+
 def test_infinite_observations_pass():
     envs = endless(2)
     collector = QMPCollector(envs, [fixed(0.5)] * 2, [total] * 2, seed=0)

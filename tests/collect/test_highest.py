@@ -165,14 +165,28 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
+def seen_by(envs: gym.vector.VectorEnv[Any, Any, Any], monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """The actions that they will have been given, those of steps that are not stored included."""
+    seen: list[np.ndarray] = []
+    step = envs.step
+
+    def seeing(actions: np.ndarray) -> Any:
+        seen.append(actions.copy())
+        return step(actions)
+
+    monkeypatch.setattr(envs, "step", seeing)
+    return seen
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_collects_the_same(name: str, device: str, chosen_there: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
     there, here = Recorder(), Recorder()
-    stats = []
+    stats, executed = [], dict[Recorder, list[np.ndarray]]()
     for sink in (there, here):
         arguments = dict(SETTINGS[name])
         learner = Learner(arguments.pop("learner", None))
         collector = collector_of(sink, device, learner, **arguments)
+        executed[sink] = seen_by(collector.envs, monkeypatch)
         stats.append(collector.collect(n_step=120) + collector.collect(n_episode=2))
         monkeypatch.setattr(callables, "better_there", lambda *arrays: False)
     assert len(chosen_there) >= 3
@@ -180,6 +194,7 @@ def test_collects_the_same(name: str, device: str, chosen_there: list[bool], mon
     assert any(chosen_there)
     for field in FIELDS:
         np.testing.assert_array_equal(there.column(field), here.column(field), err_msg=field)
+    np.testing.assert_array_equal(executed[there], executed[here])  # those beyond the last episode, too
     for field, expected in vars(stats[1]).items():
         if not field.endswith("_time"):
             np.testing.assert_equal(getattr(stats[0], field), expected, err_msg=field)
