@@ -54,4 +54,5 @@ def choose(actions: Any, scores: Any, own: Any) -> tuple[Any, Any, Any, Any, Any
     ids = first.where(own_scores < best, own)  # ties go to the own policy
     of_rows = ids.view(-1, *[1] * (actions.ndim - 1))
     chosen = actions.take_along_dim(of_rows, dim=1).squeeze(1)
-    return chosen, ids, best, own_scores, scores.sum() + actions.sum()
+    total = scores.sum(dtype=float) + actions.sum(dtype=float)  # which half precision could not hold
+    return chosen, ids, best, own_scores, total

@@ -72,6 +72,14 @@ def test_scores_are_of_the_type_that_they_have_on_the_host(dtype: torch.dtype, e
     assert (chosen.scores.tolist(), chosen.own_scores.tolist()) == ([2.0], [1.0])
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_sums_that_their_type_cannot_hold_are_finite(dtype: torch.dtype) -> None:
+    largest = torch.finfo(dtype).max
+    chosen = highest(torch.full((2, 3, 2), largest, dtype=dtype), torch.full((2, 3), largest), torch.tensor([0, 1]))
+    assert chosen is not None
+    assert chosen.actions.tolist() == [[largest, largest]] * 2
+
+
 def test_nothing_leaves_the_device() -> None:
     with FakeTensorMode():  # raises where devices are mixed, and needs none
         actions, scores = torch.empty(6, 4, 2, device="cuda"), torch.empty(6, 4, device="cuda")
