@@ -232,9 +232,8 @@ class Agent:
 
     def random_order(self, gram):
         """In what order each task's gradient meets the tasks': (m, T, T) -> (m, T, T)."""
-        by_seed = gram.unflatten(0, (-1, self.num_seeds)).transpose(0, 1)  # as the generators are
-        drawn = self.actor.uniform(by_seed.flatten(0, 1)).view(by_seed.shape)
-        return drawn.transpose(0, 1).flatten(0, 1).argsort(-1)
+        by_seed = self.actor.uniform(gram).unflatten(0, (self.num_seeds, -1))  # as the generators are
+        return by_seed.transpose(0, 1).flatten(0, 1).argsort(-1)
 
     def operate(self, net, gradients):
         """Fill in net's gradients from those of the tasks. Returns the share of pairs in conflict, (S, 1)."""
