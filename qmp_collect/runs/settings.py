@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -124,26 +124,26 @@ def parse_args(
     if given.module is not None:
         import_own(given.module)
     if given.resume is not None:
-        with _looking_into("--resume", given.resume) as run_dir:
-            return _resumed(args_class, run_dir, list(env_ids), argv)
+        return _resumed(args_class, _folder("--resume", given.resume), list(env_ids), argv)
     env_id = _full_id(given.env_id, list(env_ids))
     preset = {"env_id": env_id, **presets.get(env_id.split("-v")[0], {})}
     args = tyro.cli(args_class, default=args_class(**preset), args=argv)
     args.env_id = env_id
     _check_ranges(args)
     if args.run_dir is not None:
-        with _looking_into("--run-dir", args.run_dir) as run_dir:
-            _continue(args, run_dir, list(env_ids))
+        _continue(args, _folder("--run-dir", args.run_dir), list(env_ids))
     return args
 
 
-@contextmanager
-def _looking_into(flag: str, folder: str) -> Iterator[Path]:
-    """`SystemExit` where the operating system does not let us: no permission, a name that is too long."""
+def _folder(flag: str, folder: str) -> Path:
+    """A folder, there or not; `SystemExit` if one may not look into it, or its name is too long."""
     try:
-        yield Path(folder)
+        os.stat(Path(folder, "config.json"))  # which raises; whether Path.exists does hangs on Python's version
+    except (FileNotFoundError, NotADirectoryError):
+        pass
     except OSError as error:
         raise SystemExit(f"{flag} {folder}: {error.strerror or error}") from error
+    return Path(folder)
 
 
 def import_own(module: str) -> None:

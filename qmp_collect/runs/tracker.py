@@ -79,6 +79,7 @@ class Tracker:
         }
         known = {"dir": str(run_dir), "id": _id(run_dir / "tracker.json"), "resume": "allow"}
         self._module.init(**options, **{key: known[key] for key in known if _takes(self._module.init, key)})
+        self._knows_exit_codes = _takes(self._module.finish, "exit_code")
         self._own_axis = hasattr(self._module, "define_metric")
         if self._own_axis:
             # An own axis instead of wandb's step counter, which refuses the steps that a resumed run repeats.
@@ -98,7 +99,7 @@ class Tracker:
 
     def finish(self, failed: bool = False) -> None:
         """There is no more to come; of a run that ``failed``, trackers are told that know of exit codes."""
-        if failed and _takes(self._module.finish, "exit_code"):
+        if failed and self._knows_exit_codes:
             self._module.finish(exit_code=1)
         else:
             self._module.finish()
