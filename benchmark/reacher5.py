@@ -75,19 +75,44 @@ def load(folder: Path) -> dict[str, Arm]:
     return found
 
 
+# What is measured of each run, (R,).
+MEASURES: dict[str, Callable[[Arm], Floats]] = {
+    "any subgoal at 0.5 M": lambda arm: arm.each(at_half_a_million),
+    "any subgoal, last 10 %": lambda arm: arm.last,
+    "area under its curve": lambda arm: arm.each(
+        lambda steps, values: float(statistics.area_under_curve(steps, values))
+    ),
+    "all stages, last 10 %": lambda arm: arm.each(lambda _, values: final(values), ALL_STAGES),
+    "area under that": lambda arm: arm.each(
+        lambda steps, values: float(statistics.area_under_curve(steps, values)), ALL_STAGES
+    ),
+}
+
+
 def table(arms: dict[str, Arm]) -> Table:
     rows = []
     for label, arm in arms.items():
-        shown = [
-            arm.each(at_half_a_million),
-            arm.last,
-            arm.each(statistics.area_under_curve),  # type: ignore[arg-type]
-            arm.each(lambda _, values: final(values), ALL_STAGES),
-        ]
+        middle = statistics.bootstrap(statistics.interquartile_mean, arm.last)
         to_90 = arm.each(lambda steps, values: statistics.steps_to(steps, values, 0.9))
-        rows.append([label, *map(of_runs, shown), ", ".join(map(in_steps, to_90))])
-    header = ["arm", "any subgoal at 0.5 M", "last 10 %", "area", "all stages, last 10 %", "steps to 0.9"]
-    return Table("Reacher5", header, rows, "Every seed, mean, and its 95 % t interval over runs.")
+        measured = [of_runs(measure(arm)) for measure in MEASURES.values()]
+        rows.append([label, *measured, in_words(middle), ", ".join(map(in_steps, to_90))])
+    header = ["arm", *MEASURES, "interquartile mean of the last 10 %", "steps to 0.9"]
+    return Table("Reacher5", header, rows, "Every seed, mean, and its 95 % interval over runs: Student's t, bootstrap.")
+
+
+def gains(arms: dict[str, Arm]) -> Table:
+    """QMP less each other arm of the same schedule."""
+    rows = []
+    for label, arm in arms.items():
+        qmp = "QMP, table 4's schedule" if label.endswith("schedule") else "QMP"
+        if label != qmp and qmp in arms and min(len(arm.runs), len(arms[qmp].runs)) > 1:
+            rows.append([label, *(between(measure(arms[qmp]), measure(arm))[0] for measure in MEASURES.values())])
+    return Table(
+        "QMP less",
+        ["arm", *MEASURES],
+        rows,
+        "Welch's 95 % intervals over runs, and pairs in which QMP's run is better.",
+    )
 
 
 def of_runs(values: Floats) -> str:
@@ -175,4 +200,4 @@ def roles(qmp: Arm) -> tuple[str, float]:
 
 if __name__ == "__main__":
     arms = load(tyro.cli(Args).runs)
-    print(table(arms).markdown(), predictions(arms).markdown(), sep="\n\n")
+    print(*(part(arms).markdown() for part in (table, gains, predictions)), sep="\n\n")

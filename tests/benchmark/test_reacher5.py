@@ -56,4 +56,13 @@ def test_table() -> None:
     assert row[0] == "own policy"
     assert row[1].startswith("0.60, 0.50: 0.550 [")
     assert row[2].startswith("0.80, 0.95: 0.875 [")
+    assert row[-2].startswith("0.875 [0.800, 0.950]")
     assert row[-1] == "never, 1.82 M"
+
+
+def test_gains() -> None:
+    arms = {label: reacher5.Arm([run_of(11, last), run_of(12, last)]) for label, last in (("QMP", 0.9), ("x", 0.7))}
+    ((label, half, last, *_),) = reacher5.gains(arms).rows
+    assert (label, half, last) == (
+        "x", "0.000 [0.000, 0.000], better in 0.50 of pairs", "0.200 [0.200, 0.200], better in 1.00 of pairs"
+    )  # fmt: skip
