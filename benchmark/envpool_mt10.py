@@ -3,19 +3,23 @@
     pip install envpool==1.2.5 && python benchmark/envpool_mt10.py
 
 In one run, in turn, over and over: EnvPool, this package's batched environment, its environments one after the other
-(``sync``), and the five steps of MuJoCo alone. CPU time of all threads, which asks for no idle machine. EnvPool, which
-brings three packages of assets, has one pool per task: ten of them are stepped side by side, one thread each.
+(``sync``) and in a process each (``async``), and the five steps of MuJoCo alone. CPU time of all threads and processes,
+as Linux counts it, which asks for no idle machine. EnvPool, which brings three packages of assets, has one pool per
+task: ten of them are stepped side by side, one thread each.
 """
 
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import envpool
+import gymnasium as gym
 import numpy as np
 import speed
 import torch
@@ -41,7 +45,12 @@ class Args:
     """where the samples are written"""
 
 
-def pools_side(num_envs: int, num_steps: int) -> speed.Side:
+class Side(NamedTuple):
+    run: Callable[[], object]
+    workers: tuple[int, ...] = ()  # processes, besides this one
+
+
+def pools_side(num_envs: int, num_steps: int) -> Side:
     envs_per_task = num_envs // len(TASKS)
     pools = [
         envpool.make_gymnasium(f"MetaWorld/{task}-v3", num_envs=envs_per_task, num_threads=1, seed=1) for task in TASKS
@@ -58,7 +67,29 @@ def pools_side(num_envs: int, num_steps: int) -> speed.Side:
             for pool in pools:
                 pool.recv()
 
-    return speed.Side("EnvPool", steps, units=num_steps * num_envs)
+    return Side(steps)
+
+
+def async_side(num_envs: int, num_steps: int) -> Side:
+    envs: Any = gym.make_vec("MetaWorldMT10-v0", num_envs=num_envs, vector_strategy="async")
+    envs.reset(seed=1)
+    actions = np.random.default_rng(1).uniform(-1, 1, (num_steps, num_envs, 4)).astype(np.float32)
+
+    def steps() -> None:
+        for action in actions:
+            envs.step(action)
+
+    return Side(steps, tuple(process.pid for process in envs.unwrapped.processes))
+
+
+def cpu_seconds(workers: tuple[int, ...]) -> float:
+    """CPU time so far, of this process and these."""
+    of_workers = [
+        int(thread.read_text().split()[0])
+        for pid in workers
+        for thread in Path(f"/proc/{pid}/task").glob("*/schedstat")
+    ]
+    return time.process_time() + sum(of_workers) / 1e9
 
 
 def main(args: Args) -> None:
@@ -68,18 +99,23 @@ def main(args: Args) -> None:
         num_steps = args.transitions // num_envs
         assert num_steps * (args.turns + 1) < 500  # a turn ends long before an episode does
         physics, against_sync = speed.mt10_steps(num_envs, 0.0, num_steps)
-        sides = (*physics.others, *against_sync.others, pools_side(num_envs, num_steps))
-        measured = speed.measure(
-            speed.Comparison("MT10", "cost", 1.0, physics.ours, sides), speed.Args(repeats=args.turns, cpu_time=True)
+        known = {side.label: Side(side.run) for side in (physics.ours, *physics.others, *against_sync.others)}
+        batched = known.pop("vector step")
+        sides = {"batched": batched, **known, "async": async_side(num_envs, num_steps)}
+        sides["EnvPool"] = pools_side(num_envs, num_steps)
+        samples: dict[str, list[float]] = {label: [] for label in sides}
+        for _ in range(args.turns + 1):
+            for label, side in sides.items():
+                start = cpu_seconds(side.workers)
+                side.run()
+                samples[label].append((cpu_seconds(side.workers) - start) / (num_steps * num_envs))
+        micros = {label: [round(1e6 * s, 1) for s in seconds[1:]] for label, seconds in samples.items()}  # one warms up
+        medians = {label: round(median(of_side), 1) for label, of_side in micros.items()}
+        of_ours = {label: round(value / medians["batched"], 2) for label, value in medians.items()}
+        result[f"{num_envs} sub-environments"] = {"us": micros, "median_us": medians, "times_batched": of_ours}
+        print(
+            f"{num_envs} sub-environments: us per transition {medians}; times the batched one's {of_ours}", flush=True
         )
-        samples = {
-            side.label: [round(1e6 * float(seconds), 1) for seconds in of_side]
-            for side, of_side in zip((physics.ours, *sides), (measured.ours, *measured.others), strict=True)
-        }
-        medians = {label: round(median(of_side), 1) for label, of_side in samples.items()}
-        of_ours = {label: round(medians["vector step"] / value, 2) for label, value in medians.items()}
-        result[f"{num_envs} sub-environments"] = {"us": samples, "median_us": medians, "ours_takes": of_ours}
-        print(f"{num_envs} sub-environments: {medians} us per transition, this package's takes {of_ours}", flush=True)
     args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
