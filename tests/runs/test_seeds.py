@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import qmp_envs
-from qmp_collect import Batch, OwnPolicy, QMPCollector, QSwitch, TaskReplayBuffer
+from qmp_collect import Batch, OwnPolicy, QMPCollector, QSwitch, TaskReplayBuffer, Transitions
 from qmp_collect.runs.scripts import load_script
 from qmp_collect.runs.seeds import SeedReplay, stack_agents, state_of_seed, states_of_seeds
 
@@ -215,3 +215,23 @@ def test_for_graphs_all_seeds_draw_from_the_one_generator():
     assert torch.equal(drawn, torch.randn(len(SEEDS) * T, B, A))
     torch.manual_seed(SEEDS[1])  # the parameters are those of each seed alone, as with generators of their own
     assert_close(states_of(agent)[1], make(1).state_dict())
+
+
+def test_a_poisoned_buffer_changes_no_bit_of_what_others_draw():
+    def drawn(poison):
+        spaces = gym.spaces.Box(-9, 9, (O,), np.float32), gym.spaces.Box(-1, 1, (A,), np.float32)
+        replay = SeedReplay([TaskReplayBuffer(20, T, *spaces, seed=seed) for seed in SEEDS])
+        n = 10 * len(SEEDS) * T
+        rng, labels = np.random.default_rng(0), np.arange(n) % (len(SEEDS) * T)
+        obs, actions, next_obs = (rng.random((n, size), np.float32) for size in (O, A, O))
+        ends = np.zeros(n, bool)
+        replay.add(Transitions(obs, actions, rng.random(n), next_obs, ends, ends, labels, labels % T, labels))
+        if poison:
+            replay.buffers[1]._rows.fill_(np.nan)  # it takes none
+        return replay.sample(6), replay.sample_joint(6)
+
+    for clean, poisoned in zip(drawn(False), drawn(True), strict=True):
+        of_seed = np.arange(len(clean.obs)) // (len(clean.obs) // len(SEEDS))
+        assert poisoned.obs[of_seed == 1].isnan().all()
+        for field, same in zip(clean, poisoned, strict=True):
+            assert torch.equal(field[of_seed != 1], same[of_seed != 1])
