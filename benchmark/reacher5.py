@@ -92,10 +92,11 @@ MEASURES: dict[str, Callable[[Arm], Floats]] = {
 def table(arms: dict[str, Arm]) -> Table:
     rows = []
     for label, arm in arms.items():
-        middle = statistics.bootstrap(statistics.interquartile_mean, arm.last)
+        several = len(arm.runs) > 1
+        middle = in_words(statistics.bootstrap(statistics.interquartile_mean, arm.last)) if several else ""
         to_90 = arm.each(lambda steps, values: statistics.steps_to(steps, values, 0.9))
         measured = [of_runs(measure(arm)) for measure in MEASURES.values()]
-        rows.append([label, *measured, in_words(middle), ", ".join(map(in_steps, to_90))])
+        rows.append([label, *measured, middle, ", ".join(map(in_steps, to_90))])
     header = ["arm", *MEASURES, "interquartile mean of the last 10 %", "steps to 0.9"]
     return Table("Reacher5", header, rows, "Every seed, mean, and its 95 % interval over runs: Student's t, bootstrap.")
 
@@ -157,7 +158,11 @@ def predictions(arms: dict[str, Arm]) -> Table:
 
     def answer(text: str, needs: Sequence[str], measured: Callable[..., tuple[str, float]]) -> None:
         missing = [label for label in needs if label not in arms or len(arms[label].runs) < 2]
-        found = ("not run: " + ", ".join(missing), np.nan) if missing else measured(*(arms[label] for label in needs))
+        found = (
+            ("fewer than two runs: " + ", ".join(missing), np.nan)
+            if missing
+            else measured(*(arms[label] for label in needs))
+        )
         rows.append((text, *found))
 
     answer("1. own policies end at .80", ["own policy"], lambda own: against(own.last, 0.8))

@@ -43,8 +43,8 @@ def test_predictions() -> None:
     assert said[1][0] == "0.990 [0.965, 1.015]"
     assert said[2][0].startswith("0.190 [-0.055, 0.435], better in 1.00 of pairs")
     assert said[3][0].startswith("0.90, 0.95, 0.70: 0.850 [")
-    assert said[4] == ["not run: QMP-Uniform", ""]
-    assert said[5] == ["not run: wrong critic", ""]
+    assert said[4] == ["fewer than two runs: QMP-Uniform", ""]
+    assert said[5] == ["fewer than two runs: wrong critic", ""]
     assert [seed[:6] for seed in said[6][0].split("; ")] == ["11 yes", "12 yes", "13 no "]
     assert [seed.split(" (")[0] for seed in said[7][0].split("; ")] == [f"{n} yes, yes" for n in (11, 12, 13)]
     p, holm = map(float, said[2][1].split(", "))
