@@ -61,6 +61,10 @@ class Arm(NamedTuple):
         return self.each(lambda _, values: final(values))
 
 
+def area(steps: Floats, values: Floats) -> float:
+    return float(statistics.area_under_curve(steps, values))
+
+
 def at_half_a_million(steps: Floats, values: Floats) -> float:
     return float(values[steps == 500_000].item())
 
@@ -79,13 +83,9 @@ def load(folder: Path) -> dict[str, Arm]:
 MEASURES: dict[str, Callable[[Arm], Floats]] = {
     "any subgoal at 0.5 M": lambda arm: arm.each(at_half_a_million),
     "any subgoal, last 10 %": lambda arm: arm.last,
-    "area under its curve": lambda arm: arm.each(
-        lambda steps, values: float(statistics.area_under_curve(steps, values))
-    ),
+    "area under its curve": lambda arm: arm.each(area),
     "all stages, last 10 %": lambda arm: arm.each(lambda _, values: final(values), ALL_STAGES),
-    "area under that": lambda arm: arm.each(
-        lambda steps, values: float(statistics.area_under_curve(steps, values)), ALL_STAGES
-    ),
+    "area under that": lambda arm: arm.each(area, ALL_STAGES),
 }
 
 
@@ -129,15 +129,19 @@ def in_steps(steps: float) -> str:
     return "never" if np.isinf(steps) else f"{steps / 1e6:.2f} M"
 
 
+def tenths(run: Run) -> Floats:
+    """Who acted in each tenth of the run: ``(10, T, K)``."""
+    return mixture_over_training(run, np.linspace(0, 2_000_000, 11))
+
+
 def others_share(run: Run) -> Floats:
     """Share of each task's steps in which another policy acted, in tenths of the run: ``(10, T)``."""
-    tenths = mixture_over_training(run, np.linspace(0, 2_000_000, 11))
-    return 1 - np.diagonal(tenths, axis1=1, axis2=2)
+    return 1 - np.diagonal(tenths(run), axis1=1, axis2=2)
 
 
 def elsewhere(run: Run) -> Floats:
     """Share of the other tasks' steps that each policy had, over the run: ``(T,)``."""
-    whole = mixture_over_training(run, np.linspace(0, 2_000_000, 11)).mean(axis=0)
+    whole = tenths(run).mean(axis=0)
     np.fill_diagonal(whole, 0)
     return whole.sum(axis=0) / (len(whole) - 1)
 
@@ -153,7 +157,10 @@ def between(first: Floats, second: Floats) -> tuple[str, float]:
 
 
 def predictions(arms: dict[str, Arm]) -> Table:
-    """What the protocol predicts, what was measured, and p-values by Holm's procedure over all eight."""
+    """What the protocol predicts, what was measured, and p-values by Holm's procedure over all eight.
+
+    What is counted, not tested, or cannot be tested yet, has no p-value, and counts as 1 in the family.
+    """
     rows: list[tuple[str, str, float]] = []
 
     def answer(text: str, needs: Sequence[str], measured: Callable[..., tuple[str, float]]) -> None:
@@ -168,17 +175,17 @@ def predictions(arms: dict[str, Arm]) -> Table:
     answer("1. own policies end at .80", ["own policy"], lambda own: against(own.last, 0.8))
     answer("2. QMP ends at .98 or more", ["QMP"], lambda qmp: against(qmp.last, 0.98))
     answer("3. QMP ends above own policies", ["QMP", "own policy"], lambda qmp, own: between(qmp.last, own.last))
-    answer("4. QMP has .9 at 0.5 M in 4 of 5 seeds", ["QMP"], lambda qmp: (of_runs(qmp.each(at_half_a_million)), 1.0))
+    answer(
+        "4. QMP has .9 at 0.5 M in 4 of 5 seeds", ["QMP"], lambda qmp: (of_runs(qmp.each(at_half_a_million)), np.nan)
+    )
     answer("5. QMP-Uniform ends at .7 or less", ["QMP-Uniform"], lambda uniform: against(uniform.last, 0.7))
     answer("6. QMP above the wrong critic", ["QMP", "wrong critic"], lambda qmp, wrong: between(qmp.last, wrong.last))
     answer("7. others act less in the last fifth than in the second tenth, in every task", ["QMP"], falls)
     answer("8. `stay` acts least elsewhere, the sparse task has others most", ["QMP"], roles)
-    known = [np.isfinite(p) for _, _, p in rows]
-    adjusted = statistics.holm([p if ok else 1.0 for (_, _, p), ok in zip(rows, known, strict=True)])
-    tested = [ok and p < 1 for (_, _, p), ok in zip(rows, known, strict=True)]
+    adjusted = statistics.holm([1.0 if np.isnan(p) else p for _, _, p in rows])
     cells = [
-        [text, measured, f"{p:.4f}, {holm:.4f}" if ok else ""]
-        for (text, measured, p), holm, ok in zip(rows, adjusted, tested, strict=True)
+        [text, measured, "" if np.isnan(p) else f"{p:.4f}, {holm:.4f}"]
+        for (text, measured, p), holm in zip(rows, adjusted, strict=True)
     ]
     return Table("Predictions", ["prediction", "measured", "p, by Holm"], cells, "Intervals: 95 %, over runs.")
 
@@ -190,7 +197,7 @@ def falls(qmp: Arm) -> tuple[str, float]:
         early, late = share[1], share[8:].mean(axis=0)
         change = ", ".join(f"{a:.2f} to {b:.2f}" for a, b in zip(early, late, strict=True))
         seeds.append(f"{run.seed} {'yes' if (late < early).all() else 'no'} ({change})")
-    return "; ".join(seeds), 1.0
+    return "; ".join(seeds), np.nan
 
 
 def roles(qmp: Arm) -> tuple[str, float]:
@@ -200,7 +207,7 @@ def roles(qmp: Arm) -> tuple[str, float]:
         as_said = acts.argmin() == STAY, others.argmax() == SPARSE
         numbers = f"{', '.join(f'{x:.3f}' for x in acts)} | {', '.join(f'{x:.2f}' for x in others)}"
         seeds.append(f"{run.seed} {'yes' if as_said[0] else 'no'}, {'yes' if as_said[1] else 'no'} ({numbers})")
-    return "; ".join(seeds), 1.0
+    return "; ".join(seeds), np.nan
 
 
 if __name__ == "__main__":
